@@ -1,0 +1,116 @@
+use serde::{Deserialize, Serialize};
+use tidegate_plan::{InstanceId, LeaseId, TokenId};
+
+use crate::{Base64, LeaseTerms};
+
+/// Answer to `POST /v1/challenge` (empty body): a nonce to be signed once, within `expires_in` seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// 32 bytes; self-authenticating, so that asking for one makes the gateway store nothing.
+    pub nonce: Base64,
+    pub expires_in: u32,
+    /// Gateway time, seconds since the epoch.
+    pub time: u64,
+}
+
+/// `POST /v1/attach`: who asks, with what keys, on what node.
+///
+/// `signature` is Ed25519 by the identity key over [`AttachRequest::transcript`]. `proof` is
+/// HMAC-SHA-256 over the same bytes under a key derived from the join token's secret, which is
+/// itself never sent: a stranger who saw a token's id can neither use nor burn it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    pub lease: LeaseId,
+    pub token: TokenId,
+    pub nonce: Base64,
+    /// Random for each worker process; a restarted worker has the same identity and a new instance.
+    pub instance: InstanceId,
+    /// Raw Ed25519 public key, 32 bytes.
+    pub identity_key: Base64,
+    /// HPKE public key of this attachment (X-Wing, 1216 bytes).
+    pub hpke_key: Base64,
+    pub facts: NodeFacts,
+    pub evidence: Evidence,
+    pub proof: Base64,
+    pub signature: Base64,
+}
+
+impl AttachRequest {
+    /// The bytes that `proof` and `signature` cover: a label, then each field behind its length
+    /// (u32, big-endian), in the order of the struct; facts and evidence as their JSON.
+    pub fn transcript(&self) -> Vec<u8> {
+        let facts = serde_json::to_vec(&self.facts).unwrap_or_default();
+        let evidence = serde_json::to_vec(&self.evidence).unwrap_or_default();
+        let fields: [&[u8]; 8] = [
+            self.lease.as_bytes(),
+            self.token.as_bytes(),
+            &self.nonce.0,
+            self.instance.as_bytes(),
+            &self.identity_key.0,
+            &self.hpke_key.0,
+            &facts,
+            &evidence,
+        ];
+        let mut out = b"tidegate/v1 attach\0".to_vec();
+        for field in fields {
+            out.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(field);
+        }
+        out
+    }
+}
+
+/// What the worker says about its node. Stated, never verified; copied into the certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    pub host: String,
+    pub kernel: String,
+    /// Active swap areas, as `/proc/swaps` names them; empty is none.
+    pub swap: Vec<String>,
+    pub core_pattern: String,
+    /// The worker's own RLIMIT_CORE is zero and PR_SET_DUMPABLE is off.
+    pub core_dumps_off: bool,
+    pub init_on_free: bool,
+    /// File system type under the cache.
+    pub cache_fs: String,
+    pub version: String,
+}
+
+/// Attestation hook: nothing is asked by default (`kind` = "none").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub kind: String,
+    pub bytes: Base64,
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self { kind: "none".into(), bytes: Base64::default() }
+    }
+}
+
+/// Proof that a ledger entry was durable before this reply: the entry, where it stands and a signed head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The entry's exact bytes (canonical JSON).
+    pub entry: String,
+    pub index: u64,
+    /// RFC 6962 inclusion path, 32 bytes each.
+    pub proof: Vec<Base64>,
+    /// Signed note (C2SP tlog-checkpoint).
+    pub checkpoint: String,
+}
+
+/// Answer to `POST /v1/attach`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachResponse {
+    pub terms: LeaseTerms,
+    /// Client certificate for the identity key, PEM, at most 15 minutes long.
+    pub certificate: String,
+    /// Seconds since the epoch at which the certificate ends.
+    pub certificate_expires: u64,
+    /// Lease revision made by this attachment.
+    pub revision: u64,
+    pub receipt: Receipt,
+    pub time: u64,
+}

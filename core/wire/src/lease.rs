@@ -1,0 +1,131 @@
+use serde::{Deserialize, Serialize};
+use tidegate_plan::{InstanceId, LayoutId, LeaseId, SnapshotId};
+
+use crate::{Base64, NodeFacts, Receipt};
+
+/// What was granted: everything a worker must know to ask for, open and place blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseTerms {
+    pub lease: LeaseId,
+    pub snapshot: SnapshotId,
+    pub layout: LayoutId,
+    pub rank: u16,
+    pub ranks: u16,
+    /// Blocks of the whole lease; the key tree's depth follows from it.
+    pub blocks: u32,
+    /// This share's blocks: `first_block..end_block`.
+    pub first_block: u32,
+    pub end_block: u32,
+    /// Plaintext length of the share's manifest in bytes; it is sealed in pieces of at most 4 MiB.
+    pub manifest_len: u64,
+    /// Sum of the share's file sizes in bytes.
+    pub bytes: u64,
+    pub files: u64,
+    /// Lease deadline, seconds since the epoch by the gateway's clock.
+    pub deadline: u64,
+    /// Seconds between heartbeats, and how long the worker may serve without one.
+    pub heartbeat: u32,
+    pub grace: u32,
+}
+
+/// `POST /v1/leases/{lease}/keys`: a window of blocks inside the share. Repeatable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRequest {
+    pub first_block: u32,
+    pub end_block: u32,
+}
+
+/// One release: manifest key and cover, sealed to the attachment's HPKE key with the join secret as PSK.
+///
+/// The HPKE plaintext is `tidegate_seal::Release`; its associated data is [`KeyGrant::aad`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyGrant {
+    pub lease: LeaseId,
+    pub layout: LayoutId,
+    pub rank: u16,
+    /// Counts the releases of this lease, from 1.
+    pub epoch: u32,
+    pub first_block: u32,
+    pub end_block: u32,
+    /// Seconds since the epoch after which the keys must not be used.
+    pub expiry: u64,
+    pub sealed: Base64,
+    pub receipt: Receipt,
+    pub time: u64,
+}
+
+impl KeyGrant {
+    /// Fixed-width binding of a release to its lease, layout, rank, epoch, window and expiry.
+    pub fn aad(&self) -> Vec<u8> {
+        let mut out = b"tidegate/v1 key grant\0".to_vec();
+        out.extend_from_slice(self.lease.as_bytes());
+        out.extend_from_slice(self.layout.as_bytes());
+        out.extend_from_slice(&self.rank.to_be_bytes());
+        out.extend_from_slice(&self.epoch.to_be_bytes());
+        out.extend_from_slice(&self.first_block.to_be_bytes());
+        out.extend_from_slice(&self.end_block.to_be_bytes());
+        out.extend_from_slice(&self.expiry.to_be_bytes());
+        out
+    }
+}
+
+/// What a worker counted since it attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub blocks_fetched: u64,
+    /// Sealed bytes received.
+    pub bytes_fetched: u64,
+    /// Plaintext bytes answered to readers.
+    pub bytes_read: u64,
+    pub reads: u64,
+    pub read_errors: u64,
+    pub refetched: u64,
+    /// Blocks resident on disk now.
+    pub resident: u64,
+}
+
+/// `POST /v1/leases/{lease}/heartbeat`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub instance: InstanceId,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Directive {
+    Continue,
+    /// Finish what is open, bring results home, then wipe.
+    Drain,
+    /// Destroy the keys now.
+    Die,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    pub directive: Directive,
+    pub deadline: u64,
+    /// A new client certificate (PEM) and its end, once half of the old one's life is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<(String, u64)>,
+    pub time: u64,
+}
+
+/// `POST /v1/leases/{lease}/wipe-certificate`: the *stated* part, in the worker's words.
+///
+/// `signature` is Ed25519 by the identity key over `statement` exactly as sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeStatement {
+    /// Canonical JSON of `tidegate_ledger::Stated`.
+    pub statement: String,
+    pub facts: NodeFacts,
+    pub signature: Base64,
+}
+
+/// The gateway's answer: the whole certificate, counter-signed by its ledger entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeReceipt {
+    /// JSON of `tidegate_ledger::WipeCertificate`.
+    pub certificate: String,
+    pub receipt: Receipt,
+}
