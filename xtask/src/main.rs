@@ -1,1 +1,42 @@
-fn main(){}
+//! `cargo xtask`: the parts that tests need, the rules of the house, and the one command that CI runs.
+
+mod ci;
+mod parts;
+mod shell;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Tidegate's own tools")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build or install the real parts that scenarios start, into `.parts` (or $TIDEGATE_PARTS).
+    Parts,
+    /// Check the rules that no compiler holds: arrows, purity, sizes, markers, module cycles.
+    Tidy,
+    /// Everything CI runs: gates, unit tests, fuzz smoke, scenarios.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Parts => parts::all(),
+        Command::Tidy => tidy::check(),
+        Command::Ci => ci::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

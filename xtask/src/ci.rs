@@ -1,0 +1,177 @@
+//! The one command that CI runs, and what it says at its end.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{parts, shell, tidy};
+
+/// What a step found: how many tests passed and failed.
+#[derive(Clone, Copy, Default)]
+struct Tests {
+    passed: usize,
+    failed: usize,
+}
+
+#[derive(Default)]
+struct Report {
+    /// Name, seconds, tests, and what was wrong.
+    steps: Vec<(&'static str, u64, Tests, Option<String>)>,
+    advisories: Option<String>,
+}
+
+/// Runs every step, the later ones too when an earlier one failed, and sums up.
+pub(crate) fn run() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "run as root: scenarios make mounts, loop devices and namespaces of their own"
+    );
+    let started = Instant::now();
+    let mut report = Report::default();
+    report.step("parts", || parts::all().map(|()| Tests::default()));
+    report.step("format", || plain(shell::cargo().args(["fmt", "--all", "--check"])));
+    report.step("tidy", || tidy::check().map(|()| Tests::default()));
+    report.step("clippy", || {
+        plain(
+            shell::cargo()
+                .args(["clippy", "--release", "--workspace", "--all-targets", "--locked"])
+                .args(["--", "-D", "warnings"]),
+        )
+    });
+    report.step("cargo-deny", || deny(&["bans", "licenses", "sources"]));
+    report.advisories = deny(&["advisories"]).err().map(|error| format!("{error:#}"));
+    report.step("build", || {
+        plain(shell::cargo().args(["build", "--release", "--workspace", "--locked"]))
+    });
+    report.step("unit tests", || {
+        tests(
+            shell::cargo()
+                .args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"])
+                .args(["--exclude", "tidegate-tests", "--exclude", "tidegate-fuzz"]),
+        )
+    });
+    report.step("fuzz smoke", || {
+        tests(shell::cargo().args([
+            "test",
+            "--release",
+            "--locked",
+            "--no-fail-fast",
+            "-p",
+            "tidegate-fuzz",
+        ]))
+    });
+    report.step("scenarios", || {
+        tests(
+            shell::cargo()
+                .args(["test", "--release", "--locked", "--no-fail-fast", "-p", "tidegate-tests"])
+                .env("TIDEGATE_PARTS", shell::parts_dir()),
+        )
+    });
+    report.finish(started)
+}
+
+impl Report {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<Tests>) {
+        eprintln!("==> {name}");
+        let started = Instant::now();
+        let outcome = work();
+        let seconds = started.elapsed().as_secs();
+        let (tests, fault) = match outcome {
+            Ok(tests) if tests.failed == 0 => (tests, None),
+            Ok(tests) => (tests, Some(format!("{} tests failed", tests.failed))),
+            Err(error) => (Tests::default(), Some(format!("{error:#}"))),
+        };
+        if let Some(fault) = &fault {
+            eprintln!("==> {name} FAILED: {fault}");
+        }
+        self.steps.push((name, seconds, tests, fault));
+    }
+
+    /// The last lines: every step, the number of tests, and what did not run.
+    fn finish(&self, started: Instant) -> Result<()> {
+        eprintln!("\n==> summary, {} s in all", started.elapsed().as_secs());
+        for (name, seconds, tests, fault) in &self.steps {
+            let counted = if tests.passed + tests.failed > 0 {
+                format!(", {} tests passed", tests.passed)
+            } else {
+                String::new()
+            };
+            let verdict = fault.as_deref().unwrap_or("ok");
+            eprintln!("    {name}: {verdict} ({seconds} s{counted})");
+        }
+        let passed: usize = self.steps.iter().map(|(_, _, tests, _)| tests.passed).sum();
+        eprintln!("tests passed: {passed}");
+        if let Some(why) = &self.advisories {
+            eprintln!("not run: the advisory database was not consulted ({why})");
+        }
+        eprintln!(
+            "not run: the full tier (MinIO, Vault, Kubernetes, engines); nothing in it is built on yet"
+        );
+        let failed: Vec<_> = self
+            .steps
+            .iter()
+            .filter(|(_, _, _, fault)| fault.is_some())
+            .map(|(name, ..)| *name)
+            .collect();
+        if !failed.is_empty() {
+            bail!("CI failed: {}", failed.join(", "));
+        }
+        Ok(())
+    }
+}
+
+fn plain(command: &mut Command) -> Result<Tests> {
+    shell::run(command).map(|()| Tests::default())
+}
+
+fn deny(checks: &[&str]) -> Result<Tests> {
+    let mut command = Command::new(parts::cargo_deny());
+    command
+        .args(["--all-features", "check", "--hide-inclusion-graph"])
+        .args(checks)
+        .current_dir(shell::root());
+    plain(&mut command)
+}
+
+/// Runs `cargo test`, passing its output on and adding up its `test result` lines.
+fn tests(command: &mut Command) -> Result<Tests> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let stdout = child.stdout.take().context("cargo has no standard output")?;
+    let mut sum = Tests::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}")?;
+        if let Some(tests) = parse_result(&line) {
+            sum.passed += tests.passed;
+            sum.failed += tests.failed;
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success() || sum.failed > 0, "cargo test ended with {status} before it ran");
+    Ok(sum)
+}
+
+/// `test result: ok. 12 passed; 0 failed; …`
+fn parse_result(line: &str) -> Option<Tests> {
+    let rest = line.strip_prefix("test result: ")?;
+    let (_, counts) = rest.split_once(". ")?;
+    let mut numbers = counts.split("; ").map(|part| part.split(' ').next()?.parse().ok());
+    Some(Tests { passed: numbers.next()??, failed: numbers.next()?? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_result;
+
+    #[test]
+    fn result_lines_are_read() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        let tests = parse_result(line).unwrap();
+        assert_eq!((tests.passed, tests.failed), (12, 3));
+        assert!(parse_result("test a::b ... ok").is_none());
+    }
+}
