@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate_plan::{InstanceId, LeaseId, TokenId};
 
-use crate::{Base64, LeaseTerms};
+use crate::{Base64, Evidence, LeaseTerms, NodeFacts, Receipt};
 
 /// Answer to `POST /v1/challenge` (empty body): a nonce to be signed once, within `expires_in` seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,47 +58,6 @@ impl AttachRequest {
         }
         out
     }
-}
-
-/// What the worker says about its node. Stated, never verified; copied into the certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeFacts {
-    pub host: String,
-    pub kernel: String,
-    /// Active swap areas, as `/proc/swaps` names them; empty is none.
-    pub swap: Vec<String>,
-    pub core_pattern: String,
-    /// The worker's own RLIMIT_CORE is zero and PR_SET_DUMPABLE is off.
-    pub core_dumps_off: bool,
-    pub init_on_free: bool,
-    /// File system type under the cache.
-    pub cache_fs: String,
-    pub version: String,
-}
-
-/// Attestation hook: nothing is asked by default (`kind` = "none").
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evidence {
-    pub kind: String,
-    pub bytes: Base64,
-}
-
-impl Default for Evidence {
-    fn default() -> Self {
-        Self { kind: "none".into(), bytes: Base64::default() }
-    }
-}
-
-/// Proof that a ledger entry was durable before this reply: the entry, where it stands and a signed head.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    /// The entry's exact bytes (canonical JSON).
-    pub entry: String,
-    pub index: u64,
-    /// RFC 6962 inclusion path, 32 bytes each.
-    pub proof: Vec<Base64>,
-    /// Signed note (C2SP tlog-checkpoint).
-    pub checkpoint: String,
 }
 
 /// Answer to `POST /v1/attach`.

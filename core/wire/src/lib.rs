@@ -6,18 +6,22 @@
 
 mod attach;
 mod bytes;
+mod facts;
 mod join;
 mod lease;
 mod problem;
+mod receipt;
 
-pub use attach::{AttachRequest, AttachResponse, Challenge, Evidence, NodeFacts, Receipt};
+pub use attach::{AttachRequest, AttachResponse, Challenge};
 pub use bytes::Base64;
+pub use facts::{Evidence, NodeFacts};
 pub use join::{JoinError, JoinFile};
 pub use lease::{
     Counters, Directive, Heartbeat, HeartbeatReply, KeyGrant, KeyRequest, LeaseTerms, WipeReceipt,
     WipeStatement,
 };
 pub use problem::{Problem, ProblemKind};
+pub use receipt::Receipt;
 
 /// Media type of sealed bytes (blocks and manifests).
 pub const SEALED_MEDIA_TYPE: &str = "application/octet-stream";

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::shell::{cargo, output};
 
 /// A crate and the crates of the house it may use.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("tidegate-plan", &[]),
     ("tidegate-seal", &["tidegate-plan"]),
     ("tidegate-wire", &["tidegate-plan"]),
@@ -15,20 +15,9 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("tidegate-kit", &["tidegate-ledger", "tidegate-plan"]),
     ("tidegate-gateway", &[CORE[0], CORE[1], CORE[2], CORE[3], CORE[4], "tidegate-kit"]),
     ("tidegate-fuse-cache", &[CORE[0], CORE[1], CORE[2], CORE[3], CORE[4], "tidegate-kit"]),
-    (
-        "tidegate",
-        &[
-            CORE[0],
-            CORE[1],
-            CORE[2],
-            CORE[3],
-            CORE[4],
-            "tidegate-kit",
-            "tidegate-gateway",
-            "tidegate-fuse-cache",
-        ],
-    ),
+    ("tidegate", &HOUSE),
     ("tidegate-tests", &[CORE[0], CORE[1], CORE[2], CORE[3], CORE[4], "tidegate-kit"]),
+    ("tidegate-bench", &HOUSE),
     ("tidegate-fuzz", &CORE),
     ("xtask", &CORE),
 ];
@@ -36,15 +25,33 @@ const ARROWS: [(&str, &[&str]); 12] = [
 const CORE: [&str; 5] =
     ["tidegate-plan", "tidegate-seal", "tidegate-wire", "tidegate-lease", "tidegate-ledger"];
 
+/// All of the library crates.
+const HOUSE: [&str; 8] = [
+    CORE[0],
+    CORE[1],
+    CORE[2],
+    CORE[3],
+    CORE[4],
+    "tidegate-kit",
+    "tidegate-gateway",
+    "tidegate-fuse-cache",
+];
+
 /// Outside crates that only the named crates may depend on.
 const CRYPTO: [(&str, &[&str]); 4] = [
     ("hpke", &["tidegate-seal"]),
     ("hkdf", &["tidegate-seal"]),
-    ("aes-gcm", &["tidegate-tests"]),
+    ("aes-gcm", &["tidegate-tests", "tidegate-bench"]),
     // Outside `seal` for TLS and hashing only: `purity` sees to it that nobody else names its AEAD.
     (
         "ring",
-        &["tidegate-seal", "tidegate-kit", "tidegate-gateway", "tidegate-fuse-cache", "xtask"],
+        &[
+            "tidegate-seal",
+            "tidegate-kit",
+            "tidegate-gateway",
+            "tidegate-fuse-cache",
+            "tidegate-bench",
+        ],
     ),
 ];
 

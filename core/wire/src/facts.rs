@@ -1,0 +1,32 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Base64;
+
+/// What the worker says about its node. Stated, never verified; copied into the certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    pub host: String,
+    pub kernel: String,
+    /// Active swap areas, as `/proc/swaps` names them; empty is none.
+    pub swap: Vec<String>,
+    pub core_pattern: String,
+    /// The worker's own RLIMIT_CORE is zero and PR_SET_DUMPABLE is off.
+    pub core_dumps_off: bool,
+    pub init_on_free: bool,
+    /// File system type under the cache.
+    pub cache_fs: String,
+    pub version: String,
+}
+
+/// Attestation hook: nothing is asked by default (`kind` = "none").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub kind: String,
+    pub bytes: Base64,
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self { kind: "none".into(), bytes: Base64::default() }
+    }
+}
