@@ -1,0 +1,201 @@
+use serde::{Deserialize, Serialize};
+use tidegate_plan::{InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId};
+
+use crate::canonical::{CanonicalError, from_canonical, to_canonical};
+use crate::{Commitment, Digest};
+
+/// Longest entry in bytes: an entry bundle counts them in 16 bits (C2SP tlog-tiles).
+pub const MAX_ENTRY_BYTES: usize = 65_535;
+
+/// How a lease or one rank of it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Every worker stated its wipe and the gateway saw the statement.
+    Wiped,
+    /// The gateway destroyed its key; destruction on the node was not observed.
+    Withdrawn,
+}
+
+/// What happened. Ids, counts and commitments only; no name of a person, object or host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Event {
+    /// Entry 0 of every ledger, and of no other place.
+    LedgerOpened { origin: String },
+    /// Signed by the old key, names the new one; the last entry of its batch.
+    KeyRotated {
+        /// Signed-note verifier key under the same name.
+        key: String,
+    },
+    SnapshotTaken {
+        snapshot: SnapshotId,
+        source: Commitment,
+        files: u64,
+        bytes: u64,
+        /// Names that POSIX cannot show.
+        unshown: u64,
+    },
+    LeaseGranted {
+        lease: LeaseId,
+        snapshot: SnapshotId,
+        selection: SelectionId,
+        layout: LayoutId,
+        ranks: u16,
+        blocks: u32,
+        bytes: u64,
+        files: u64,
+        subject: Commitment,
+        /// Seconds since the epoch.
+        deadline: u64,
+    },
+    Attached {
+        lease: LeaseId,
+        rank: u16,
+        instance: InstanceId,
+        /// Ed25519 public key of the worker.
+        identity: Digest,
+        facts: Commitment,
+        /// Lease revision that this attachment made.
+        revision: u64,
+    },
+    /// Refusals of callers that were identified, summed over a span by the gateway's rate limit.
+    Refused { lease: Option<LeaseId>, reason: String, count: u64 },
+    /// Written before the keys leave: authorises *up to* `bytes`.
+    KeysReleased {
+        lease: LeaseId,
+        rank: u16,
+        epoch: u32,
+        first_block: u32,
+        end_block: u32,
+        bytes: u64,
+    },
+    /// A worker's statement was received and checked; `certificate` is [`crate::WipeCertificate::digest`].
+    Wiped { lease: LeaseId, rank: u16, certificate: Digest },
+    /// A rank ended without a statement.
+    Withdrawn { lease: LeaseId, rank: u16, certificate: Digest },
+    LeaseClosed {
+        lease: LeaseId,
+        outcome: Outcome,
+        released_blocks: u64,
+        /// Upper bound: what the releases authorised.
+        released_bytes: u64,
+        /// What was sent; `None` when a crash lost the count and the upper bound stands.
+        sent_bytes: Option<u64>,
+        /// Time of the last release (T0); nothing was released after it.
+        last_release_at: Option<u64>,
+        /// When the gateway destroyed the lease key (T).
+        key_destroyed_at: Option<u64>,
+        /// The wrapped key's object was deleted and its absence read back.
+        absence_confirmed: bool,
+    },
+    /// The epoch's key-encryption key was destroyed, so that backups of its leases' keys died too.
+    EpochDestroyed { epoch: u32 },
+}
+
+/// One leaf of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Schema version.
+    pub v: u32,
+    pub index: u64,
+    /// Gateway time in seconds since the epoch, never less than the entry before.
+    pub time: u64,
+    /// Random for each writing process, so that no two writers ever make the same bytes.
+    pub writer: InstanceId,
+    pub event: Event,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    #[error("not an entry of schema version 1 in canonical form")]
+    Syntax(#[from] CanonicalError),
+    #[error("the entry is {0} bytes long, the limit is {MAX_ENTRY_BYTES}")]
+    TooLong(usize),
+    #[error("the entry has schema version {0}, this program reads version 1")]
+    Version(u32),
+}
+
+impl Entry {
+    pub const VERSION: u32 = 1;
+
+    /// The bytes that are hashed into the tree.
+    pub fn to_canonical(&self) -> Result<String, EntryError> {
+        let text = to_canonical(self)?;
+        if text.len() > MAX_ENTRY_BYTES {
+            return Err(EntryError::TooLong(text.len()));
+        }
+        Ok(text)
+    }
+
+    /// Reads an entry; anything but the exact canonical text is refused.
+    pub fn parse(text: &str) -> Result<Self, EntryError> {
+        if text.len() > MAX_ENTRY_BYTES {
+            return Err(EntryError::TooLong(text.len()));
+        }
+        let entry: Self = from_canonical(text)?;
+        if entry.v != Self::VERSION {
+            return Err(EntryError::Version(entry.v));
+        }
+        Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry() -> Entry {
+        Entry {
+            v: 1,
+            index: 3,
+            time: 1_700_000_000,
+            writer: InstanceId::from_bytes([1; 16]),
+            event: Event::Refused { lease: None, reason: "token-bound".into(), count: 2 },
+        }
+    }
+
+    #[test]
+    fn the_text_is_fixed() {
+        let text = entry().to_canonical().unwrap();
+        assert_eq!(
+            text,
+            "{\"event\":{\"count\":2,\"lease\":null,\"reason\":\"token-bound\",\"type\":\"refused\"},\
+             \"index\":3,\"time\":1700000000,\"v\":1,\"writer\":\"01010101010101010101010101010101\"}"
+        );
+        assert_eq!(Entry::parse(&text).unwrap(), entry());
+    }
+
+    #[test]
+    fn other_versions_unknown_keys_and_long_entries_are_refused() {
+        let text = entry().to_canonical().unwrap();
+        let v2 = text.replace("\"v\":1", "\"v\":2");
+        assert!(matches!(Entry::parse(&v2), Err(EntryError::Version(2))));
+        let more = text.replace("\"v\":1", "\"v\":1,\"vv\":1");
+        assert!(matches!(Entry::parse(&more), Err(EntryError::Syntax(_))));
+        let inner = text.replace("\"count\":2", "\"count\":2,\"countess\":1");
+        assert!(matches!(Entry::parse(&inner), Err(EntryError::Syntax(_))));
+        let mut long = entry();
+        long.event = Event::Refused { lease: None, reason: "x".repeat(MAX_ENTRY_BYTES), count: 1 };
+        assert!(matches!(long.to_canonical(), Err(EntryError::TooLong(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_is_refused_or_another_entry(at in 0usize..160, to in any::<u8>()) {
+            let text = entry().to_canonical().unwrap();
+            let mut bytes = text.clone().into_bytes();
+            let at = at % bytes.len();
+            bytes[at] = to;
+            if let Ok(changed) = String::from_utf8(bytes)
+                && let Ok(read) = Entry::parse(&changed)
+            {
+                prop_assert_eq!(changed == text, read == entry());
+            }
+        }
+    }
+}
