@@ -8,10 +8,19 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha512;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::stack::wipe_stack_below;
+
 const HASH_LEN: usize = 64;
 
 /// Fills `okm` (at most 255 × 64 bytes) from the key and the concatenation of `info`.
 pub(crate) fn expand(prk: &[u8; 32], info: &[&[u8]], okm: &mut [u8]) {
+    hmac_chain(prk, info, okm);
+    // The keyed hash states are not wiped by their crates.
+    wipe_stack_below::<1024>();
+}
+
+#[inline(never)]
+fn hmac_chain(prk: &[u8; 32], info: &[&[u8]], okm: &mut [u8]) {
     debug_assert!(okm.len() <= 255 * HASH_LEN, "RFC 5869 stops at 255 blocks");
     let keyed = Hmac::<Sha512>::new_from_slice(prk).expect("HMAC takes a key of any length");
     let mut previous = Zeroizing::new([0; HASH_LEN]);

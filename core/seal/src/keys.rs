@@ -40,6 +40,12 @@ impl Secret32 {
         &self.0
     }
 
+    fn duplicate(&self) -> Self {
+        let mut copy = Box::new([0; 32]);
+        copy.copy_from_slice(self.expose());
+        Self(copy)
+    }
+
     fn derive(&self, info: &[&[u8]]) -> Self {
         Self(expand_32(&self.0, info))
     }
@@ -80,6 +86,11 @@ macro_rules! key {
             /// The secret bytes.
             pub fn expose(&self) -> &[u8; 32] {
                 self.0.expose()
+            }
+
+            #[allow(dead_code, reason = "made for every key type, used by two")]
+            pub(crate) fn duplicate(&self) -> Secret32 {
+                self.0.duplicate()
             }
         }
 

@@ -19,7 +19,10 @@ mod opener;
 mod release;
 mod schedule;
 mod sealer;
+mod stack;
 mod tree;
+#[cfg(test)]
+mod vectors;
 mod wrap;
 
 pub use chunk::{CHUNK_LEN, HEADER_LEN, MAX_PLAIN_LEN, SALT_LEN, SEALED_CHUNK_LEN, TAG_LEN};

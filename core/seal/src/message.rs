@@ -15,8 +15,17 @@ pub fn seal_message(
     salt: [u8; SALT_LEN],
     plain: &[u8],
 ) -> Vec<u8> {
+    seal_under(key, &context.encode(), salt, plain)
+}
+
+pub(crate) fn seal_under(
+    key: &BlockKey,
+    context: &[u8],
+    salt: [u8; SALT_LEN],
+    plain: &[u8],
+) -> Vec<u8> {
     let chunks = plain.len() / CHUNK_LEN + 1;
-    let mut sealer = Sealer::new(key, context, salt);
+    let mut sealer = Sealer::under(key, context, salt);
     let mut out = Vec::with_capacity(HEADER_LEN + plain.len() + chunks * TAG_LEN);
     out.extend_from_slice(&sealer.header());
     let last = [];
@@ -38,9 +47,17 @@ pub fn open_message(
     context: &Context,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    open_under(key, &context.encode(), sealed)
+}
+
+pub(crate) fn open_under(
+    key: &BlockKey,
+    context: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let plain_len = Shape::plain_len(sealed.len()).ok_or(OpenError)?;
     let (header, chunks) = sealed.split_first_chunk::<HEADER_LEN>().ok_or(OpenError)?;
-    let opener = Opener::new(key, context, header, plain_len as u64)?;
+    let opener = Opener::under(key, context, header, plain_len as u64)?;
     let mut buf = Zeroizing::new(chunks.to_vec());
     let opened = opener.open_run(0, &mut buf)?.len();
     buf.truncate(opened);

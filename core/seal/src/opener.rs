@@ -66,6 +66,16 @@ impl Opener {
         header: &[u8; HEADER_LEN],
         plain_len: u64,
     ) -> Result<Self, OpenError> {
+        Self::under(key, &context.encode(), header, plain_len)
+    }
+
+    /// With the format's free context, as the published vectors have it.
+    pub(crate) fn under(
+        key: &BlockKey,
+        context: &[u8],
+        header: &[u8; HEADER_LEN],
+        plain_len: u64,
+    ) -> Result<Self, OpenError> {
         let shape = Shape::of(plain_len).ok_or(OpenError)?;
         let (salt, stated) = header.split_first_chunk::<SALT_LEN>().ok_or(OpenError)?;
         let (schedule, commitment) = Schedule::derive(key, context, salt);

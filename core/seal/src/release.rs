@@ -6,13 +6,14 @@ use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::rand_core::CryptoRng;
-use hpke::{Deserializable as _, Kem, OpModeR, OpModeS, PskBundle, Serializable};
+use hpke::{Deserializable as _, HpkeError, Kem, OpModeR, OpModeS, PskBundle, Serializable};
 use tidegate_plan::TokenId;
 use zeroize::Zeroizing;
 
 use crate::keys::{BlockKey, JoinSecret};
 use crate::opener::OpenError;
 use crate::sealer::SealError;
+use crate::stack::wipe_stack_below;
 use crate::tree::{Cover, FormatError};
 
 /// Length of an X-Wing public key, bytes.
@@ -21,6 +22,8 @@ pub const HPKE_PUBLIC_LEN: usize = 1216;
 const INFO: &[u8] = b"tidegate/v1 release";
 const VERSION: u8 = 1;
 const KEY_LEN: usize = 32;
+/// Words of stack wiped behind a decapsulation: ML-KEM's matrices and what it decrypts.
+const HPKE_STACK: usize = 8 * 1024;
 
 type PublicKey = <XWing as Kem>::PublicKey;
 type PrivateKey = <XWing as Kem>::PrivateKey;
@@ -81,16 +84,28 @@ impl HpkeKeyPair {
         let (enc, ciphertext) = sealed.split_at_checked(EncappedKey::size()).ok_or(OpenError)?;
         let enc = EncappedKey::from_bytes(enc).map_err(|_| OpenError)?;
         let psk = PskBundle::new(secret.expose(), token.as_bytes()).map_err(|_| OpenError)?;
-        let plain = hpke::single_shot_open::<AesGcm256, HkdfSha256, XWing>(
-            &OpModeR::Psk(psk),
+        let plain = self.open_hpke(&OpModeR::Psk(psk), &enc, ciphertext, aad);
+        wipe_stack_below::<HPKE_STACK>();
+        let plain = Zeroizing::new(plain.map_err(|_| OpenError)?);
+        Release::from_bytes(&plain).map_err(|_| OpenError)
+    }
+
+    #[inline(never)]
+    fn open_hpke(
+        &self,
+        mode: &OpModeR<'_, XWing>,
+        enc: &EncappedKey,
+        ciphertext: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, HpkeError> {
+        hpke::single_shot_open::<AesGcm256, HkdfSha256, XWing>(
+            mode,
             &self.private,
-            &enc,
+            enc,
             INFO,
             ciphertext,
             aad,
         )
-        .map_err(|_| OpenError)?;
-        Release::from_bytes(&Zeroizing::new(plain)).map_err(|_| OpenError)
     }
 }
 

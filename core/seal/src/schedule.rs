@@ -9,8 +9,8 @@ use ring::error::Unspecified;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::chunk::{COMMITMENT_LEN, MAX_CHUNKS, SALT_LEN, TAG_LEN};
-use crate::context::Context;
 use crate::keys::BlockKey;
+use crate::stack::wipe_stack_below;
 
 const INFO_PREFIX: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
 const KEY_LEN: usize = 32;
@@ -26,11 +26,11 @@ impl Schedule {
     /// key ‖ base nonce ‖ commitment = HKDF-Expand-SHA-512(input key, info ‖ salt ‖ context).
     pub(crate) fn derive(
         key: &BlockKey,
-        context: &Context,
+        context: &[u8],
         salt: &[u8; SALT_LEN],
     ) -> (Self, [u8; COMMITMENT_LEN]) {
         let mut okm = Zeroizing::new([0; KEY_LEN + NONCE_LEN + COMMITMENT_LEN]);
-        key.expand(&[INFO_PREFIX, salt, &context.encode()], okm.as_mut_slice());
+        key.expand(&[INFO_PREFIX, salt, context], okm.as_mut_slice());
         let mut base_nonce = [0; NONCE_LEN];
         base_nonce.copy_from_slice(&okm[KEY_LEN..KEY_LEN + NONCE_LEN]);
         let mut commitment = [0; COMMITMENT_LEN];
@@ -57,6 +57,11 @@ impl Schedule {
     ) -> Result<&'a mut [u8], Unspecified> {
         let nonce = self.nonce(index)?;
         self.key.get().open_in_place_separate_tag(nonce, Aad::empty(), Tag::from(tag), in_out, from)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn base_nonce(&self) -> &[u8] {
+        &self.base_nonce
     }
 
     /// Base nonce XOR the chunk's number.
@@ -95,7 +100,7 @@ impl WipedKey {
     fn new(key: &[u8]) -> Self {
         let mut place = Box::new(MaybeUninit::uninit());
         expand_into(&mut place, key);
-        wipe_stack_below();
+        wipe_stack_below::<512>();
         Self(place)
     }
 
@@ -110,7 +115,8 @@ impl WipedKey {
 
 impl Drop for WipedKey {
     fn drop(&mut self) {
-        self.0.as_mut().zeroize();
+        // As a slice: byte by byte, so that padding and the unused parts of ring's enums go too.
+        std::slice::from_mut(self.0.as_mut()).zeroize();
     }
 }
 
@@ -120,13 +126,4 @@ impl Drop for WipedKey {
 fn expand_into(place: &mut MaybeUninit<LessSafeKey>, key: &[u8]) {
     let key = UnboundKey::new(&AES_256_GCM, key).expect("AES-256 takes the 32 bytes it is given");
     place.write(LessSafeKey::new(key));
-}
-
-/// Overwrites the stack that the expansion has just used. Best effort: the compiler may have kept
-/// parts elsewhere, and registers are not touched.
-#[inline(never)]
-fn wipe_stack_below() {
-    let mut used = [0xa5u8; 4096];
-    used.zeroize();
-    std::hint::black_box(&used);
 }

@@ -35,6 +35,11 @@ pub struct Sealer {
 
 impl Sealer {
     pub fn new(key: &BlockKey, context: &Context, salt: [u8; SALT_LEN]) -> Self {
+        Self::under(key, &context.encode(), salt)
+    }
+
+    /// With the format's free context, as the published vectors have it.
+    pub(crate) fn under(key: &BlockKey, context: &[u8], salt: [u8; SALT_LEN]) -> Self {
         let (schedule, commitment) = Schedule::derive(key, context, &salt);
         let mut header = [0; HEADER_LEN];
         header[..SALT_LEN].copy_from_slice(&salt);

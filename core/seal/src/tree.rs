@@ -84,7 +84,7 @@ impl NodeKey {
             let child = if to.first >> height & 1 == 0 { parent.left() } else { parent.right() };
             key = Some(child);
         }
-        key.unwrap_or_else(|| Self::from_bytes(*self.expose()))
+        key.unwrap_or_else(|| self.duplicate().into())
     }
 }
 

@@ -29,7 +29,7 @@ pub fn wrap_lease_key(
     key: &LeaseKey,
     salt: [u8; SALT_LEN],
 ) -> Vec<u8> {
-    let under = BlockKey::from_bytes(*epoch_key.expose());
+    let under = BlockKey::from(epoch_key.duplicate());
     seal_message(&under, &place(epoch, lease), salt, key.expose())
 }
 
@@ -40,7 +40,7 @@ pub fn unwrap_lease_key(
     lease: &LeaseId,
     wrapped: &[u8],
 ) -> Result<LeaseKey, OpenError> {
-    let under = BlockKey::from_bytes(*epoch_key.expose());
+    let under = BlockKey::from(epoch_key.duplicate());
     let plain = open_message(&under, &place(epoch, lease), wrapped)?;
     LeaseKey::from_slice(&plain).ok_or(OpenError)
 }
