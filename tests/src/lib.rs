@@ -1,0 +1,19 @@
+//! The harness: real stores, real devices, real processes, each started here on a free port or in a
+//! folder of its own and ended when its value is dropped. A part that is missing is an error that
+//! names it, never a test that is skipped; `cargo xtask parts` makes them.
+
+pub mod canary;
+pub mod ceph;
+pub mod dataset;
+pub mod device;
+pub mod digest;
+pub mod held;
+pub mod part;
+pub mod port;
+pub mod process;
+pub mod reader;
+pub mod s3;
+pub mod scratch;
+pub mod tidegate;
+pub mod versitygw;
+pub mod wire;

@@ -1,0 +1,71 @@
+//! What went over loopback, byte for byte.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+
+use crate::canary::Canary;
+use crate::part;
+use crate::process::{Process, wait_for};
+use crate::scratch::Scratch;
+
+/// A running capture of all TCP on loopback.
+#[derive(Debug)]
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    pub fn start(scratch: &Scratch) -> Result<Self> {
+        let file = scratch.join("wire.pcap");
+        let mut command = Command::new(part::program("tcpdump")?);
+        command
+            .args(["-i", "lo", "-s", "0", "-B", "131072", "-U", "-Z", "root", "-w"])
+            .arg(&file)
+            .arg("tcp");
+        let mut process = Process::start("tcpdump", &mut command, scratch.path())?;
+        process.wait_ready(|process| process.log().contains("listening on"))?;
+        Ok(Self { process, file })
+    }
+
+    /// Ends the capture once it has written all that was sent so far; the file it wrote.
+    pub fn stop(mut self) -> Result<PathBuf> {
+        let mark = Canary::new()?;
+        send(mark.bytes())?;
+        wait_for("the capture to catch up", || {
+            let written = tail(&self.file, 1 << 20).ok()?;
+            written.windows(mark.bytes().len()).any(|part| part == mark.bytes()).then_some(())
+        })?;
+        self.process.stop(Signal::INT)?;
+        let log = self.process.log();
+        ensure!(log.contains("0 packets dropped by kernel"), "the capture is not whole:\n{log}");
+        Ok(self.file)
+    }
+}
+
+/// One small message over loopback.
+fn send(message: &[u8]) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    stream.write_all(message)?;
+    let (mut peer, _) = listener.accept()?;
+    drop(stream);
+    io::copy(&mut peer, &mut io::sink())?;
+    Ok(())
+}
+
+/// The last bytes of a file, at most `len`.
+fn tail(path: &Path, len: u64) -> Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let end = file.metadata()?.len();
+    file.seek(SeekFrom::Start(end.saturating_sub(len)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,3 @@
+//! Every promise, shown on real parts. One module a line of `docs/testing.md`.
+
+mod parts;

@@ -1,0 +1,52 @@
+//! The parts themselves: what a scenario relies on is shown first.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+
+use anyhow::Result;
+use tidegate_tests::canary::Canary;
+use tidegate_tests::ceph::CephRgw;
+use tidegate_tests::device::LoopDevice;
+use tidegate_tests::scratch::Scratch;
+use tidegate_tests::versitygw::Versitygw;
+use tidegate_tests::wire::Capture;
+
+/// A scan that finds nothing means something only if it finds what is there.
+#[test]
+fn a_canary_on_a_raw_device_and_on_the_wire_is_found() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let (planted, sent, absent) = (Canary::new()?, Canary::new()?, Canary::new()?);
+
+    let device = LoopDevice::ext4(&scratch, "device", 32 << 20)?;
+    let file = device.path().join("file");
+    std::fs::write(&file, planted.fill(1 << 20))?;
+    device.raw()?;
+    std::fs::remove_file(&file)?;
+    assert!(planted.count_in(device.raw()?)? > 1000, "a file deleted without overwrite stays");
+    assert_eq!(absent.count_in(device.raw()?)?, 0);
+
+    let capture = Capture::start(&scratch)?;
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    stream.write_all(&sent.fill(100_000))?;
+    let (mut peer, _) = listener.accept()?;
+    drop(stream);
+    std::io::copy(&mut peer, &mut std::io::sink())?;
+    let wire = capture.stop()?;
+    assert!(sent.count_in(&wire)? > 1000);
+    assert_eq!(absent.count_in(&wire)?, 0);
+    Ok(())
+}
+
+#[test]
+fn both_stores_start_and_take_objects() -> Result<()> {
+    let versitygw = Versitygw::start()?;
+    let ceph = CephRgw::start()?;
+    for store in [versitygw.client()?, ceph.client()?] {
+        store.create_bucket("bucket")?;
+        store.put("bucket", "a key/with space", b"body")?;
+        store.delete("bucket", "a key/with space")?;
+    }
+    assert!(versitygw.access_log().contains("s3_PutObject"), "{}", versitygw.access_log());
+    Ok(())
+}
