@@ -1,0 +1,64 @@
+//! `cargo xtask bench`: what Tidegate costs, each figure beside a reference taken in the same run.
+//!
+//! Two programs in one binary. The *driver* makes data, measures sealing in process, and runs
+//! `tidegate run -- <this binary> read …`. The *reader* is then the job: it reads what it was given
+//! and asks the kernel what its relatives (the gateway in the parent, the worker) spent meanwhile.
+
+mod crypto;
+mod data;
+mod report;
+mod reader;
+mod road;
+mod spread;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure everything and print the table.
+    All {
+        /// The `tidegate` binary to measure.
+        #[arg(long)]
+        tidegate: PathBuf,
+        /// Where to put data and cache; needs some 6 GiB, on the disk to be measured.
+        #[arg(long)]
+        scratch: Option<PathBuf>,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Bytes of large files, in MiB.
+        #[arg(long, default_value_t = 1024)]
+        large_mib: u64,
+        /// How many small files of 110 KB.
+        #[arg(long, default_value_t = 10_000)]
+        small_files: usize,
+    },
+    /// The job's side: read, count, print JSON lines.
+    Read(reader::Plan),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Read(plan) => reader::run(&plan),
+        Command::All { tidegate, scratch, rounds, large_mib, small_files } => {
+            let scratch = match scratch {
+                Some(dir) => tempfile::tempdir_in(dir)?,
+                None => tempfile::tempdir()?,
+            };
+            let mut report = report::Report::default();
+            crypto::measure(rounds, &mut report)?;
+            let set = data::make(scratch.path(), large_mib, small_files)?;
+            road::measure(&tidegate, &set, rounds, &mut report)?;
+            report.print();
+            Ok(())
+        }
+    }
+}
