@@ -23,7 +23,9 @@ pub enum KeyFileError {
         #[source]
         source: io::Error,
     },
-    #[error("{0} can be read by others than its owner: run chmod 600 on it, and consider its key known")]
+    #[error(
+        "{0} can be read by others than its owner: run chmod 600 on it, and consider its key known"
+    )]
     Exposed(PathBuf),
     #[error("{0} is open to others than its owner and not empty: run chmod 700 on it")]
     OpenDirectory(PathBuf),
@@ -48,7 +50,8 @@ pub fn private_dir(path: &Path) -> Result<(), KeyFileError> {
     if meta.mode() & 0o077 == 0 {
         return Ok(());
     }
-    let empty = path.read_dir().map_err(failed(path, "cannot read this directory"))?.next().is_none();
+    let empty =
+        path.read_dir().map_err(failed(path, "cannot read this directory"))?.next().is_none();
     if !empty {
         return Err(KeyFileError::OpenDirectory(path.to_owned()));
     }

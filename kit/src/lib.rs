@@ -3,7 +3,7 @@
 
 pub mod clock;
 pub mod keyfile;
-//LL
+pub mod ledger_log;
 pub mod shutdown;
 pub mod state;
 pub mod telemetry;

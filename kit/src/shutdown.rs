@@ -101,11 +101,8 @@ mod tests {
     #[tokio::test]
     async fn a_real_signal_is_seen() {
         let (_trigger, mut shutdown) = Shutdown::on_signals().unwrap();
-        rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::TERM,
-        )
-        .unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+            .unwrap();
         assert_eq!(shutdown.wait().await, Signal::Terminate);
     }
 }

@@ -6,14 +6,16 @@
 
 mod authority;
 mod config;
+mod error;
 mod identity;
 mod peer;
 
 pub use authority::{Authority, MAX_CLIENT_LIFE, ServerCertificate};
 pub use config::{
-    ClientIdentity, KeyExchange, TlsError, client_config, client_config_with, install_default,
-    provider, provider_with, server_config, server_config_with,
+    ClientIdentity, KeyExchange, client_config, client_config_with, install_default, provider,
+    provider_with, server_config, server_config_with,
 };
+pub use error::TlsError;
 pub use identity::IdentityKey;
 pub use peer::{PeerError, PeerIdentity};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Creation, StateError, StateStore};
+use super::store::{Creation, StateError, StateStore};
 use crate::keyfile;
 
 /// The numbered revisions of documents: `<document>/<8 digits>`, from 1.
@@ -36,9 +36,8 @@ struct Header {
 impl Revisions {
     /// Opens the revisions in `store`; the MAC key lies in `key_file` and is made when missing.
     pub fn open(store: StateStore, key_file: &Path) -> Result<Self, StateError> {
-        let bytes = keyfile::load_or_create(key_file, || {
-            Zeroizing::new(keyfile::random::<32>().to_vec())
-        })?;
+        let bytes =
+            keyfile::load_or_create(key_file, || Zeroizing::new(keyfile::random::<32>().to_vec()))?;
         let key = <[u8; 32]>::try_from(bytes.as_slice())
             .map_err(|_| StateError::Foreign(key_file.display().to_string()))?;
         Ok(Self { store, key: Arc::new(Zeroizing::new(key)) })

@@ -76,7 +76,10 @@ impl StateStore {
     }
 
     #[cfg(test)]
-    pub(super) fn behind(self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+    pub(super) fn behind(
+        self,
+        wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+    ) -> Self {
         Self { store: wrap(self.store), root: self.root }
     }
 
@@ -85,7 +88,11 @@ impl StateStore {
     /// On any answer but success the name is read back and compared: absent means try again, our
     /// bytes mean that we did create it, others that we lost. Bytes that two writers could both
     /// make are therefore only fit for content-addressed names.
-    pub async fn create(&self, path: &str, bytes: impl Into<Bytes>) -> Result<Creation, StateError> {
+    pub async fn create(
+        &self,
+        path: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Creation, StateError> {
         let bytes: Bytes = bytes.into();
         let location = location(path)?;
         let mut last = None;
@@ -112,8 +119,7 @@ impl StateStore {
 
     /// Reads an object; `None` when there is none.
     pub async fn read(&self, path: &str) -> Result<Option<Bytes>, StateError> {
-        let failed =
-            |source| StateError::Store { path: path.to_owned(), doing: "read it", source };
+        let failed = |source| StateError::Store { path: path.to_owned(), doing: "read it", source };
         match self.store.get(&location(path)?).await {
             Ok(found) => found.bytes().await.map(Some).map_err(failed),
             Err(object_store::Error::NotFound { .. }) => Ok(None),

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tidegate_ledger::{InstanceId, LeaseId};
 use zeroize::Zeroizing;
 
-use super::TlsError;
+use super::error::TlsError;
 use super::peer::uri;
 use crate::{clock, keyfile};
 
@@ -62,8 +62,7 @@ impl Authority {
     pub fn from_pem(text: &str) -> Result<Self, TlsError> {
         let certificate =
             CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| TlsError::Pem)?;
-        let key =
-            PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|_| TlsError::Pem)?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|_| TlsError::Pem)?;
         let key = KeyPair::try_from(&key).map_err(TlsError::Issue)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(TlsError::Issue)?;
         let end = text.find(END).ok_or(TlsError::Pem)? + END.len();
@@ -106,9 +105,7 @@ impl Authority {
         not_after: u64,
     ) -> Result<(String, u64), TlsError> {
         // SubjectPublicKeyInfo of RFC 8410, whose only variable part is the key.
-        let mut spki = vec![
-            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-        ];
+        let mut spki = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         spki.extend_from_slice(public_key);
         let key = SubjectPublicKeyInfo::from_der(&spki).map_err(TlsError::Issue)?;
         let now = clock::now_unix();
@@ -118,8 +115,7 @@ impl Authority {
         let uri = Ia5String::try_from(uri(lease, rank, instance)).map_err(TlsError::Issue)?;
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let signed: Certificate =
-            params.signed_by(&key, &self.issuer).map_err(TlsError::Issue)?;
+        let signed: Certificate = params.signed_by(&key, &self.issuer).map_err(TlsError::Issue)?;
         Ok((signed.pem(), not_after))
     }
 }

@@ -5,14 +5,17 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::{aws_lc_rs, ring};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::{Authority, IdentityKey};
+use super::authority::Authority;
+use super::error::TlsError;
+use super::identity::IdentityKey;
 use crate::clock;
-use crate::keyfile::KeyFileError;
 
 /// HTTP/1.1 is all that is spoken (RFC 7301 protocol id).
 const ALPN: &[u8] = b"http/1.1";
@@ -25,23 +28,6 @@ pub enum KeyExchange {
     Prefer,
     /// X25519MLKEM768 only.
     Require,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    #[error("another TLS provider was installed in this process before")]
-    Installed,
-    #[error("cannot issue a certificate")]
-    Issue(#[source] rcgen::Error),
-    #[error(transparent)]
-    KeyFile(#[from] KeyFileError),
-    #[error("not a PEM text of the expected kind")]
-    Pem,
-    #[error("the TLS settings do not go together")]
-    Settings(#[from] rustls::Error),
-    #[error("the authority's certificate cannot be a root")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
 /// Ring's TLS 1.3 suites with AES-256-GCM first, and X25519MLKEM768 preferred.

@@ -76,8 +76,7 @@ mod tests {
 
     #[test]
     fn only_the_exact_uri_is_read() {
-        let (lease, instance) =
-            (LeaseId::from_bytes([1; 16]), InstanceId::from_bytes([2; 16]));
+        let (lease, instance) = (LeaseId::from_bytes([1; 16]), InstanceId::from_bytes([2; 16]));
         let good = uri(&lease, 7, &instance);
         assert_eq!(parse_uri(&good), Some((lease, 7, instance)));
         for bad in [

@@ -1,0 +1,139 @@
+//! The ledger on a state store: durable appends by any number of processes.
+//!
+//! Each append is one create-only batch object named by its first index, so of several writers
+//! that stand at the same size exactly one wins; the others read what it wrote and try again
+//! behind it. One task writes, and takes all that waits into one batch. A batch's checkpoint is
+//! shown to nobody before the batch is durable and, where a second place is configured, before
+//! the checkpoint lies there as well: that copy is the high-water mark below which no gateway
+//! starts.
+
+mod copy;
+mod error;
+mod offline;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidegate_ledger::{Commitment, Document, Event, Receipt, VerifierKey};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use error::LogError;
+pub use offline::{read_batches, read_document};
+
+use crate::keyfile;
+use crate::state::StateStore;
+use writer::{Append, Writer};
+
+/// Where the batches lie in the state.
+pub const BATCHES: &str = "ledger/batches";
+/// Where the documents lie in the state.
+pub const DOCUMENTS: &str = "ledger/documents";
+/// Appends that may wait at once before callers are held back.
+const QUEUE: usize = 256;
+
+/// Settings of a ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    /// The signing key, 0600; made when missing and the ledger is empty.
+    pub key_file: PathBuf,
+    /// Origin of a ledger that is new; a random one when not given. An existing key keeps its own.
+    pub origin: Option<String>,
+    /// Second place for the newest checkpoint, best on another disk.
+    pub checkpoint_copy: Option<PathBuf>,
+}
+
+/// The newest head that this process knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Entries.
+    pub size: u64,
+    /// Signed note over them.
+    pub checkpoint: String,
+}
+
+/// A ledger that can be appended to. Cheap to clone; the log closes with the last clone.
+#[derive(Clone, Debug)]
+pub struct LedgerLog {
+    store: StateStore,
+    key: Arc<VerifierKey>,
+    appends: mpsc::Sender<Append>,
+    head: watch::Receiver<Head>,
+}
+
+impl LedgerLog {
+    /// Opens the ledger in `store`, or starts one: replays and checks every batch, and refuses a
+    /// log that is behind, or beside, its checkpoint copy. Needs a running tokio runtime.
+    pub async fn open(store: StateStore, config: LedgerConfig) -> Result<Self, LogError> {
+        let (writer, head) = Writer::open(store.clone(), config).await?;
+        let key = Arc::new(writer.first_key().clone());
+        let (appends, requests) = mpsc::channel(QUEUE);
+        tokio::spawn(writer.run(requests));
+        Ok(Self { store, key, appends, head })
+    }
+
+    /// Appends events as one run of entries and returns their receipts, once batch and checkpoint
+    /// copy are durable. After an error the entries may or may not be in the log: release nothing.
+    pub async fn append(&self, events: Vec<Event>) -> Result<Vec<Receipt>, LogError> {
+        let (reply, answer) = oneshot::channel();
+        let append = Append { events, reply };
+        self.appends.send(append).await.map_err(|_| LogError::Closed)?;
+        answer.await.map_err(|_| LogError::Closed)?
+    }
+
+    /// Appends one event.
+    pub async fn append_one(&self, event: Event) -> Result<Receipt, LogError> {
+        self.append(vec![event]).await?.pop().ok_or(LogError::Closed)
+    }
+
+    /// The newest head after this process's last append. Other writers may be further.
+    pub fn head(&self) -> Head {
+        self.head.borrow().clone()
+    }
+
+    /// The newest signed checkpoint after this process's last append.
+    pub fn checkpoint(&self) -> String {
+        self.head.borrow().checkpoint.clone()
+    }
+
+    /// The ledger's first verifier key.
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.key
+    }
+
+    /// The ledger's first verifier key as text: what an auditor keeps.
+    pub fn vkey(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Stores a document beside the log and returns the commitment for its entry.
+    pub async fn put_document(&self, body: impl Into<String>) -> Result<Commitment, LogError> {
+        let document = Document::new(keyfile::random(), body);
+        let commitment = document.commitment();
+        let text = document.to_json().map_err(|e| LogError::Document(e.into()))?;
+        // The key is random, so nobody else can have made this name.
+        let _created = self.store.create(&document_path(&commitment), text.into_bytes()).await?;
+        Ok(commitment)
+    }
+
+    /// The text of a document; `None` once it was erased.
+    pub async fn document(&self, commitment: &Commitment) -> Result<Option<String>, LogError> {
+        let Some(bytes) = self.store.read(&document_path(commitment)).await? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(Some(Document::parse(&text, commitment)?.body))
+    }
+
+    /// Erases a document; the log stays whole.
+    pub async fn erase_document(&self, commitment: &Commitment) -> Result<(), LogError> {
+        Ok(self.store.delete(&document_path(commitment)).await?)
+    }
+}
+
+fn document_path(commitment: &Commitment) -> String {
+    format!("{DOCUMENTS}/{commitment}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! A ledger's directory read without a gateway: what the offline verifier is given.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use tidegate_ledger::{Commitment, Document, MAX_BATCH_BYTES};
+
+/// Longest document read, in bytes.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// All batches in a directory of batches as (name, bytes), in order of name. Unfinished writes
+/// and whatever else does not have the name of a batch is passed over.
+pub fn read_batches(directory: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut batches = Vec::new();
+    for entry in directory.read_dir()? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if is_batch_name(&name) {
+            // One byte more than a batch may have, so that a longer one is refused, not cut.
+            let bytes = read_limited(&entry.path(), MAX_BATCH_BYTES as u64 + 1)?;
+            batches.push((name, bytes));
+        }
+    }
+    batches.sort_unstable();
+    Ok(batches)
+}
+
+/// The text of a document from a directory of documents; `None` when it was erased, an error when
+/// it is not the one committed to.
+pub fn read_document(directory: &Path, commitment: &Commitment) -> io::Result<Option<String>> {
+    let bytes = match read_limited(&directory.join(commitment.to_string()), MAX_DOCUMENT) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let document = Document::parse(&text, commitment)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok(Some(document.body))
+}
+
+pub(super) fn is_batch_name(name: &str) -> bool {
+    name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
