@@ -1,7 +1,32 @@
 //! What leaves and how it is cut: ids, snapshot, selection, block layout, manifest.
 //!
 //! Pure: values in, values out. No files, sockets, clock or randomness.
+//!
+//! One way through the crate: a listing becomes a [`Snapshot`]; a [`SelectionSpec`] picks a
+//! [`Selection`] of it; [`Layout`] cuts the selection into shares and blocks; [`build_manifest`]
+//! writes one share's names and places; [`Manifest`] reads them on the other side.
 
+mod codec;
+mod entry;
+mod estimate;
 mod ids;
+mod layout;
+mod manifest;
+mod path;
+mod selection;
+mod snapshot;
+#[cfg(test)]
+mod testing;
 
+pub use codec::FormatError;
+pub use entry::{Entry, Kind, Timestamp, Unshown, Version};
+pub use estimate::{Estimate, sealed_len};
 pub use ids::{IdError, InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};
+pub use layout::{
+    BLOCK_MAX, Block, BlockKind, CHUNK, Extent, LAYOUT_VERSION, Layout, LayoutError, MAX_BLOCKS,
+    PACK_BITMAP_MAX, PACK_DATA_MAX, PACK_EXTENTS_MAX, Share, bitmap_len,
+};
+pub use manifest::{BlockInfo, Manifest, Piece, Record, RecordKind, build_manifest};
+pub use path::{PathError, RelPath};
+pub use selection::{Selection, SelectionError, SelectionSpec};
+pub use snapshot::Snapshot;

@@ -1,0 +1,71 @@
+//! What a plan would move, without moving it.
+
+use crate::entry::Entry;
+use crate::layout::Layout;
+use crate::manifest::{manifest_len, shown_dirs};
+use crate::selection::Selection;
+use crate::snapshot::Snapshot;
+
+/// Length in bytes of a sealed message of so much plaintext (C2SP chunked-encryption v1): 56 bytes of
+/// header, and a 16-byte tag for each 16 KiB chunk, the last of which is always short, so maybe empty.
+pub const fn sealed_len(plain_len: u64) -> u64 {
+    56 + plain_len + 16 * (plain_len / 16384 + 1)
+}
+
+/// The sums of one share or of a whole lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Regular files.
+    pub files: u64,
+    pub symlinks: u64,
+    /// Directories shown, the root apart. Of a whole lease: each once, however many shares show it.
+    pub dirs: u64,
+    /// Content of the files.
+    pub bytes: u64,
+    pub blocks: u64,
+    /// What the blocks come to on the wire and on disk.
+    pub sealed_bytes: u64,
+    /// Plaintext of the manifests: what a worker holds in memory for its names.
+    pub manifest_bytes: u64,
+}
+
+impl Estimate {
+    /// Of one rank's share; all zero for a rank that the layout does not have.
+    pub fn of_share(
+        snapshot: &Snapshot,
+        selection: &Selection,
+        layout: &Layout,
+        rank: u16,
+    ) -> Self {
+        let Some(share) = layout.share(rank) else { return Self::default() };
+        let positions = share.files.start as usize..share.files.end as usize;
+        let is_file = |at: &&u32| snapshot.entries().get(**at as usize).is_some_and(Entry::is_file);
+        let n_files = selection.files()[positions].iter().filter(is_file).count() as u64;
+        let blocks = &layout.blocks()[share.blocks.start as usize..share.blocks.end as usize];
+        Self {
+            files: n_files,
+            symlinks: share.files.len() as u64 - n_files,
+            dirs: shown_dirs(snapshot, selection, layout, rank),
+            bytes: share.bytes,
+            blocks: blocks.len() as u64,
+            sealed_bytes: blocks.iter().map(|block| sealed_len(block.plain_len.into())).sum(),
+            manifest_bytes: manifest_len(snapshot, selection, layout, rank),
+        }
+    }
+
+    /// Of all shares together.
+    pub fn of_lease(snapshot: &Snapshot, selection: &Selection, layout: &Layout) -> Self {
+        let shares = (0..layout.ranks()).map(|r| Self::of_share(snapshot, selection, layout, r));
+        let mut sum = shares.fold(Self::default(), |sum, share| Self {
+            files: sum.files + share.files,
+            symlinks: sum.symlinks + share.symlinks,
+            dirs: 0,
+            bytes: sum.bytes + share.bytes,
+            blocks: sum.blocks + share.blocks,
+            sealed_bytes: sum.sealed_bytes + share.sealed_bytes,
+            manifest_bytes: sum.manifest_bytes + share.manifest_bytes,
+        });
+        sum.dirs = selection.dirs().len() as u64;
+        sum
+    }
+}
