@@ -16,7 +16,7 @@ const HASH_LEN: usize = 64;
 pub(crate) fn expand(prk: &[u8; 32], info: &[&[u8]], okm: &mut [u8]) {
     hmac_chain(prk, info, okm);
     // The keyed hash states are not wiped by their crates.
-    wipe_stack_below::<1024>();
+    wipe_stack_below::<512>();
 }
 
 #[inline(never)]

@@ -112,7 +112,8 @@ impl Opener {
 
     /// Opens consecutive sealed chunks, the first of which has the number `first`, where they lie,
     /// and closes the gaps that the tags leave: the plaintext is the contiguous front of `buf`. No
-    /// second buffer and no second pass. If any chunk does not open, the whole buffer is zeroed.
+    /// second buffer and no second pass. A run may end at any chunk's edge, so only one that holds
+    /// the last chunk (which may be empty) shows that the message is whole. If any chunk does not open, the whole buffer is zeroed.
     pub fn open_run<'a>(
         &self,
         first: u64,

@@ -88,6 +88,29 @@ impl NodeKey {
     }
 }
 
+/// Walk over the leaves of one subtree, left to right: what is still to be visited, last first.
+struct Leaves(Vec<(u8, NodeKey)>);
+
+impl Leaves {
+    fn under(subtree: Subtree, key: &NodeKey) -> Self {
+        Self(vec![(subtree.height, key.duplicate().into())])
+    }
+}
+
+impl Iterator for Leaves {
+    type Item = BlockKey;
+
+    fn next(&mut self) -> Option<BlockKey> {
+        let (mut height, mut key) = self.0.pop()?;
+        while height > 0 {
+            height -= 1;
+            self.0.push((height, key.right()));
+            key = key.left();
+        }
+        Some(key.leaf())
+    }
+}
+
 /// A range within the leaves of a tree, start ≤ end.
 fn cut(depth: u8, range: Range<u32>) -> Range<u32> {
     let leaves = u32::try_from(1u64 << depth).unwrap_or(u32::MAX);
@@ -116,6 +139,14 @@ impl Cover {
         let at = self.nodes.partition_point(|(subtree, _)| subtree.end() <= leaf.first);
         let (subtree, key) = self.nodes.get(at)?;
         subtree.contains(leaf.first).then(|| key.descend(*subtree, leaf).leaf())
+    }
+
+    /// Every block of the range with its key, in order: about two derivations a block, where
+    /// [`Cover::leaf`] takes as many as the tree is deep.
+    pub fn leaves(&self) -> impl Iterator<Item = (u32, BlockKey)> {
+        let first_to_last = self.range.clone();
+        let keys = self.nodes.iter().flat_map(|(subtree, key)| Leaves::under(*subtree, key));
+        first_to_last.zip(keys)
     }
 
     /// version ‖ depth ‖ start ‖ end (big-endian u32) ‖ the node keys in order. Which nodes they
