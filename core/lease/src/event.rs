@@ -1,0 +1,63 @@
+use tidegate_plan::{InstanceId, TokenId};
+
+use crate::record::Phase;
+
+/// What happened to a lease, or what somebody asks of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker proved that it holds a token's secret and an identity key.
+    Attach {
+        token: TokenId,
+        identity: [u8; 32],
+        instance: InstanceId,
+    },
+    /// The job is done or is asked to finish: reads go on until the wipe.
+    Drain,
+    /// The deadline has come.
+    Expire,
+    /// An administrator has granted what was requested.
+    Grant,
+    /// The gateway has destroyed its own key: nothing can be released any more.
+    KeyDestroyed,
+    /// Keys of blocks `first..end` are about to go to the rank's worker. An empty range releases
+    /// the manifest alone.
+    Release {
+        rank: u16,
+        first: u32,
+        end: u32,
+    },
+    Revoke,
+    /// A worker has been silent for longer than the grace; or, once the key is destroyed, nobody
+    /// waits for the workers' word any longer.
+    Vanished,
+    /// The rank's worker has stated that it destroyed everything.
+    Wiped {
+        rank: u16,
+    },
+    /// No more reads: the workers are to destroy what they hold.
+    Wiping,
+}
+
+/// Why an event is not applied. All but `OutOfOrder` and `NotDue` are the worker's to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    #[error("the lease's terms contradict each other: {0}")]
+    BadTerms(&'static str),
+    #[error("the lease is over")]
+    LeaseOver,
+    #[error("no worker is attached for this rank")]
+    NotAttached,
+    #[error("the condition for this event does not hold")]
+    NotDue,
+    #[error("a {0:?} lease does not take this event")]
+    OutOfOrder(Phase),
+    #[error("the blocks are outside the rank's share")]
+    OutOfShare,
+    #[error("the rank has stated its wipe")]
+    RankWiped,
+    #[error("the token is bound to another worker")]
+    TokenBound,
+    #[error("the lease has no such token")]
+    TokenUnknown,
+}

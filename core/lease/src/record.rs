@@ -1,0 +1,157 @@
+use serde::{Deserialize, Serialize};
+use tidegate_plan::{InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};
+
+use crate::{hex32, ranges};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    Requested,
+    Granted,
+    Active,
+    Draining,
+    Wiping,
+    Closed(Outcome),
+}
+
+/// How a lease ended. Never claims more than was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Every worker that was ever attached has stated its wipe.
+    Wiped,
+    /// The gateway's key is destroyed; destruction on the nodes was not observed.
+    Withdrawn,
+}
+
+/// Why a lease is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    Drained,
+    Expired,
+    Revoked,
+    Vanished,
+}
+
+/// When a lease began to end, and why. An orderly drain may give way to a harder cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ending {
+    pub cause: Cause,
+    /// Seconds since the epoch.
+    pub at: u64,
+}
+
+/// The dead-man's switch: 2 × heartbeat < grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Seconds between a worker's heartbeats.
+    pub heartbeat_s: u32,
+    /// Seconds of silence after which a worker serves nothing and the gateway counts it lost.
+    pub grace_s: u32,
+}
+
+impl Policy {
+    pub fn is_sound(&self) -> bool {
+        self.heartbeat_s > 0 && u64::from(self.heartbeat_s) * 2 < u64::from(self.grace_s)
+    }
+}
+
+/// The right to join as one rank. Single use: bound to the first identity that used it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinToken {
+    pub id: TokenId,
+    pub rank: u16,
+    /// Ed25519 public key, raw.
+    #[serde(with = "hex32::option")]
+    pub bound: Option<[u8; 32]>,
+}
+
+/// One worker's hold on one rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    pub rank: u16,
+    /// Ed25519 public key, raw.
+    #[serde(with = "hex32")]
+    pub identity: [u8; 32],
+    /// The newest process of this identity.
+    pub instance: InstanceId,
+    pub token: TokenId,
+    /// Seconds since the epoch.
+    pub attached_at: u64,
+    /// Seconds since the epoch, by the events. Heartbeats make no event; see [`Lease::due`].
+    pub last_seen: u64,
+    /// Blocks whose keys were released to it: half-open, sorted, merged.
+    pub released: Vec<(u32, u32)>,
+    /// Number of releases.
+    pub releases: u32,
+    /// It has stated its wipe.
+    pub wiped: bool,
+}
+
+impl Attachment {
+    /// Blocks whose keys were released to it.
+    pub fn released_blocks(&self) -> u64 {
+        ranges::len(&self.released)
+    }
+}
+
+/// What is asked for, before anything is granted. The grant checks that it is consistent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub id: LeaseId,
+    pub snapshot: SnapshotId,
+    pub selection: SelectionId,
+    pub layout: LayoutId,
+    pub ranks: u16,
+    /// Blocks of the whole lease.
+    pub blocks: u32,
+    /// Blocks `first..end` of each rank's share, in order, without gaps.
+    pub shares: Vec<(u32, u32)>,
+    pub dataset: String,
+    pub subject: String,
+    /// Seconds since the epoch.
+    pub deadline: u64,
+    pub policy: Policy,
+    pub key_epoch: u32,
+    pub tokens: Vec<JoinToken>,
+}
+
+/// One lease as it is stored: a revision of its document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    pub id: LeaseId,
+    pub snapshot: SnapshotId,
+    pub selection: SelectionId,
+    pub layout: LayoutId,
+    pub ranks: u16,
+    pub blocks: u32,
+    /// Blocks `first..end` of each rank's share.
+    pub shares: Vec<(u32, u32)>,
+    pub dataset: String,
+    /// Who asked for it.
+    pub subject: String,
+    /// Seconds since the epoch; 0 before the grant.
+    pub granted_at: u64,
+    /// Seconds since the epoch.
+    pub deadline: u64,
+    pub policy: Policy,
+    pub phase: Phase,
+    /// Epoch of the key-encryption key that wraps the lease key.
+    pub key_epoch: u32,
+    pub tokens: Vec<JoinToken>,
+    /// The workers that hold their ranks, one a rank.
+    pub attachments: Vec<Attachment>,
+    /// Workers whose rank was taken over by the holder of another token. What they were given is
+    /// part of the history, and they have not stated its end.
+    pub fenced: Vec<Attachment>,
+    pub ending: Option<Ending>,
+    pub key_destroyed_at: Option<u64>,
+    /// Time of the latest event.
+    pub changed_at: u64,
+}
