@@ -253,3 +253,18 @@ fn a_refused_run_leaves_nothing_in_the_buffer() {
     assert!(opener.open_run(0, &mut body).is_err());
     assert!(body.iter().all(|byte| *byte == 0));
 }
+
+/// One call opens one chunk: two good ones in a row are not it, nor is a chunk past the end.
+#[test]
+fn a_chunk_is_one_chunk() {
+    let corpus = Corpus::load();
+    let message = &corpus.messages["three-chunks"];
+    let sealed = corpus.sealed(message);
+    let (header, body) = sealed.split_first_chunk::<HEADER_LEN>().unwrap();
+    let opener =
+        Opener::new(&key(&corpus.key), &corpus.place.context(), header, message.plain_len).unwrap();
+    assert!(opener.open_chunk(0, &mut body[..2 * SEALED_CHUNK_LEN].to_vec()).is_err());
+    assert!(opener.open_chunk(0, &mut body[..SEALED_CHUNK_LEN].to_vec()).is_ok());
+    assert!(opener.open_chunk(3, &mut body[..SEALED_CHUNK_LEN].to_vec()).is_err());
+    assert!(opener.open_run(0, &mut []).is_err());
+}
