@@ -1,5 +1,6 @@
 use tidegate_plan::{InstanceId, TokenId};
 
+use crate::identity::Identity;
 use crate::record::Phase;
 
 /// What happened to a lease, or what somebody asks of it.
@@ -8,7 +9,7 @@ pub enum Event {
     /// A worker proved that it holds a token's secret and an identity key.
     Attach {
         token: TokenId,
-        identity: [u8; 32],
+        identity: Identity,
         instance: InstanceId,
     },
     /// The job is done or is asked to finish: reads go on until the wipe.
@@ -17,7 +18,7 @@ pub enum Event {
     Expire,
     /// An administrator has granted what was requested.
     Grant,
-    /// The gateway has destroyed its own key: nothing can be released any more.
+    /// The gateway has destroyed its own key and waits for no worker any longer.
     KeyDestroyed,
     /// Keys of blocks `first..end` are about to go to the rank's worker. An empty range releases
     /// the manifest alone.
@@ -27,8 +28,7 @@ pub enum Event {
         end: u32,
     },
     Revoke,
-    /// A worker has been silent for longer than the grace; or, once the key is destroyed, nobody
-    /// waits for the workers' word any longer.
+    /// A worker has been silent for longer than the grace.
     Vanished,
     /// The rank's worker has stated that it destroyed everything.
     Wiped {

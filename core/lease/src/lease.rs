@@ -1,34 +1,46 @@
 use tidegate_plan::{InstanceId, TokenId};
 
 use crate::event::{Event, Refusal};
+use crate::identity::Identity;
 use crate::ranges;
-use crate::record::{Attachment, Cause, Ending, JoinToken, Lease, Outcome, Phase, Terms};
+use crate::record::{Attachment, Cause, Ending, JoinToken, Lease, Outcome, Phase, Proposal};
+
+/// What a worker is to do, as a heartbeat tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Continue,
+    /// Finish what is open, then wipe.
+    Drain,
+    /// Destroy the keys now.
+    Die,
+}
 
 impl Lease {
-    /// A lease that nobody has granted yet.
-    pub fn request(terms: Terms) -> Self {
-        Self {
-            id: terms.id,
-            snapshot: terms.snapshot,
-            selection: terms.selection,
-            layout: terms.layout,
-            ranks: terms.ranks,
-            blocks: terms.blocks,
-            shares: terms.shares,
-            dataset: terms.dataset,
-            subject: terms.subject,
+    /// A lease that nobody has granted yet, if its terms agree with each other.
+    pub fn request(proposal: Proposal, now: u64) -> Result<Self, Refusal> {
+        let (ranks, blocks) = check(&proposal).map_err(Refusal::BadTerms)?;
+        let token = |(id, rank)| JoinToken { id, rank, bound: None };
+        Ok(Self {
+            id: proposal.id,
+            snapshot: proposal.snapshot,
+            selection: proposal.selection,
+            layout: proposal.layout,
+            ranks,
+            blocks,
+            shares: proposal.shares,
+            dataset: proposal.dataset,
+            subject: proposal.subject,
             granted_at: 0,
-            deadline: terms.deadline,
-            policy: terms.policy,
+            deadline: proposal.deadline,
+            policy: proposal.policy,
             phase: Phase::Requested,
-            key_epoch: terms.key_epoch,
-            tokens: terms.tokens,
+            key_epoch: proposal.key_epoch,
+            tokens: proposal.tokens.into_iter().map(token).collect(),
             attachments: Vec::new(),
-            fenced: Vec::new(),
             ending: None,
             key_destroyed_at: None,
-            changed_at: 0,
-        }
+            changed_at: now,
+        })
     }
 
     /// The lease after `event`, or why not. `now` is the gateway's time in seconds since the epoch.
@@ -47,7 +59,7 @@ impl Lease {
             Event::Expire if now < self.deadline => return Err(Refusal::NotDue),
             Event::Expire => next.end(Cause::Expired, now),
             Event::Grant => next.grant(now)?,
-            Event::KeyDestroyed => next.key_destroyed(now),
+            Event::KeyDestroyed => next.close(now)?,
             Event::Release { rank, first, end } => next.release(rank, first, end, now)?,
             Event::Revoke => next.end(Cause::Revoked, now),
             Event::Vanished => next.vanished(now)?,
@@ -63,8 +75,8 @@ impl Lease {
     /// The event that the clock alone brings about now, if any.
     ///
     /// A worker's silence is measured from [`Attachment::last_seen`]. Heartbeats make no event, so
-    /// the gateway brings that field up to date from its memory before it asks, and counts every
-    /// worker as just seen when it has only now read the lease from its store.
+    /// the gateway notes from its memory what it has heard before it asks, and counts every worker
+    /// as just seen when it has only now read the lease from its store.
     pub fn due(&self, now: u64) -> Option<Event> {
         let now = now.max(self.changed_at);
         if matches!(self.phase, Phase::Wiping | Phase::Closed(_)) || self.is_cut_off() {
@@ -76,10 +88,34 @@ impl Lease {
         self.is_anybody_silent(now).then_some(Event::Vanished)
     }
 
+    /// Notes a sign of life from the rank's current worker. No transition and no new revision: the
+    /// gateway keeps it in memory, and it is stored with the next event.
+    pub fn note_seen(&mut self, rank: u16, instance: InstanceId, at: u64) -> Result<(), Refusal> {
+        if self.is_closed() {
+            return Err(Refusal::LeaseOver);
+        }
+        let held = self.current_mut(rank)?;
+        if held.instance != instance {
+            return Err(Refusal::NotAttached);
+        }
+        held.last_seen = held.last_seen.max(at);
+        Ok(())
+    }
+
+    /// What the workers are to do now.
+    pub fn standing(&self, now: u64) -> Standing {
+        let late = now.max(self.changed_at) >= self.deadline;
+        match self.phase {
+            Phase::Wiping | Phase::Closed(_) => Standing::Die,
+            _ if late || self.is_cut_off() => Standing::Die,
+            Phase::Draining => Standing::Drain,
+            Phase::Requested | Phase::Granted | Phase::Active => Standing::Continue,
+        }
+    }
+
     /// Blocks may be served and keys released to a worker that is attached.
     pub fn is_serving(&self, now: u64) -> bool {
-        let open = matches!(self.phase, Phase::Active | Phase::Draining);
-        open && !self.is_cut_off() && now.max(self.changed_at) < self.deadline
+        matches!(self.phase, Phase::Active | Phase::Draining) && self.standing(now) != Standing::Die
     }
 
     pub fn is_closed(&self) -> bool {
@@ -88,7 +124,7 @@ impl Lease {
 
     /// The worker that holds the rank now.
     pub fn attachment(&self, rank: u16) -> Option<&Attachment> {
-        self.attachments.iter().find(|held| held.rank == rank)
+        self.attachments.iter().find(|held| held.rank == rank && held.is_current())
     }
 
     pub fn token(&self, id: &TokenId) -> Option<&JoinToken> {
@@ -97,12 +133,12 @@ impl Lease {
 
     /// Key releases so far, to all workers; the next one is numbered one higher.
     pub fn releases(&self) -> u32 {
-        self.ever_attached().fold(0, |sum, held| sum.saturating_add(held.releases))
+        self.attachments.iter().fold(0, |sum, held| sum.saturating_add(held.releases))
     }
 
     /// Blocks whose keys were released, each counted once for each worker that had them.
     pub fn released_blocks(&self) -> u64 {
-        self.ever_attached().map(Attachment::released_blocks).sum()
+        self.attachments.iter().map(Attachment::released_blocks).sum()
     }
 
     fn grant(&mut self, now: u64) -> Result<(), Refusal> {
@@ -112,44 +148,15 @@ impl Lease {
         if now >= self.deadline {
             return Err(Refusal::LeaseOver);
         }
-        self.check_terms().map_err(Refusal::BadTerms)?;
         self.phase = Phase::Granted;
         self.granted_at = now;
-        Ok(())
-    }
-
-    fn check_terms(&self) -> Result<(), &'static str> {
-        if self.ranks == 0 || self.shares.len() != usize::from(self.ranks) {
-            return Err("there is not one share a rank");
-        }
-        let mut end = 0;
-        for share in &self.shares {
-            if share.0 != end || share.1 < share.0 {
-                return Err("the shares do not follow on each other");
-            }
-            end = share.1;
-        }
-        if end != self.blocks {
-            return Err("the shares are not the whole lease");
-        }
-        if self.tokens.iter().any(|token| token.rank >= self.ranks || token.bound.is_some()) {
-            return Err("a token is not of a rank, or not new");
-        }
-        let mut ids: Vec<TokenId> = self.tokens.iter().map(|token| token.id).collect();
-        ids.sort_unstable();
-        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err("two tokens have one id");
-        }
-        if !self.policy.is_sound() {
-            return Err("the grace must be longer than two heartbeats");
-        }
         Ok(())
     }
 
     fn attach(
         &mut self,
         token: TokenId,
-        identity: [u8; 32],
+        identity: Identity,
         instance: InstanceId,
         now: u64,
     ) -> Result<(), Refusal> {
@@ -162,7 +169,8 @@ impl Lease {
         let joins = joins.ok_or(Refusal::TokenUnknown)?;
         let JoinToken { rank, bound, .. } = self.tokens[joins];
         // A worker that was fenced does not come back.
-        let was_fenced = self.fenced.iter().any(|held| held.token == token);
+        let was_fenced =
+            self.attachments.iter().any(|held| held.token == token && !held.is_current());
         if was_fenced || bound.is_some_and(|bound| bound != identity) {
             return Err(Refusal::TokenBound);
         }
@@ -171,7 +179,14 @@ impl Lease {
         }
         self.tokens[joins].bound = Some(identity);
         self.phase = Phase::Active;
-        let attached = Attachment {
+        if let Ok(held) = self.current_mut(rank) {
+            if held.token == token {
+                (held.instance, held.last_seen) = (instance, now);
+                return Ok(());
+            }
+            held.fenced_at = Some(now);
+        }
+        self.attachments.push(Attachment {
             rank,
             identity,
             instance,
@@ -180,15 +195,9 @@ impl Lease {
             last_seen: now,
             released: Vec::new(),
             releases: 0,
+            fenced_at: None,
             wiped: false,
-        };
-        match self.attachments.iter_mut().find(|held| held.rank == rank) {
-            Some(held) if held.token == token => {
-                (held.instance, held.last_seen) = (instance, now);
-            }
-            Some(held) => self.fenced.push(std::mem::replace(held, attached)),
-            None => self.attachments.push(attached),
-        }
+        });
         Ok(())
     }
 
@@ -246,46 +255,32 @@ impl Lease {
         held.last_seen = held.last_seen.max(now);
         let rank_wiped = |rank| self.attachment(rank).is_some_and(|held| held.wiped);
         if self.tokens.iter().all(|token| rank_wiped(token.rank)) {
-            self.wiping(now);
+            self.phase = Phase::Wiping;
+            self.ending.get_or_insert(Ending { cause: Cause::Drained, at: now });
         }
-        self.close_if_wiped();
         Ok(())
-    }
-
-    fn wiping(&mut self, now: u64) {
-        self.phase = Phase::Wiping;
-        self.ending.get_or_insert(Ending { cause: Cause::Drained, at: now });
-    }
-
-    fn key_destroyed(&mut self, now: u64) {
-        self.key_destroyed_at.get_or_insert(now);
-        self.wiping(now);
-        self.close_if_wiped();
-    }
-
-    fn close_if_wiped(&mut self) {
-        let any = !self.attachments.is_empty();
-        if any && self.ever_attached().all(|held| held.wiped) && self.key_destroyed_at.is_some() {
-            self.phase = Phase::Closed(Outcome::Wiped);
-        }
     }
 
     fn vanished(&mut self, now: u64) -> Result<(), Refusal> {
         match self.phase {
-            Phase::Wiping if self.key_destroyed_at.is_some() => {
-                self.phase = Phase::Closed(Outcome::Withdrawn);
-            }
-            Phase::Active | Phase::Draining if self.is_anybody_silent(now) => {
+            Phase::Requested | Phase::Granted => Err(Refusal::OutOfOrder(self.phase)),
+            _ if !self.is_anybody_silent(now) => Err(Refusal::NotDue),
+            _ => {
                 self.end(Cause::Vanished, now);
+                Ok(())
             }
-            Phase::Active | Phase::Draining | Phase::Wiping => return Err(Refusal::NotDue),
-            phase => return Err(Refusal::OutOfOrder(phase)),
         }
-        Ok(())
     }
 
-    fn ever_attached(&self) -> impl Iterator<Item = &Attachment> {
-        self.attachments.iter().chain(&self.fenced)
+    fn close(&mut self, now: u64) -> Result<(), Refusal> {
+        if !matches!(self.phase, Phase::Draining | Phase::Wiping) {
+            return Err(Refusal::OutOfOrder(self.phase));
+        }
+        let any = !self.attachments.is_empty();
+        let seen = any && self.attachments.iter().all(|held| held.wiped);
+        self.phase = Phase::Closed(if seen { Outcome::Wiped } else { Outcome::Withdrawn });
+        self.key_destroyed_at = Some(now);
+        Ok(())
     }
 
     /// Ending for a cause that leaves no grace.
@@ -295,13 +290,43 @@ impl Lease {
 
     fn is_anybody_silent(&self, now: u64) -> bool {
         let grace = u64::from(self.policy.grace_s);
-        let mut watched = self.attachments.iter().filter(|held| !held.wiped);
+        let mut watched = self.attachments.iter().filter(|held| held.is_current() && !held.wiped);
         watched.any(|held| now.saturating_sub(held.last_seen) > grace)
     }
 
     fn current_mut(&mut self, rank: u16) -> Result<&mut Attachment, Refusal> {
-        self.attachments.iter_mut().find(|held| held.rank == rank).ok_or(Refusal::NotAttached)
+        self.attachments
+            .iter_mut()
+            .find(|held| held.rank == rank && held.is_current())
+            .ok_or(Refusal::NotAttached)
     }
+}
+
+/// Ranks and blocks of the proposal, or what is wrong with it.
+fn check(proposal: &Proposal) -> Result<(u16, u32), &'static str> {
+    let ranks = u16::try_from(proposal.shares.len()).unwrap_or_default();
+    if ranks == 0 {
+        return Err("there must be 1 to 65535 shares");
+    }
+    let mut blocks = 0;
+    for share in &proposal.shares {
+        if share.0 != blocks || share.1 < share.0 {
+            return Err("the shares do not follow on each other");
+        }
+        blocks = share.1;
+    }
+    if proposal.tokens.iter().any(|(_, rank)| *rank >= ranks) {
+        return Err("a token is of no rank");
+    }
+    let mut ids: Vec<TokenId> = proposal.tokens.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("two tokens have one id");
+    }
+    if !proposal.policy.is_sound() {
+        return Err("the grace must be longer than two heartbeats");
+    }
+    Ok((ranks, blocks))
 }
 
 #[cfg(test)]

@@ -14,28 +14,28 @@
 //! | `Release` | – | not attached | active | draining ¹ | over |
 //! | `Drain` | – | draining | draining | unchanged | unchanged |
 //! | `Expire` ², `Revoke` | draining 0 | draining 0 | draining 0 | draining 0 | unchanged |
-//! | `Vanished` ³ | – | – | draining 0 | draining 0 | closed ⁵ |
-//! | `Wiped` | – | not attached | active ⁴ | draining ⁴ | wiping or closed ⁶ |
+//! | `Vanished` ³ | – | – | draining 0 | draining 0 | unchanged |
+//! | `Wiped` | – | not attached | active ⁴ | draining ⁴ | wiping |
 //! | `Wiping` | – | – | – | wiping | unchanged |
-//! | `KeyDestroyed` | wiping | wiping | wiping ⁶ | wiping ⁶ | wiping ⁶ |
+//! | `KeyDestroyed` | – | – | – | closed ⁵ | closed ⁵ |
 //!
 //! 1. Only while the drain is an orderly one. *Draining 0* has no grace: nothing more is released.
 //! 2. Only at or after the deadline. From the deadline on, `Attach` and `Release` are refused
 //!    whether or not `Expire` was applied.
 //! 3. Only where a worker has been silent for longer than the policy's grace.
 //! 4. *Wiping* once the ranks of all tokens have stated their wipe.
-//! 5. Only once the key is destroyed: nobody waits for the workers' word any longer. The lease
-//!    closes as *withdrawn*: destruction on the nodes was not observed.
-//! 6. *Closed* as *wiped* once the key is destroyed, something was attached and all that ever was
-//!    attached has stated its wipe.
+//! 5. As *wiped* if something was attached and all that ever was attached has stated its wipe; as
+//!    *withdrawn* in every other case: destruction on the nodes was not observed.
 //!
 //! Time never runs backwards: an event is dated with the latest time that the lease has seen.
 
 mod event;
-mod hex32;
+mod identity;
 mod lease;
 mod ranges;
 mod record;
 
 pub use event::{Event, Refusal};
-pub use record::{Attachment, Cause, Ending, JoinToken, Lease, Outcome, Phase, Policy, Terms};
+pub use identity::Identity;
+pub use lease::Standing;
+pub use record::{Attachment, Cause, Ending, JoinToken, Lease, Outcome, Phase, Policy, Proposal};

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 use tidegate_plan::{InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};
 
-use crate::{hex32, ranges};
+use crate::identity::Identity;
+use crate::ranges;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,51 +66,51 @@ impl Policy {
 pub struct JoinToken {
     pub id: TokenId,
     pub rank: u16,
-    /// Ed25519 public key, raw.
-    #[serde(with = "hex32::option")]
-    pub bound: Option<[u8; 32]>,
+    pub bound: Option<Identity>,
 }
 
-/// One worker's hold on one rank.
+/// One worker's hold on one rank. Kept after it is fenced: what it was given is part of the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attachment {
     pub rank: u16,
-    /// Ed25519 public key, raw.
-    #[serde(with = "hex32")]
-    pub identity: [u8; 32],
+    pub identity: Identity,
     /// The newest process of this identity.
     pub instance: InstanceId,
     pub token: TokenId,
     /// Seconds since the epoch.
     pub attached_at: u64,
-    /// Seconds since the epoch, by the events. Heartbeats make no event; see [`Lease::due`].
+    /// Seconds since the epoch. Heartbeats move it in the gateway's memory; see [`Lease::note_seen`].
     pub last_seen: u64,
     /// Blocks whose keys were released to it: half-open, sorted, merged.
     pub released: Vec<(u32, u32)>,
     /// Number of releases.
     pub releases: u32,
+    /// When the holder of another token took the rank over.
+    pub fenced_at: Option<u64>,
     /// It has stated its wipe.
     pub wiped: bool,
 }
 
 impl Attachment {
+    /// It holds its rank now.
+    pub fn is_current(&self) -> bool {
+        self.fenced_at.is_none()
+    }
+
     /// Blocks whose keys were released to it.
     pub fn released_blocks(&self) -> u64 {
         ranges::len(&self.released)
     }
 }
 
-/// What is asked for, before anything is granted. The grant checks that it is consistent.
+/// What is asked for, before anything is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct Proposal {
     pub id: LeaseId,
     pub snapshot: SnapshotId,
     pub selection: SelectionId,
     pub layout: LayoutId,
-    pub ranks: u16,
-    /// Blocks of the whole lease.
-    pub blocks: u32,
     /// Blocks `first..end` of each rank's share, in order, without gaps.
     pub shares: Vec<(u32, u32)>,
     pub dataset: String,
@@ -118,7 +119,8 @@ pub struct Terms {
     pub deadline: u64,
     pub policy: Policy,
     pub key_epoch: u32,
-    pub tokens: Vec<JoinToken>,
+    /// (id, rank)
+    pub tokens: Vec<(TokenId, u16)>,
 }
 
 /// One lease as it is stored: a revision of its document.
@@ -145,11 +147,8 @@ pub struct Lease {
     /// Epoch of the key-encryption key that wraps the lease key.
     pub key_epoch: u32,
     pub tokens: Vec<JoinToken>,
-    /// The workers that hold their ranks, one a rank.
+    /// In the order of their first attachment; the fenced too.
     pub attachments: Vec<Attachment>,
-    /// Workers whose rank was taken over by the holder of another token. What they were given is
-    /// part of the history, and they have not stated its end.
-    pub fenced: Vec<Attachment>,
     pub ending: Option<Ending>,
     pub key_destroyed_at: Option<u64>,
     /// Time of the latest event.

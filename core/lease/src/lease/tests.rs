@@ -18,7 +18,11 @@ fn instance(n: u8) -> InstanceId {
 }
 
 fn attach(token_n: u8, identity: u8) -> Event {
-    Event::Attach { token: token(token_n), identity: [identity; 32], instance: instance(identity) }
+    Event::Attach {
+        token: token(token_n),
+        identity: Identity([identity; 32]),
+        instance: instance(identity),
+    }
 }
 
 fn release(rank: u16, first: u32, end: u32) -> Event {
@@ -26,27 +30,24 @@ fn release(rank: u16, first: u32, end: u32) -> Event {
 }
 
 /// Two ranks of ten blocks. Token 0 is of rank 0, tokens 1 and 2 of rank 1.
-fn terms() -> Terms {
-    let token = |n, rank| JoinToken { id: token(n), rank, bound: None };
-    Terms {
+fn proposal() -> Proposal {
+    Proposal {
         id: LeaseId::from_bytes([1; 16]),
         snapshot: SnapshotId::from_bytes([2; 32]),
         selection: SelectionId::from_bytes([3; 32]),
         layout: LayoutId::from_bytes([4; 32]),
-        ranks: 2,
-        blocks: 20,
         shares: vec![(0, 10), (10, 20)],
         dataset: "d".into(),
         subject: "s".into(),
         deadline: DEADLINE,
         policy: Policy { heartbeat_s: 10, grace_s: 60 },
         key_epoch: 7,
-        tokens: vec![token(0, 0), token(1, 1), token(2, 1)],
+        tokens: vec![(token(0), 0), (token(1), 1), (token(2), 1)],
     }
 }
 
 fn requested() -> Lease {
-    Lease::request(terms())
+    Lease::request(proposal(), START).unwrap()
 }
 
 /// The lease after events at `START`.
@@ -98,11 +99,11 @@ fn a_revoked_lease_whose_workers_answer_is_wiped() {
     let lease = active().apply(Event::Revoke, START).unwrap();
     assert_eq!(lease.phase, Phase::Draining);
     assert!(!lease.is_serving(START));
-    let lease = lease.apply(Event::KeyDestroyed, START).unwrap();
-    assert_eq!(lease.phase, Phase::Wiping);
     let lease = lease.apply(Event::Wiped { rank: 0 }, START).unwrap();
-    assert_eq!(lease.phase, Phase::Wiping);
+    assert_eq!(lease.phase, Phase::Draining);
     let lease = lease.apply(Event::Wiped { rank: 1 }, START).unwrap();
+    assert_eq!(lease.phase, Phase::Wiping);
+    let lease = lease.apply(Event::KeyDestroyed, START).unwrap();
     assert_eq!(lease.phase, Phase::Closed(Outcome::Wiped));
     assert_eq!(lease.ending.unwrap().cause, Cause::Revoked);
 }
@@ -116,13 +117,12 @@ fn one_silent_rank_makes_it_withdrawn() {
     assert_eq!((lease.phase, lease.due(late)), (Phase::Draining, None));
     assert_eq!(lease.apply(release(1, 10, 11), late), Err(Refusal::LeaseOver));
     let lease = lease.apply(Event::KeyDestroyed, late).unwrap();
-    let lease = lease.apply(Event::Vanished, late).unwrap();
     assert_eq!(lease.phase, Phase::Closed(Outcome::Withdrawn));
 }
 
 #[test]
 fn a_lease_that_nobody_joined_is_withdrawn() {
-    let lease = after(&[Event::Grant, Event::Revoke, Event::KeyDestroyed, Event::Vanished]);
+    let lease = after(&[Event::Grant, Event::Revoke, Event::KeyDestroyed]);
     assert_eq!(lease.phase, Phase::Closed(Outcome::Withdrawn));
 }
 
@@ -130,32 +130,61 @@ fn a_lease_that_nobody_joined_is_withdrawn() {
 fn a_fenced_worker_that_said_nothing_makes_it_withdrawn() {
     let lease =
         after(&[Event::Grant, attach(0, 10), attach(1, 11), release(1, 10, 15), attach(2, 12)]);
-    assert_eq!(lease.attachment(1).unwrap().identity, [12; 32]);
-    assert_eq!(lease.fenced[0].released, [(10, 15)]);
+    assert_eq!(lease.attachment(1).unwrap().identity, Identity([12; 32]));
+    let fenced = &lease.attachments[1];
+    assert_eq!((fenced.released.as_slice(), fenced.fenced_at), (&[(10, 15)][..], Some(START)));
     assert_eq!(lease.released_blocks(), 5);
     assert_eq!(refusal(&lease, attach(1, 11)), Refusal::TokenBound);
     let events = [Event::Wiped { rank: 0 }, Event::Wiped { rank: 1 }, Event::KeyDestroyed];
     let lease = events.into_iter().fold(lease, |lease, event| lease.apply(event, START).unwrap());
-    assert_eq!(lease.phase, Phase::Wiping);
-    let lease = lease.apply(Event::Vanished, START).unwrap();
     assert_eq!(lease.phase, Phase::Closed(Outcome::Withdrawn));
+}
+
+#[test]
+fn signs_of_life() {
+    let mut lease = active();
+    lease.note_seen(0, instance(10), START + 50).unwrap();
+    lease.note_seen(0, instance(10), START + 40).unwrap();
+    assert_eq!(lease.attachment(0).unwrap().last_seen, START + 50);
+    assert_eq!(lease.due(START + GRACE + 1), Some(Event::Vanished));
+    lease.note_seen(1, instance(11), START + 50).unwrap();
+    assert_eq!(lease.due(START + GRACE + 1), None);
+    assert_eq!(lease.note_seen(1, instance(99), START + 60), Err(Refusal::NotAttached));
+    assert_eq!(lease.note_seen(7, instance(11), START + 60), Err(Refusal::NotAttached));
+    let events = [Event::Revoke, Event::KeyDestroyed];
+    let events = events.into_iter();
+    let mut closed = events.fold(lease, |lease, event| lease.apply(event, START + 50).unwrap());
+    assert_eq!(closed.note_seen(1, instance(11), START + 60), Err(Refusal::LeaseOver));
+}
+
+#[test]
+fn what_heartbeats_are_told() {
+    let lease = active();
+    assert_eq!(lease.standing(START), Standing::Continue);
+    assert_eq!(lease.standing(DEADLINE), Standing::Die);
+    let draining = lease.apply(Event::Drain, START).unwrap();
+    assert_eq!(draining.standing(START), Standing::Drain);
+    assert_eq!(draining.standing(DEADLINE), Standing::Die);
+    assert_eq!(draining.apply(Event::Wiping, START).unwrap().standing(START), Standing::Die);
+    assert_eq!(lease.apply(Event::Revoke, START).unwrap().standing(START), Standing::Die);
 }
 
 #[test]
 fn a_restarted_worker_comes_back_with_what_it_was_given() {
     let lease = active().apply(release(0, 2, 3), START).unwrap();
-    let again = Event::Attach { token: token(0), identity: [10; 32], instance: instance(99) };
+    let again =
+        Event::Attach { token: token(0), identity: Identity([10; 32]), instance: instance(99) };
     let lease = lease.apply(again, START + 5).unwrap();
     let held = lease.attachment(0).unwrap();
     assert_eq!((held.instance, held.last_seen, held.attached_at), (instance(99), START + 5, START));
     assert_eq!(held.released, [(2, 3)]);
-    assert!(lease.fenced.is_empty());
+    assert_eq!(lease.attachments.len(), 2);
 }
 
 #[test]
 fn tokens() {
     let lease = active();
-    assert_eq!(lease.token(&token(0)).unwrap().bound, Some([10; 32]));
+    assert_eq!(lease.token(&token(0)).unwrap().bound, Some(Identity([10; 32])));
     assert_eq!(refusal(&lease, attach(0, 99)), Refusal::TokenBound);
     assert_eq!(refusal(&lease, attach(77, 10)), Refusal::TokenUnknown);
     let wiped = lease.apply(Event::Wiped { rank: 0 }, START).unwrap();
@@ -196,19 +225,19 @@ fn out_of_order() {
         Event::Wiped { rank: 0 },
         Event::Wiping,
         Event::Vanished,
+        Event::KeyDestroyed,
     ] {
         assert_eq!(refusal(&early, event), Refusal::OutOfOrder(Phase::Requested));
     }
     assert_eq!(refusal(&active(), Event::Grant), Refusal::OutOfOrder(Phase::Active));
     assert_eq!(refusal(&active(), Event::Wiping), Refusal::OutOfOrder(Phase::Active));
+    assert_eq!(refusal(&active(), Event::KeyDestroyed), Refusal::OutOfOrder(Phase::Active));
 }
 
 #[test]
 fn not_due() {
     assert_eq!(refusal(&active(), Event::Expire), Refusal::NotDue);
     assert_eq!(refusal(&active(), Event::Vanished), Refusal::NotDue);
-    let wiping = after(&[Event::Grant, Event::Drain, Event::Wiping]);
-    assert_eq!(refusal(&wiping, Event::Vanished), Refusal::NotDue);
     let silent = START + GRACE;
     assert_eq!(active().due(silent), None);
     assert_eq!(active().due(silent + 1), Some(Event::Vanished));
@@ -216,7 +245,7 @@ fn not_due() {
 
 #[test]
 fn lease_over() {
-    let closed = after(&[Event::Grant, Event::Drain, Event::KeyDestroyed, Event::Vanished]);
+    let closed = after(&[Event::Grant, Event::Drain, Event::KeyDestroyed]);
     for event in [Event::Grant, attach(0, 1), Event::Revoke, Event::KeyDestroyed, Event::Drain] {
         assert_eq!(refusal(&closed, event), Refusal::LeaseOver);
     }
@@ -227,23 +256,23 @@ fn lease_over() {
 }
 
 #[test]
-fn contradicting_terms_are_not_granted() {
-    let cases: [fn(&mut Terms); 9] = [
-        |terms| terms.ranks = 3,
-        |terms| (terms.ranks, terms.shares) = (0, Vec::new()),
-        |terms| terms.shares[1].0 = 11,
-        |terms| terms.shares[1].1 = 9,
-        |terms| terms.blocks = 21,
-        |terms| terms.tokens[0].rank = 2,
-        |terms| terms.tokens[0].id = token(1),
-        |terms| terms.tokens[0].bound = Some([0; 32]),
-        |terms| terms.policy.grace_s = 20,
+fn contradicting_terms_are_refused() {
+    let cases: [fn(&mut Proposal); 7] = [
+        |proposal| proposal.shares.clear(),
+        |proposal| proposal.shares[0].0 = 1,
+        |proposal| proposal.shares[1].0 = 11,
+        |proposal| proposal.shares[1].1 = 9,
+        |proposal| proposal.tokens[0].1 = 2,
+        |proposal| proposal.tokens[0].0 = token(1),
+        |proposal| proposal.policy.grace_s = 20,
     ];
     for case in cases {
-        let mut terms = terms();
-        case(&mut terms);
-        assert!(matches!(refusal(&Lease::request(terms), Event::Grant), Refusal::BadTerms(_)));
+        let mut proposal = proposal();
+        case(&mut proposal);
+        assert!(matches!(Lease::request(proposal, START), Err(Refusal::BadTerms(_))));
     }
+    let lease = requested();
+    assert_eq!((lease.ranks, lease.blocks, lease.phase), (2, 20, Phase::Requested));
 }
 
 #[test]
@@ -312,8 +341,8 @@ fn stage(phase: Phase) -> u8 {
     }
 }
 
-fn blocks(lease: &Lease, identity: [u8; 32]) -> Vec<u32> {
-    let held = lease.ever_attached().filter(|held| held.identity == identity);
+fn blocks(lease: &Lease, identity: Identity) -> Vec<u32> {
+    let held = lease.attachments.iter().filter(|held| held.identity == identity);
     held.flat_map(|held| &held.released).flat_map(|(first, end)| *first..*end).collect()
 }
 
@@ -345,22 +374,22 @@ proptest! {
                     prop_assert!(!before.is_closed() || refusal == Refusal::LeaseOver);
                 }
             }
-            for identity in (0..4).map(|n| [n; 32]) {
+            for identity in (0..4).map(|n| Identity([n; 32])) {
                 let (old, new) = (blocks(&before, identity), blocks(&lease, identity));
                 prop_assert!(old.iter().all(|block| new.contains(block)), "released ranges only grow");
             }
-            for held in lease.ever_attached() {
+            for held in lease.attachments.iter() {
                 let share = lease.shares[usize::from(held.rank)];
                 prop_assert!(held.released.iter().all(|range| range.0 >= share.0 && range.1 <= share.1));
                 prop_assert!(held.released.windows(2).all(|pair| pair[0].1 < pair[1].0));
                 prop_assert_eq!(lease.token(&held.token).unwrap().bound, Some(held.identity));
             }
-            let mut ranks: Vec<u16> = lease.attachments.iter().map(|held| held.rank).collect();
+            let mut ranks: Vec<u16> = lease.attachments.iter().filter(|held| held.is_current()).map(|held| held.rank).collect();
             ranks.sort_unstable();
             prop_assert!(ranks.windows(2).all(|pair| pair[0] < pair[1]), "one worker a rank");
             if let Phase::Closed(outcome) = lease.phase {
                 prop_assert!(lease.key_destroyed_at.is_some());
-                let seen_all = !lease.attachments.is_empty() && lease.ever_attached().all(|held| held.wiped);
+                let seen_all = !lease.attachments.is_empty() && lease.attachments.iter().all(|held| held.wiped);
                 prop_assert_eq!(outcome == Outcome::Wiped, seen_all);
             }
             // What is due can be applied, and is then no longer due.
