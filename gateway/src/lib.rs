@@ -1,0 +1,57 @@
+//! The gateway: reads a source at home, grants leases on it, and serves sealed blocks to workers
+//! that hold one.
+//!
+//! * [`source`] lists and reads; [`Survey`] selects and cuts; [`pipeline`] reads and seals.
+//! * A lease is a numbered history of documents in the state, changed in one place
+//!   (`office`), with its key in the `keyring` and its entries in the `record`.
+//! * Workers come through `server` (TLS, bounds) and `service` (routes) to `admission`, which asks of
+//!   each request who is calling and whether the lease still lives.
+//! * Order is the promise: an attachment is a revision, then an entry, then an answer; keys leave
+//!   after their entry is durable; at the end keys die first, then the certificate is written.
+//!
+//! [`Gateway`] runs all of it, inside another program or as a daemon with an [`admin`] socket.
+
+pub mod admin;
+pub mod config;
+pub mod pipeline;
+pub mod source;
+
+mod admission;
+mod attaching;
+mod book;
+mod certificates;
+mod certifying;
+mod closing;
+mod gateway;
+mod granting;
+mod json;
+mod keyring;
+mod live;
+mod nonce;
+mod office;
+mod problem;
+mod rate;
+mod reaper;
+mod record;
+mod recovery;
+mod refusals;
+mod releasing;
+mod server;
+mod service;
+mod serving;
+mod status;
+mod stop;
+mod survey;
+mod wiping;
+
+pub use book::BookError;
+pub use closing::{CloseError, Closed};
+pub use config::{ConfigError, GatewayConfig, Limits, SourcesConfig};
+pub use gateway::{Gateway, StartError};
+pub use granting::{GrantError, GrantRequest, Granted};
+pub use keyring::KeyringError;
+pub use office::AdvanceError;
+pub use record::RecordError;
+pub use recovery::RecoveryError;
+pub use status::{LeaseStatus, WorkerStatus};
+pub use survey::{Survey, SurveyError};

@@ -1,0 +1,133 @@
+//! Who is calling, and may they: asked anew for every request.
+
+use std::sync::Arc;
+
+use tidegate_kit::tls::PeerIdentity;
+use tidegate_lease::{Lease, Refusal as LeaseRefusal};
+use tidegate_plan::LeaseId;
+use tidegate_wire::ProblemKind;
+
+use crate::live::Live;
+use crate::office::{AdvanceError, Office};
+use crate::problem::Refusal;
+use crate::refusals::Reason;
+
+/// What the connection's certificate says; `None` for callers without one.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Option<Arc<PeerIdentity>>);
+
+/// What a caller is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Take keys or bytes: the lease is active and before its deadline.
+    Serve,
+    /// Say it is alive: the lease is not closed.
+    Speak,
+    /// State its wipe: also when the lease was closed meanwhile.
+    Settle,
+}
+
+/// A caller who is the newest worker of a rank of a lease of ours.
+pub(crate) struct Admitted {
+    pub(crate) live: Arc<Live>,
+    pub(crate) peer: Arc<PeerIdentity>,
+    pub(crate) rank: u16,
+}
+
+impl Admitted {
+    /// Whether the caller is still the rank's newest attachment.
+    pub(crate) fn is_newest(&self, lease: &Lease) -> bool {
+        lease.attachment(self.rank).is_some_and(|held| {
+            held.identity.0 == self.peer.public_key && held.instance == self.peer.instance
+        })
+    }
+}
+
+/// Counts a refusal of a caller we know, writes its entry when it is due, and makes the answer.
+pub(crate) async fn refuse(
+    office: &Office,
+    lease: LeaseId,
+    reason: Reason,
+    kind: ProblemKind,
+    detail: &str,
+) -> Refusal {
+    metrics::counter!("tidegate_refused_total").increment(1);
+    if let Some(event) = office.refusals.note(lease, reason, office.now())
+        && let Err(error) = office.record.append(vec![event]).await
+    {
+        tracing::error!(%error, "a refusal could not be recorded");
+    }
+    Refusal::new(kind, detail)
+}
+
+pub(crate) async fn over(office: &Office, lease: LeaseId) -> Refusal {
+    refuse(office, lease, Reason::LeaseOver, ProblemKind::LeaseOver, "").await
+}
+
+/// The answer to a transition that did not happen.
+pub(crate) async fn refused(office: &Office, lease: LeaseId, error: AdvanceError) -> Refusal {
+    let forbidden = ProblemKind::Forbidden;
+    match error {
+        AdvanceError::Book(error) => {
+            Refusal::unavailable("the lease's state cannot be written", &error)
+        }
+        AdvanceError::Refused(LeaseRefusal::LeaseOver | LeaseRefusal::RankWiped) => over(office, lease).await,
+        AdvanceError::Refused(LeaseRefusal::TokenBound) => {
+            let detail = "the join token belongs to another worker";
+            refuse(office, lease, Reason::TokenBound, forbidden, detail).await
+        }
+        AdvanceError::Refused(LeaseRefusal::OutOfShare) => {
+            let detail = "the blocks are not of this share";
+            refuse(office, lease, Reason::OutsideShare, forbidden, detail).await
+        }
+        AdvanceError::Refused(_) => {
+            refuse(office, lease, Reason::Fenced, forbidden, "another worker holds this rank").await
+        }
+    }
+}
+
+/// Admits a caller to a lease named in the request's path, or says why not.
+pub(crate) async fn admit(
+    office: &Office,
+    caller: &Caller,
+    lease: &str,
+    purpose: Purpose,
+) -> Result<Admitted, Refusal> {
+    let now = office.now();
+    let stranger = || {
+        office.refusals.stranger();
+        Refusal::stranger()
+    };
+    let peer = caller.0.clone().ok_or_else(stranger)?;
+    // A connection may outlive the certificate it was opened with.
+    if peer.not_after <= now {
+        return Err(stranger());
+    }
+    let live = office.find(peer.lease).ok_or_else(stranger)?;
+    if lease.parse() != Ok(peer.lease) {
+        let detail = "the certificate is of another lease";
+        let kind = ProblemKind::Forbidden;
+        return Err(refuse(office, peer.lease, Reason::ForeignLease, kind, detail).await);
+    }
+    office
+        .refresh(&live)
+        .await
+        .map_err(|error| Refusal::unavailable("the lease's state cannot be read", &error))?;
+    let admitted = Admitted { rank: peer.rank, live: Arc::clone(&live), peer };
+    let document = live.view().document;
+    if !admitted.is_newest(&document.lease) {
+        let detail = "another worker holds this rank";
+        let kind = ProblemKind::Forbidden;
+        return Err(refuse(office, live.id, Reason::Fenced, kind, detail).await);
+    }
+    let open = match purpose {
+        Purpose::Serve => live.serves(now),
+        Purpose::Speak => !document.lease.is_closed(),
+        Purpose::Settle => true,
+    };
+    if !open {
+        return Err(over(office, live.id).await);
+    }
+    live.presence(admitted.rank).seen(now);
+    Ok(admitted)
+}

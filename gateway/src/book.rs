@@ -1,0 +1,141 @@
+//! Leases at rest: small documents as numbered revisions, each created once and never changed.
+//!
+//! `leases/ID/00000007` holds the document's JSON under a MAC over its place, so that a revision
+//! that was moved, edited or written by somebody else is not believed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
+use tidegate_lease::Lease;
+use tidegate_ledger::Digest;
+use tidegate_plan::{LeaseId, SelectionSpec};
+use tidegate_wire::Base64;
+
+use crate::source::SourceSpec;
+
+/// What happened to a lease's keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeysGone {
+    pub(crate) destroyed_at: Option<u64>,
+    /// The wrapped key was looked for and is absent; `None` when nobody looked yet.
+    pub(crate) absent: Option<bool>,
+    /// The epoch's key is destroyed too.
+    pub(crate) epoch: Option<bool>,
+}
+
+/// What the gateway must know of a lease after a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Document {
+    pub(crate) v: u32,
+    pub(crate) lease: Lease,
+    /// The embedded gateway whose end is the lease's end; `None` for a daemon's leases.
+    pub(crate) owner: Option<String>,
+    pub(crate) source: SourceSpec,
+    pub(crate) selection: SelectionSpec,
+    /// Selected files and their bytes.
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// HPKE public key of the newest attachment of each rank.
+    pub(crate) hpke: BTreeMap<u16, Base64>,
+    pub(crate) last_release_at: Option<u64>,
+    /// Plaintext bytes whose keys were released, by rank.
+    pub(crate) released_bytes: BTreeMap<u16, u64>,
+    /// Wipe certificates by rank.
+    pub(crate) certificates: BTreeMap<u16, Digest>,
+    /// When the lease key was destroyed: at the close, or before it when the lease was cut off.
+    pub(crate) key_destroyed_at: Option<u64>,
+    /// The wrapped key's file was deleted and found absent.
+    pub(crate) key_absent: bool,
+    /// Sealed bytes sent, set at the close; `None` when a crash lost the count.
+    pub(crate) sent_bytes: Option<u64>,
+    /// The closing entry is durable in the ledger.
+    pub(crate) recorded: bool,
+}
+
+impl Document {
+    pub(crate) const VERSION: u32 = 1;
+
+    /// Notes what became of the lease's key.
+    pub(crate) fn keys_gone(&mut self, gone: KeysGone) {
+        self.key_destroyed_at = self.key_destroyed_at.or(gone.destroyed_at);
+        self.key_absent = gone.absent == Some(true);
+    }
+}
+
+/// The book cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BookError {
+    #[error("another gateway made this revision first")]
+    Taken,
+    #[error("the lease's newest revision is gone")]
+    Gone,
+    #[error("revision {revision} of lease {lease} was written by another version of this program")]
+    Unreadable { lease: LeaseId, revision: u64 },
+    #[error("a lease document cannot be written as JSON")]
+    Unwritable(#[source] serde_json::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// All leases of a state directory.
+pub(crate) struct Book {
+    revisions: Revisions,
+}
+
+fn directory(lease: LeaseId) -> String {
+    format!("leases/{lease}")
+}
+
+impl Book {
+    pub(crate) fn new(revisions: Revisions) -> Self {
+        Self { revisions }
+    }
+
+    /// Creates a revision; [`BookError::Taken`] when it is there already.
+    pub(crate) async fn create(&self, revision: u64, document: &Document) -> Result<(), BookError> {
+        let bytes = serde_json::to_vec(document).map_err(BookError::Unwritable)?;
+        let name = directory(document.lease.id);
+        match self.revisions.create_next(&name, revision, &bytes).await? {
+            Creation::Created => Ok(()),
+            Creation::Exists => Err(BookError::Taken),
+        }
+    }
+
+    /// The newest revision of a lease.
+    pub(crate) async fn head(&self, lease: LeaseId) -> Result<(u64, Document), BookError> {
+        let newest = self.revisions.latest(&directory(lease)).await?;
+        parse(lease, newest.ok_or(BookError::Gone)?)
+    }
+
+    /// The newest revision of a lease after a known one, which must still be there.
+    pub(crate) async fn newer(
+        &self,
+        lease: LeaseId,
+        known: u64,
+    ) -> Result<Option<(u64, Document)>, BookError> {
+        let name = directory(lease);
+        match self.revisions.newer(&name, known).await? {
+            Some(newest) => parse(lease, newest).map(Some),
+            None if self.revisions.read(&name, known).await?.is_some() => Ok(None),
+            None => Err(BookError::Gone),
+        }
+    }
+
+    /// Every lease there ever was.
+    pub(crate) async fn leases(&self) -> Result<Vec<LeaseId>, BookError> {
+        let names = self.revisions.store().directories("leases").await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}
+
+fn parse(lease: LeaseId, revision: Revision) -> Result<(u64, Document), BookError> {
+    match serde_json::from_slice::<Document>(&revision.body) {
+        Ok(document) if document.v == Document::VERSION && document.lease.id == lease => {
+            Ok((revision.number, document))
+        }
+        _ => Err(BookError::Unreadable { lease, revision: revision.number }),
+    }
+}

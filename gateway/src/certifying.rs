@@ -1,0 +1,35 @@
+//! Workers' certificates: at most a quarter of an hour, never past the lease.
+
+use tidegate_plan::InstanceId;
+
+use crate::config::CERTIFICATE_LIFE_S;
+use crate::live::Live;
+use crate::office::Office;
+use crate::problem::Refusal;
+
+/// For whom a certificate is made.
+pub(crate) struct Holder {
+    pub(crate) rank: u16,
+    pub(crate) instance: InstanceId,
+    pub(crate) identity: [u8; 32],
+}
+
+/// Issues a certificate (PEM) and says when it ends, seconds since the epoch.
+pub(crate) fn issue(
+    office: &Office,
+    live: &Live,
+    holder: &Holder,
+    now: u64,
+) -> Result<(String, u64), Refusal> {
+    let deadline = live.view().document.lease.deadline;
+    // A worker that has to wipe after the deadline must still be able to say so.
+    let life = u64::from(CERTIFICATE_LIFE_S);
+    let until = (now + life).min(deadline + u64::from(office.config.grace_s));
+    let Holder { rank, instance, identity } = holder;
+    let issued = office
+        .authority
+        .issue_client(identity, &live.id, *rank, instance, until)
+        .map_err(|error| Refusal::internal("a certificate cannot be issued", &error))?;
+    live.presence(*rank).certified(now, issued.1);
+    Ok(issued)
+}

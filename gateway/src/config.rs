@@ -1,0 +1,270 @@
+//! The gateway's configuration: TOML with no unknown keys, checked before anything is opened.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub mod allow;
+
+pub use allow::SourcesConfig;
+
+/// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
+pub const CERTIFICATE_LIFE_S: u32 = 15 * 60;
+/// Seconds between heartbeats: a gateway notices a lost worker within a minute.
+const HEARTBEAT_S: u32 = 10;
+/// Seconds a worker may serve, and a lease may stay, without a heartbeat.
+const GRACE_S: u32 = 60;
+/// Longest lease anybody may ask for: 30 days.
+const MAX_LEASE_S: u64 = 30 * 24 * 3600;
+/// Buffers of the pipeline: 64 blocks in flight.
+const BUFFERS: u64 = 256 << 20;
+/// Connections of workers that showed a certificate.
+const CONNECTIONS: usize = 1024;
+/// Connections of callers without a certificate, and handshakes under way.
+const STRANGERS: usize = 128;
+/// Leases open at once in one gateway.
+const LEASES: usize = 4096;
+
+/// Everything a gateway needs to start. Fields are as written in the TOML file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Address of the workers' listener; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Names or addresses under which workers reach it, for its certificate and the join files.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Directory of all state, made with mode 0700.
+    pub state: PathBuf,
+    /// A second place for the newest checkpoint, best on another disk.
+    #[serde(default)]
+    pub checkpoint_copy: Option<PathBuf>,
+    /// Unix socket of the admin interface; none when absent.
+    #[serde(default)]
+    pub admin_socket: Option<PathBuf>,
+    pub sources: SourcesConfig,
+    #[serde(default)]
+    pub limits: Limits,
+    /// Seconds between heartbeats.
+    #[serde(default = "heartbeat_s")]
+    pub heartbeat_s: u32,
+    /// Seconds of silence after which a lease is withdrawn.
+    #[serde(default = "grace_s")]
+    pub grace_s: u32,
+    /// Sealed bytes a second over all workers; unlimited when absent.
+    #[serde(default)]
+    pub rate_limit: Option<u64>,
+    /// Origin of a ledger that is new; a random one when absent. An existing ledger keeps its own.
+    #[serde(default)]
+    pub origin: Option<String>,
+    /// Lives and dies with the program that started it: its leases are withdrawn when the process is gone.
+    #[serde(skip)]
+    pub embedded: bool,
+}
+
+/// Hard bounds (promise P11).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of attached workers.
+    pub connections: usize,
+    /// Connections of callers without a certificate.
+    pub strangers: usize,
+    /// Leases open at once.
+    pub leases: usize,
+    /// Longest lease in seconds.
+    pub lease_s: u64,
+    /// Bytes of buffers between sources and connections.
+    pub buffers: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS,
+            strangers: STRANGERS,
+            leases: LEASES,
+            lease_s: MAX_LEASE_S,
+            buffers: BUFFERS,
+        }
+    }
+}
+
+const fn heartbeat_s() -> u32 {
+    HEARTBEAT_S
+}
+
+const fn grace_s() -> u32 {
+    GRACE_S
+}
+
+/// The configuration cannot be used; says which key and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("cannot read the configuration {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {path} is not valid: {source}")]
+    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("configuration key `{key}`: {why}")]
+    Value { key: &'static str, why: String },
+}
+
+fn value(key: &'static str, why: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key, why: why.into() }
+}
+
+impl GatewayConfig {
+    /// A gateway inside another program: on loopback, a free port, this one source (or prefix) allowed.
+    pub fn embedded(state: PathBuf, source: &str) -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            names: Vec::new(),
+            state,
+            checkpoint_copy: None,
+            admin_socket: None,
+            sources: SourcesConfig { allow: vec![source.to_owned()] },
+            limits: Limits::default(),
+            heartbeat_s: HEARTBEAT_S,
+            grace_s: GRACE_S,
+            rate_limit: None,
+            origin: None,
+            embedded: true,
+        }
+    }
+
+    /// Reads and checks a configuration file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values that cannot work together.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.state.is_absolute() {
+            return Err(value("state", "must be an absolute path"));
+        }
+        if self.listen.ip().is_unspecified() && self.names.is_empty() {
+            return Err(value(
+                "names",
+                "needs the name or address that workers use when `listen` is an unspecified address",
+            ));
+        }
+        if let Some(name) = self.names.iter().find(|name| !is_host(name)) {
+            return Err(value("names", format!("`{name}` is neither a host name nor an address")));
+        }
+        if self.sources.allow.is_empty() {
+            return Err(value(
+                "sources.allow",
+                "is empty: list the directories (\"/data\") or buckets (\"s3://bucket/prefix\") that may be staged",
+            ));
+        }
+        self.sources.check().map_err(|why| value("sources.allow", why))?;
+        if self.heartbeat_s == 0 {
+            return Err(value("heartbeat_s", "must be at least 1"));
+        }
+        if self.heartbeat_s.saturating_mul(2) >= self.grace_s {
+            return Err(value("grace_s", "must be more than twice `heartbeat_s`"));
+        }
+        if self.grace_s >= CERTIFICATE_LIFE_S {
+            return Err(value("grace_s", format!("must be less than {CERTIFICATE_LIFE_S}")));
+        }
+        if self.rate_limit == Some(0) {
+            return Err(value("rate_limit", "must be more than 0; leave it out for no limit"));
+        }
+        let bad = |name: &String| {
+            name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '+')
+        };
+        if self.origin.as_ref().is_some_and(bad) {
+            return Err(value("origin", "must be a name without spaces and `+`"));
+        }
+        self.limits.check()
+    }
+
+    /// Names for the server certificate: those configured, or the address listened on.
+    pub fn host_names(&self) -> Vec<String> {
+        if self.names.is_empty() { vec![self.listen.ip().to_string()] } else { self.names.clone() }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, zero) in [
+            ("limits.connections", self.connections == 0),
+            ("limits.strangers", self.strangers == 0),
+            ("limits.leases", self.leases == 0),
+            ("limits.lease_s", self.lease_s == 0),
+        ] {
+            if zero {
+                return Err(value(key, "must be at least 1"));
+            }
+        }
+        if self.buffers < 16 << 20 {
+            return Err(value("limits.buffers", "must be at least 16 MiB (16777216)"));
+        }
+        Ok(())
+    }
+}
+
+/// A DNS name or an IP address.
+fn is_host(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok()
+        || (!name.is_empty()
+            && name.len() <= 253
+            && name.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<GatewayConfig, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        GatewayConfig::load(file.path()).map_err(|error| error.to_string())
+    }
+
+    const GOOD: &str = "listen = \"127.0.0.1:0\"\nstate = \"/var/lib/tidegate\"\n";
+
+    #[test]
+    fn the_smallest_configuration_is_taken() {
+        let config = parse(&format!("{GOOD}[sources]\nallow = [\"/data\"]\n")).unwrap();
+        assert_eq!(config.host_names(), ["127.0.0.1"]);
+        assert_eq!((config.heartbeat_s, config.grace_s), (HEARTBEAT_S, GRACE_S));
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_named() {
+        for (text, word) in [
+            (format!("{GOOD}stat = 1\n[sources]\nallow = [\"/data\"]\n"), "stat"),
+            (format!("{GOOD}[sources]\nallow = []\n"), "sources.allow"),
+            (format!("{GOOD}[sources]\nallow = [\"data\"]\n"), "sources.allow"),
+            (format!("{GOOD}grace_s = 20\n[sources]\nallow = [\"/data\"]\n"), "grace_s"),
+            (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
+            (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
+            (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
+            (
+                "listen = \"0.0.0.0:1\"\nstate = \"/s\"\n[sources]\nallow = [\"/d\"]\n".to_owned(),
+                "names",
+            ),
+            (
+                "listen = \"127.0.0.1:1\"\nstate = \"s\"\n[sources]\nallow = [\"/d\"]\n".to_owned(),
+                "state",
+            ),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(word), "{error:?} does not name {word}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A running gateway: started, asked, shut down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, LogError};
+use tidegate_kit::state::{Revisions, StateError, StateStore};
+use tidegate_kit::tls::{Authority, TlsError, server_config};
+use tidegate_lease::Event;
+use tidegate_plan::LeaseId;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{self, AdminError};
+use crate::book::Book;
+use crate::closing::{self, CloseError, Closed};
+use crate::config::{ConfigError, GatewayConfig};
+use crate::granting::{GrantError, GrantRequest, Granted, grant};
+use crate::keyring::{Keyring, KeyringError};
+use crate::live::Live;
+use crate::office::{Office, Parts};
+use crate::reaper;
+use crate::record::Record;
+use crate::recovery::{Alive, RecoveryError, recover};
+use crate::server::Door;
+use crate::service;
+use crate::status::{LeaseStatus, status};
+
+/// A gateway does not start; nothing is listened on then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the state directory cannot be used")]
+    State(#[from] StateError),
+    #[error("the keyring cannot be opened")]
+    Keyring(#[from] KeyringError),
+    #[error("the ledger cannot be opened")]
+    Ledger(#[from] LogError),
+    #[error("the certificate authority cannot be used")]
+    Tls(#[from] TlsError),
+    #[error("the leases of the state directory cannot be taken over")]
+    Recovery(#[from] RecoveryError),
+    #[error("cannot listen on {address}: is the port taken?")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// A gateway that serves until it is [shut down](Self::shutdown) or its process ends.
+pub struct Gateway {
+    office: Arc<Office>,
+    addr: SocketAddr,
+    alive: Alive,
+    stop: watch::Sender<bool>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Gateway {
+    /// Opens state, keyring and ledger, takes over or withdraws what an earlier process left, and
+    /// listens. Needs a multi-threaded tokio runtime.
+    pub async fn start(config: GatewayConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let store = StateStore::open(&config.state)?;
+        let alive = Alive::mark(&config.state, config.embedded)?;
+        let keyring = Keyring::open(&config.state.join("keyring")).await?;
+        let revisions = Revisions::open(store.clone(), &config.state.join("keyring/state.key"))?;
+        let ledger = LedgerConfig {
+            key_file: config.state.join("ledger.key"),
+            origin: config.origin.clone(),
+            checkpoint_copy: config.checkpoint_copy.clone(),
+        };
+        let log = LedgerLog::open(store.clone(), ledger).await?;
+        let authority = Arc::new(Authority::load_or_create(&config.state.join("ca/authority.pem"))?);
+
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let admin = match &config.admin_socket {
+            Some(path) => Some((admin::bind(path).await?, path.clone())),
+            None => None,
+        };
+        let names = config.host_names();
+        let urls = names.iter().map(|name| url(name, addr.port())).collect();
+        let tls = server_config(&authority, &names)?;
+        let limits = config.limits.clone();
+        let office = Arc::new(Office::new(Parts {
+            book: Book::new(revisions),
+            record: Record::new(log, store),
+            owner: alive.owner.clone(),
+            config,
+            keyring,
+            authority,
+            urls,
+        }));
+        recover(&office).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let door = Door::new(service::router(Arc::clone(&office)), tls, &limits);
+        tasks.spawn(door.keep(listener, stopped.clone()));
+        tasks.spawn(reaper::keep(Arc::clone(&office), stopped.clone()));
+        if let Some((listener, path)) = admin {
+            let router = admin::router(Arc::clone(&office));
+            tasks.spawn(admin::keep(router, listener, path, stopped.clone()));
+        }
+        tracing::info!(%addr, "the gateway listens");
+        Ok(Self { office, addr, alive, stop, tasks: tokio::sync::Mutex::new(tasks) })
+    }
+
+    /// Address of the workers' listener.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Verifier key of the ledger, in signed-note form.
+    pub fn ledger_key(&self) -> String {
+        self.office.record.vkey()
+    }
+
+    /// The ledger's newest signed head.
+    pub fn checkpoint(&self) -> String {
+        self.office.record.checkpoint()
+    }
+
+    /// Lists the source, selects, cuts and grants; the grant is in the ledger when this returns.
+    pub async fn grant(&self, request: GrantRequest) -> Result<Granted, GrantError> {
+        if *self.stop.borrow() {
+            return Err(GrantError::ShuttingDown);
+        }
+        grant(&self.office, request).await
+    }
+
+    /// Closes a lease whatever its workers did. One that is closed already tells how it ended.
+    pub async fn close(&self, lease: LeaseId) -> Result<Closed, CloseError> {
+        let live = self.office.find(lease).ok_or(CloseError::NoSuchLease)?;
+        self.finish(&live).await
+    }
+
+    async fn finish(&self, live: &Live) -> Result<Closed, CloseError> {
+        let _turn = live.turn.lock().await;
+        closing::finish(&self.office, live, Event::Revoke, self.office.now()).await
+    }
+
+    /// Destroys a lease's keys now. A worker that is still heard has the grace to wipe and say so:
+    /// `None` until then.
+    pub async fn revoke(&self, lease: LeaseId) -> Result<Option<Closed>, CloseError> {
+        let live = self.office.find(lease).ok_or(CloseError::NoSuchLease)?;
+        closing::cut_off(&self.office, &live, Event::Revoke).await
+    }
+
+    /// A lease as it stands; `None` when this gateway does not know it.
+    pub fn status(&self, lease: LeaseId) -> Option<LeaseStatus> {
+        Some(status(&self.office, &*self.office.find(lease)?))
+    }
+
+    /// Stops listening, lets requests under way finish. An embedded gateway withdraws what is still
+    /// open; a daemon's leases go on at its next start.
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        let mut tasks = self.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
+        let mut clean = true;
+        for live in self.office.all() {
+            if self.office.owner.is_some()
+                && let Err(error) = self.finish(&live).await
+            {
+                clean = false;
+                tracing::error!(lease = %live.id, %error, "a lease stays to be withdrawn by the next start");
+            }
+            self.office.keyring.forget(live.id);
+        }
+        let sums = self.office.refusals.due(None);
+        if !sums.is_empty()
+            && let Err(error) = self.office.record.append(sums).await
+        {
+            tracing::error!(%error, "sums of refusals could not be recorded");
+        }
+        if clean {
+            self.alive.leave();
+        }
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+fn url(name: &str, port: u16) -> String {
+    if name.contains(':') {
+        format!("https://[{name}]:{port}")
+    } else {
+        format!("https://{name}:{port}")
+    }
+}

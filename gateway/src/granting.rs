@@ -1,0 +1,266 @@
+//! A lease is granted from home: survey, key, state, ledger, join files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_kit::state::StateError;
+use tidegate_lease::{Event as LeaseEvent, JoinToken, Lease, Policy, Proposal};
+use tidegate_ledger::Event;
+use tidegate_plan::{Estimate, LeaseId, SelectionSpec, TokenId};
+use tidegate_wire::JoinFile;
+
+use crate::book::Document;
+use crate::keyring::{KeyringError, random};
+use crate::live::{Goods, Live};
+use crate::office::{AdvanceError, Office};
+use crate::record::RecordError;
+use crate::source::SourceSpec;
+use crate::survey::{Survey, SurveyError};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct GrantRequest {
+    pub source: SourceSpec,
+    pub selection: SelectionSpec,
+    /// Shares the selection is cut into.
+    pub ranks: u16,
+    /// Make a token for this rank only; the shares stay those of `ranks`.
+    pub only_rank: Option<u16>,
+    pub duration: Duration,
+    /// Under whose name data leaves.
+    pub subject: String,
+    /// What the dataset is called; empty for none.
+    pub dataset: String,
+}
+
+/// What was granted.
+#[derive(Debug)]
+pub struct Granted {
+    pub lease: LeaseId,
+    /// Sums over the ranks that have a token.
+    pub terms: Estimate,
+    /// Sums over the whole lease.
+    pub whole: Estimate,
+    /// Seconds since the epoch.
+    pub deadline: u64,
+    /// One a token, in order of rank.
+    pub joins: Vec<JoinFile>,
+    /// Names that cannot be shown as POSIX paths, each with the reason.
+    pub unshown: Vec<(String, String)>,
+}
+
+/// A lease was not granted. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrantError {
+    #[error("`{0}` is not under `sources.allow` of this gateway")]
+    NotAllowed(String),
+    #[error("there is no directory {}", .path.display())]
+    NoDirectory { path: std::path::PathBuf, source: std::io::Error },
+    #[error("rank {rank} does not exist: there are {ranks} ranks, counted from 0")]
+    NoSuchRank { rank: u16, ranks: u16 },
+    #[error("a lease has at least 1 second and at most {max} seconds")]
+    Duration { max: u64 },
+    #[error("{0} leases are open, which is as many as this gateway may have")]
+    TooMany(usize),
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    #[error("the lease key cannot be made")]
+    Keyring(#[from] KeyringError),
+    #[error("the lease's state cannot be written")]
+    Advance(#[from] AdvanceError),
+    #[error("the snapshot cannot be stored")]
+    Snapshot(#[from] StateError),
+    #[error("the grant cannot be recorded")]
+    Record(#[from] RecordError),
+}
+
+/// The source as it will be opened: a directory by its real path, so that no link leads out of
+/// what is allowed.
+async fn resolved(spec: &SourceSpec) -> Result<SourceSpec, GrantError> {
+    match spec {
+        SourceSpec::Directory(path) => {
+            let real = tokio::fs::canonicalize(path)
+                .await
+                .map_err(|source| GrantError::NoDirectory { path: path.clone(), source })?;
+            Ok(SourceSpec::Directory(real))
+        }
+        SourceSpec::S3 { .. } => Ok(spec.clone()),
+    }
+}
+
+/// Grants a lease.
+pub(crate) async fn grant(office: &Office, request: GrantRequest) -> Result<Granted, GrantError> {
+    let max = office.config.limits.lease_s;
+    let seconds = request.duration.as_secs();
+    if seconds == 0 || seconds > max {
+        return Err(GrantError::Duration { max });
+    }
+    if let Some(rank) = request.only_rank.filter(|rank| *rank >= request.ranks) {
+        return Err(GrantError::NoSuchRank { rank, ranks: request.ranks });
+    }
+    let open = office.all().iter().filter(|live| !live.is_closed()).count();
+    if open >= office.config.limits.leases {
+        return Err(GrantError::TooMany(open));
+    }
+    let spec = resolved(&request.source).await?;
+    if !office.config.sources.allows(&spec.to_string()) {
+        return Err(GrantError::NotAllowed(spec.to_string()));
+    }
+    let survey = Survey::take(spec.clone(), &request.selection, request.ranks).await?;
+    office.record.store_snapshot(&survey.snapshot).await?;
+
+    let id = LeaseId::from_bytes(random());
+    let now = office.now();
+    let key_epoch = office.keyring.create(id, now).await?;
+    let granted = record_grant(office, &request, spec, &survey, id, key_epoch, now).await;
+    let live = match granted {
+        Ok(live) => live,
+        Err(error) => {
+            // Nothing was handed out under this key; without it the half-written lease is void.
+            office.keyring.destroy(id).await?;
+            return Err(error);
+        }
+    };
+    let document = live.view().document;
+    let ranks = document.lease.tokens.iter().map(|token| token.rank);
+    let terms = ranks.map(|rank| survey.share(rank)).fold(Estimate::default(), sum);
+    tracing::info!(lease = %id, files = terms.files, bytes = terms.bytes, "a lease was granted");
+    Ok(Granted {
+        lease: id,
+        terms,
+        whole: survey.lease,
+        deadline: document.lease.deadline,
+        joins: joins(office, &document),
+        unshown: survey.unshown(),
+    })
+}
+
+fn sum(a: Estimate, b: Estimate) -> Estimate {
+    Estimate {
+        files: a.files + b.files,
+        symlinks: a.symlinks + b.symlinks,
+        dirs: a.dirs + b.dirs,
+        bytes: a.bytes + b.bytes,
+        blocks: a.blocks + b.blocks,
+        sealed_bytes: a.sealed_bytes + b.sealed_bytes,
+        manifest_bytes: a.manifest_bytes + b.manifest_bytes,
+    }
+}
+
+fn blocks(survey: &Survey) -> u32 {
+    u32::try_from(survey.layout.blocks().len()).expect("a layout has at most 2^28 blocks")
+}
+
+/// Requested → entries → granted, so that a lease that is not in the ledger never becomes active.
+async fn record_grant(
+    office: &Office,
+    request: &GrantRequest,
+    source: SourceSpec,
+    survey: &Survey,
+    id: LeaseId,
+    key_epoch: u32,
+    now: u64,
+) -> Result<Arc<Live>, GrantError> {
+    let tokens = (0..request.ranks)
+        .filter(|rank| request.only_rank.is_none_or(|only| only == *rank))
+        .map(|rank| (TokenId::from_bytes(random()), rank))
+        .collect();
+    let deadline = now + request.duration.as_secs();
+    let policy =
+        Policy { heartbeat_s: office.config.heartbeat_s, grace_s: office.config.grace_s };
+    let shares = survey.layout.shares().iter();
+    let proposal = Proposal {
+        id,
+        snapshot: survey.snapshot.id(),
+        selection: survey.selection.id(),
+        layout: survey.layout.id(),
+        shares: shares.map(|share| (share.blocks.start, share.blocks.end)).collect(),
+        dataset: request.dataset.clone(),
+        subject: request.subject.clone(),
+        deadline,
+        policy,
+        key_epoch,
+        tokens,
+    };
+    let lease = Lease::request(proposal, now).map_err(AdvanceError::Refused)?;
+    let document = Document {
+        v: Document::VERSION,
+        lease,
+        owner: office.owner.clone(),
+        source: source.clone(),
+        selection: request.selection.clone(),
+        files: survey.lease.files,
+        bytes: survey.lease.bytes,
+        hpke: Default::default(),
+        last_release_at: None,
+        released_bytes: Default::default(),
+        certificates: Default::default(),
+        key_destroyed_at: None,
+        key_absent: false,
+        sent_bytes: None,
+        recorded: false,
+    };
+    office.book.create(1, &document).await.map_err(AdvanceError::Book)?;
+
+    let source_name = office.record.document(source.to_string()).await?;
+    let subject = office.record.document(request.subject.clone()).await?;
+    let taken = Event::SnapshotTaken {
+        snapshot: survey.snapshot.id(),
+        source: source_name,
+        files: survey.snapshot.entries().iter().filter(|entry| entry.is_file()).count() as u64,
+        bytes: survey.snapshot.entries().iter().map(|entry| entry.size).sum(),
+        unshown: survey.snapshot.unshown().len() as u64,
+    };
+    let granted = Event::LeaseGranted {
+        lease: id,
+        snapshot: survey.snapshot.id(),
+        selection: survey.selection.id(),
+        layout: survey.layout.id(),
+        ranks: request.ranks,
+        blocks: blocks(survey),
+        bytes: survey.lease.bytes,
+        files: survey.lease.files,
+        subject,
+        deadline,
+    };
+    office.record.append(vec![taken, granted]).await?;
+
+    let goods = Goods {
+        source: Arc::clone(&survey.source),
+        snapshot: Arc::clone(&survey.snapshot),
+        selection: Arc::clone(&survey.selection),
+        layout: Arc::clone(&survey.layout),
+    };
+    let live = Live::new(1, document, Some(goods), false);
+    office
+        .advance(&live, |document| {
+            document.lease = document.lease.apply(LeaseEvent::Grant, now)?;
+            Ok(())
+        })
+        .await?;
+    Ok(office.put(live))
+}
+
+/// The join files of a lease, while its key lives.
+fn joins(office: &Office, document: &Document) -> Vec<JoinFile> {
+    let lease = &document.lease;
+    let secret = |token: &JoinToken| {
+        office.keyring.with(lease.id, |key| key.join_secret(&token.id).expose().to_vec())
+    };
+    let made = lease.tokens.iter().map(|token| {
+        Some(JoinFile {
+            version: JoinFile::VERSION,
+            gateways: office.urls.clone(),
+            ca: office.authority.certificate_pem().to_owned(),
+            ledger_key: office.record.vkey(),
+            lease: lease.id,
+            rank: token.rank,
+            token: token.id,
+            secret: secret(token)?.into(),
+        })
+    });
+    made.flatten().collect()
+}

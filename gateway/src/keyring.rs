@@ -1,0 +1,172 @@
+//! Lease keys: in RAM while their leases live, at rest only wrapped under the key of a short epoch.
+//!
+//! A wrapped key is one file named after its lease, apart from the state's history. Closing a lease
+//! wipes the key in RAM, overwrites and deletes that file and looks that it is gone. When the last
+//! lease of a past epoch is closed, the epoch's key goes too, and with it every backup of the
+//! wrapped keys. Epoch keys hide behind [`EpochKeys`], so that a KMS can hold them instead.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidegate_kit::keyfile::KeyFileError;
+use tidegate_plan::LeaseId;
+use tidegate_seal::LeaseKey;
+use tidegate_seal::rand_core::UnwrapErr;
+
+mod directory;
+mod epochs;
+
+pub(crate) use directory::SecretDir;
+pub(crate) use epochs::{DirectoryEpochs, EpochKeys, epoch_of};
+
+/// The keyring could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyringError {
+    #[error("cannot {what} in the keyring {path}")]
+    Io { what: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    #[error("a file of the keyring cannot be used")]
+    KeyFile(#[from] KeyFileError),
+    #[error("a wrapped lease key does not open under the key of epoch {0}")]
+    Unwrap(u32),
+    #[error("the key of epoch {0} is not there")]
+    NoEpoch(u32),
+    #[error("a file of the keyring is not what it should be")]
+    Damaged,
+    #[error("a task of the keyring ended early")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What a destruction showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Destroyed {
+    /// The wrapped key's file was looked for afterwards and is not there.
+    pub(crate) absent: bool,
+}
+
+/// Keys of the leases that this gateway serves.
+pub(crate) struct Keyring {
+    epochs: Box<dyn EpochKeys>,
+    wrapped: Arc<SecretDir>,
+    live: RwLock<HashMap<LeaseId, LeaseKey>>,
+}
+
+/// The system's generator; the process ends when the kernel cannot give random bytes.
+pub(crate) fn rng() -> UnwrapErr<getrandom::SysRng> {
+    UnwrapErr(getrandom::SysRng)
+}
+
+/// Fresh random bytes.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    use tidegate_seal::rand_core::Rng as _;
+    let mut bytes = [0; N];
+    rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+impl Keyring {
+    /// Opens or makes the keyring under `root`.
+    pub(crate) async fn open(root: &Path) -> Result<Self, KeyringError> {
+        let root = root.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let epochs = SecretDir::open(&root.join("epochs"))?;
+            let wrapped = SecretDir::open(&root.join("leases"))?;
+            Ok(Self {
+                epochs: Box::new(DirectoryEpochs::new(epochs)),
+                wrapped: Arc::new(wrapped),
+                live: RwLock::new(HashMap::new()),
+            })
+        })
+        .await?
+    }
+
+    /// Makes, wraps and keeps the key of a new lease. Returns the epoch it is wrapped under.
+    pub(crate) async fn create(&self, lease: LeaseId, now: u64) -> Result<u32, KeyringError> {
+        let epoch = epoch_of(now);
+        let key = LeaseKey::generate(&mut rng());
+        let mut record = epoch.to_be_bytes().to_vec();
+        record.extend(self.epochs.wrap(epoch, lease, &key).await?);
+        let wrapped = Arc::clone(&self.wrapped);
+        if !tokio::task::spawn_blocking(move || wrapped.create(&lease.to_string(), &record)).await?? {
+            return Err(KeyringError::Damaged);
+        }
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(lease, key);
+        Ok(epoch)
+    }
+
+    /// Loads the key of a lease that was granted before a restart; `false` when there is none.
+    pub(crate) async fn load(&self, lease: LeaseId) -> Result<bool, KeyringError> {
+        let wrapped = Arc::clone(&self.wrapped);
+        let Some(record) =
+            tokio::task::spawn_blocking(move || wrapped.read(&lease.to_string())).await??
+        else {
+            return Ok(false);
+        };
+        let (epoch, sealed) = record.split_first_chunk::<4>().ok_or(KeyringError::Damaged)?;
+        let key = self.epochs.unwrap(u32::from_be_bytes(*epoch), lease, sealed).await?;
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(lease, key);
+        Ok(true)
+    }
+
+    /// Derives something from a live lease's key; `None` once it is destroyed. The key never leaves.
+    pub(crate) fn with<T>(&self, lease: LeaseId, derive: impl FnOnce(&LeaseKey) -> T) -> Option<T> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(&lease).map(derive)
+    }
+
+    /// Wipes the key in RAM, then its wrapped form, and looks whether that is gone. Repeatable.
+    pub(crate) async fn destroy(&self, lease: LeaseId) -> Result<Destroyed, KeyringError> {
+        self.forget(lease);
+        let wrapped = Arc::clone(&self.wrapped);
+        tokio::task::spawn_blocking(move || {
+            let name = lease.to_string();
+            wrapped.destroy(&name)?;
+            Ok(Destroyed { absent: wrapped.absent(&name)? })
+        })
+        .await?
+    }
+
+    /// Wipes the key in RAM only.
+    pub(crate) fn forget(&self, lease: LeaseId) {
+        // The key's bytes are zeroized when it is dropped, under the lock: nobody can be using it.
+        self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+    }
+
+    /// Destroys the keys of past epochs under which no wrapped key is left; returns their numbers.
+    pub(crate) async fn retire_epochs(&self, now: u64) -> Result<Vec<u32>, KeyringError> {
+        let wrapped = Arc::clone(&self.wrapped);
+        let used = tokio::task::spawn_blocking(move || {
+            let mut used = Vec::new();
+            for name in wrapped.names()? {
+                // One that is deleted meanwhile is simply not in use.
+                if let Some(record) = wrapped.read(&name)? {
+                    let epoch = record.first_chunk::<4>().ok_or(KeyringError::Damaged)?;
+                    used.push(u32::from_be_bytes(*epoch));
+                }
+            }
+            Ok::<_, KeyringError>(used)
+        })
+        .await??;
+        let mut retired = Vec::new();
+        for epoch in self.epochs.list().await? {
+            if epoch < epoch_of(now) && !used.contains(&epoch) && self.epochs.destroy(epoch).await? {
+                retired.push(epoch);
+            }
+        }
+        Ok(retired)
+    }
+
+    /// Whether an epoch's key is destroyed.
+    pub(crate) async fn epoch_is_destroyed(&self, epoch: u32) -> Result<bool, KeyringError> {
+        Ok(!self.epochs.list().await?.contains(&epoch))
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keyring(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

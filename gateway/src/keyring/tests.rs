@@ -1,0 +1,82 @@
+use super::*;
+
+const WEEK: u64 = 7 * 24 * 3600;
+
+fn lease(n: u8) -> LeaseId {
+    LeaseId::from_bytes([n; 16])
+}
+
+fn mark(key: &LeaseKey) -> [u8; 32] {
+    *key.tree_root().expose()
+}
+
+#[tokio::test]
+async fn a_key_survives_a_restart_and_not_its_destruction() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("keyring");
+    let keyring = Keyring::open(&root).await.unwrap();
+    keyring.create(lease(1), 5 * WEEK).await.unwrap();
+    let before = keyring.with(lease(1), mark).unwrap();
+    drop(keyring);
+
+    let keyring = Keyring::open(&root).await.unwrap();
+    assert!(keyring.with(lease(1), mark).is_none());
+    assert!(keyring.load(lease(1)).await.unwrap());
+    assert_eq!(keyring.with(lease(1), mark), Some(before));
+
+    assert!(keyring.destroy(lease(1)).await.unwrap().absent);
+    assert!(keyring.with(lease(1), mark).is_none());
+    assert!(!keyring.load(lease(1)).await.unwrap());
+    assert!(!root.join("leases").join(lease(1).to_string()).exists());
+    assert!(keyring.destroy(lease(1)).await.unwrap().absent, "repeatable");
+}
+
+#[tokio::test]
+async fn a_wrapped_key_opens_for_its_lease_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = Keyring::open(&dir.path().join("k")).await.unwrap();
+    keyring.create(lease(1), 0).await.unwrap();
+    let leases = dir.path().join("k/leases");
+    std::fs::copy(leases.join(lease(1).to_string()), leases.join(lease(2).to_string())).unwrap();
+    assert!(matches!(keyring.load(lease(2)).await, Err(KeyringError::Unwrap(0))));
+}
+
+#[tokio::test]
+async fn an_epoch_key_goes_with_its_last_lease_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = Keyring::open(&dir.path().join("k")).await.unwrap();
+    assert_eq!(keyring.create(lease(1), 3 * WEEK).await.unwrap(), 3);
+    assert_eq!(keyring.create(lease(2), 3 * WEEK).await.unwrap(), 3);
+    keyring.destroy(lease(1)).await.unwrap();
+    assert!(keyring.retire_epochs(5 * WEEK).await.unwrap().is_empty());
+    keyring.destroy(lease(2)).await.unwrap();
+    assert!(keyring.retire_epochs(3 * WEEK).await.unwrap().is_empty(), "the epoch is not over");
+    assert!(!keyring.epoch_is_destroyed(3).await.unwrap());
+    assert_eq!(keyring.retire_epochs(5 * WEEK).await.unwrap(), [3]);
+    assert!(keyring.epoch_is_destroyed(3).await.unwrap());
+    assert!(keyring.retire_epochs(5 * WEEK).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_open_to_others_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("k");
+    let keyring = Keyring::open(&root).await.unwrap();
+    keyring.create(lease(1), 0).await.unwrap();
+    std::fs::set_permissions(root.join("epochs"), std::fs::Permissions::from_mode(0o750)).unwrap();
+    assert!(matches!(Keyring::open(&root).await, Err(KeyringError::KeyFile(_))));
+}
+
+#[tokio::test]
+async fn secrets_are_created_once_and_no_spool_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = SecretDir::open(&dir.path().join("s")).unwrap();
+    assert!(secrets.create("a", b"one").unwrap());
+    assert!(!secrets.create("a", b"two").unwrap());
+    assert_eq!(secrets.read("a").unwrap().unwrap().as_slice(), b"one");
+    assert_eq!(std::fs::read_dir(dir.path().join("s")).unwrap().count(), 1);
+    assert!(secrets.destroy("a").unwrap());
+    assert!(!secrets.destroy("a").unwrap());
+    assert!(secrets.absent("a").unwrap());
+}

@@ -1,0 +1,159 @@
+//! The office: everything the gateway keeps between requests, and the one way to change a lease.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use tidegate_lease as lease;
+use tidegate_plan::LeaseId;
+
+use crate::book::{Book, BookError, Document};
+use crate::config::GatewayConfig;
+use crate::keyring::Keyring;
+use crate::live::Live;
+use crate::nonce::Nonces;
+use tidegate_kit::tls::Authority;
+use crate::pipeline::Budget;
+use crate::rate::Rate;
+use crate::record::Record;
+use crate::refusals::Refusals;
+
+/// A head older than this is looked at again before anything is served by it (design: at most 5 s).
+const HEAD_AGE: Duration = Duration::from_secs(4);
+/// Manifests in memory at once.
+const MANIFESTS: usize = 4;
+/// Lost races for one revision before the gateway gives up; only another gateway can win them.
+const TRIES: u32 = 4;
+
+pub(crate) struct Office {
+    pub(crate) config: GatewayConfig,
+    pub(crate) book: Book,
+    pub(crate) budget: Budget,
+    pub(crate) keyring: Keyring,
+    /// Manifests built and sent at once: each is as large as its share's names.
+    pub(crate) manifests: Arc<Semaphore>,
+    pub(crate) nonces: Nonces,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) record: Record,
+    pub(crate) refusals: Refusals,
+    /// `https://host:port` of the workers' listener, for join files.
+    pub(crate) urls: Vec<String>,
+    /// Marks the leases of an embedded gateway; `None` for a daemon's.
+    pub(crate) owner: Option<String>,
+    leases: RwLock<HashMap<LeaseId, Arc<Live>>>,
+    latest: AtomicU64,
+}
+
+/// A lease could not be moved on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdvanceError {
+    #[error("the lease does not allow this")]
+    Refused(#[source] lease::Refusal),
+    #[error("the lease's state cannot be written or read")]
+    Book(#[from] BookError),
+}
+
+/// The parts of an office that are opened one by one.
+pub(crate) struct Parts {
+    pub(crate) config: GatewayConfig,
+    pub(crate) book: Book,
+    pub(crate) keyring: Keyring,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) record: Record,
+    pub(crate) urls: Vec<String>,
+    pub(crate) owner: Option<String>,
+}
+
+impl Office {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, book, keyring, authority, record, urls, owner } = parts;
+        Self {
+            budget: Budget::new(config.limits.buffers),
+            manifests: Arc::new(Semaphore::new(MANIFESTS)),
+            nonces: Nonces::new(crate::keyring::random()),
+            rate: config.rate_limit.map(Rate::new),
+            refusals: Refusals::default(),
+            leases: RwLock::default(),
+            latest: AtomicU64::new(0),
+            config,
+            book,
+            keyring,
+            authority,
+            record,
+            urls,
+            owner,
+        }
+    }
+
+    /// Gateway time in seconds since the epoch: never before the last entry, never going back.
+    pub(crate) fn now(&self) -> u64 {
+        let now = tidegate_kit::clock::now_unix().max(self.record.time());
+        self.latest.fetch_max(now, Ordering::SeqCst).max(now)
+    }
+
+    pub(crate) fn find(&self, id: LeaseId) -> Option<Arc<Live>> {
+        self.leases.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Live>> {
+        self.leases.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn put(&self, live: Live) -> Arc<Live> {
+        let live = Arc::new(live);
+        let mut leases = self.leases.write().unwrap_or_else(PoisonError::into_inner);
+        leases.insert(live.id, Arc::clone(&live));
+        live
+    }
+
+    pub(crate) fn forget(&self, id: LeaseId) {
+        self.leases.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Makes sure the head is at most a few seconds old.
+    pub(crate) async fn refresh(&self, live: &Live) -> Result<(), BookError> {
+        let view = live.view();
+        if view.checked.elapsed() < HEAD_AGE {
+            return Ok(());
+        }
+        match self.book.newer(live.id, view.revision).await? {
+            Some((revision, document)) => live.set_view(revision, Arc::new(document)),
+            None => live.confirm(view.revision),
+        }
+        Ok(())
+    }
+
+    /// Makes the next revision of a lease. The caller holds `live.turn`. `change` may run again when
+    /// another gateway was faster.
+    pub(crate) async fn advance(
+        &self,
+        live: &Live,
+        change: impl Fn(&mut Document) -> Result<(), lease::Refusal>,
+    ) -> Result<(u64, Arc<Document>), AdvanceError> {
+        for _ in 0..TRIES {
+            let view = live.view();
+            let mut document = Document::clone(&view.document);
+            live.note_seen(&mut document.lease);
+            change(&mut document).map_err(AdvanceError::Refused)?;
+            let revision = view.revision + 1;
+            match self.book.create(revision, &document).await {
+                Ok(()) => {
+                    let document = Arc::new(document);
+                    live.set_view(revision, Arc::clone(&document));
+                    return Ok((revision, document));
+                }
+                Err(BookError::Taken) => {
+                    let (revision, document) = self.book.head(live.id).await?;
+                    live.set_view(revision, Arc::new(document));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(BookError::Taken.into())
+    }
+}

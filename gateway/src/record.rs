@@ -1,0 +1,139 @@
+//! The ledger and the documents beside it, as the gateway writes them.
+//!
+//! A document is stored before the entry that commits to it; an entry is durable before anybody
+//! hears of what it records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidegate_kit::ledger_log::{LedgerLog, LogError};
+use tidegate_kit::state::{StateError, StateStore};
+use tidegate_ledger::{Commitment, Entry, Event, Receipt, WipeCertificate};
+use tidegate_plan::Snapshot;
+
+use crate::problem::Refusal;
+
+/// Something could not be recorded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    #[error("the ledger cannot be written")]
+    Log(#[from] LogError),
+    #[error("a document beside the ledger cannot be written")]
+    Store(#[from] StateError),
+    #[error("a record cannot be written in canonical form")]
+    Canonical(#[from] tidegate_ledger::CanonicalError),
+    #[error("the ledger gave no receipt for an entry")]
+    NoReceipt,
+}
+
+impl From<RecordError> for Refusal {
+    fn from(error: RecordError) -> Self {
+        Self::unavailable("the ledger cannot be written, so nothing is released", &error)
+    }
+}
+
+pub(crate) struct Record {
+    log: LedgerLog,
+    store: StateStore,
+    time: AtomicU64,
+}
+
+/// An entry's receipt in the wire's words.
+pub(crate) fn to_wire(receipt: Receipt) -> tidegate_wire::Receipt {
+    tidegate_wire::Receipt {
+        entry: receipt.entry,
+        index: receipt.index,
+        proof: receipt.proof.iter().map(|hash| hash.as_bytes().as_slice().into()).collect(),
+        checkpoint: receipt.checkpoint,
+    }
+}
+
+impl Record {
+    pub(crate) fn new(log: LedgerLog, store: StateStore) -> Self {
+        Self { log, store, time: AtomicU64::new(0) }
+    }
+
+    /// Time of the newest entry that this process wrote; 0 before the first.
+    pub(crate) fn time(&self) -> u64 {
+        self.time.load(Ordering::SeqCst)
+    }
+
+    /// Verifier key in signed-note form, for join files.
+    pub(crate) fn vkey(&self) -> String {
+        self.log.vkey()
+    }
+
+    /// The newest signed head.
+    pub(crate) fn checkpoint(&self) -> String {
+        self.log.checkpoint()
+    }
+
+    /// Appends events in one batch; durable when this returns.
+    pub(crate) async fn append(
+        &self,
+        events: Vec<Event>,
+    ) -> Result<Vec<tidegate_wire::Receipt>, RecordError> {
+        let receipts = self.log.append(events).await?;
+        if let Some(Ok(entry)) = receipts.last().map(|last| Entry::parse(&last.entry)) {
+            self.time.fetch_max(entry.time, Ordering::SeqCst);
+        }
+        Ok(receipts.into_iter().map(to_wire).collect())
+    }
+
+    /// Appends one event.
+    pub(crate) async fn append_one(
+        &self,
+        event: Event,
+    ) -> Result<tidegate_wire::Receipt, RecordError> {
+        self.append(vec![event]).await?.pop().ok_or(RecordError::NoReceipt)
+    }
+
+    /// Stores names or details under a fresh key; returns what an entry says of them.
+    pub(crate) async fn document(
+        &self,
+        body: impl Into<String>,
+    ) -> Result<Commitment, RecordError> {
+        Ok(self.log.put_document(body).await?)
+    }
+
+    /// Stores a wipe certificate under its digest; returns its canonical text.
+    pub(crate) async fn certificate(
+        &self,
+        certificate: &WipeCertificate,
+    ) -> Result<String, RecordError> {
+        let text = certificate.to_canonical()?;
+        let path = format!("ledger/certificates/{}", certificate.digest()?);
+        // Named by its content: whoever stored it first stored the same.
+        let _ = self.store.create(&path, text.clone()).await?;
+        Ok(text)
+    }
+
+    /// A stored wipe certificate.
+    pub(crate) async fn stored_certificate(
+        &self,
+        digest: &tidegate_ledger::Digest,
+    ) -> Result<Option<String>, RecordError> {
+        let bytes = self.store.read(&format!("ledger/certificates/{digest}")).await?;
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()))
+    }
+
+    /// Stores a snapshot under its id.
+    pub(crate) async fn store_snapshot(&self, snapshot: &Arc<Snapshot>) -> Result<(), StateError> {
+        let path = format!("snapshots/{}", snapshot.id());
+        // Named by its content: whoever stored it first stored the same.
+        let _ = self.store.create(&path, snapshot.to_bytes()).await?;
+        Ok(())
+    }
+
+    /// A stored snapshot; `None` when it is not there or not what its name says.
+    pub(crate) async fn snapshot(
+        &self,
+        id: tidegate_plan::SnapshotId,
+    ) -> Result<Option<Snapshot>, StateError> {
+        let Some(bytes) = self.store.read(&format!("snapshots/{id}")).await? else {
+            return Ok(None);
+        };
+        Ok(Snapshot::from_bytes(&bytes).ok().filter(|snapshot| snapshot.id() == id))
+    }
+}

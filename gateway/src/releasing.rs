@@ -1,0 +1,109 @@
+//! Key release: the entry is durable before the keys are even derived (promise P8).
+
+use tidegate_lease::Event as LeaseEvent;
+use tidegate_ledger::Event;
+use tidegate_seal::{Release, depth, seal_release};
+use tidegate_wire::{KeyGrant, KeyRequest, ProblemKind};
+
+use crate::admission::{Admitted, over, refuse, refused};
+use crate::keyring::rng;
+use crate::office::Office;
+use crate::problem::Refusal;
+use crate::refusals::Reason;
+use crate::serving::{share_of, window_bytes};
+
+pub(crate) async fn release(
+    office: &Office,
+    admitted: &Admitted,
+    request: &KeyRequest,
+) -> Result<KeyGrant, Refusal> {
+    let (live, rank) = (&admitted.live, admitted.rank);
+    let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
+    let window = request.first_block..request.end_block;
+    let share = share_of(&goods.layout, rank)?;
+    if window.start > window.end || window.start < share.start || window.end > share.end {
+        let detail = "the blocks are not of this share";
+        let kind = ProblemKind::Forbidden;
+        return Err(refuse(office, live.id, Reason::OutsideShare, kind, detail).await);
+    }
+    live.presence(rank).allow_write(office.now())?;
+
+    let _turn = live.turn.lock().await;
+    let now = office.now();
+    if !live.serves(now) || !admitted.is_newest(&live.view().document.lease) {
+        return Err(over(office, live.id).await);
+    }
+    let event = LeaseEvent::Release { rank, first: window.start, end: window.end };
+    let advanced = office
+        .advance(live, |document| {
+            document.lease = document.lease.apply(event.clone(), now)?;
+            document.last_release_at = Some(now);
+            let released = document.lease.attachment(rank).map(|held| &held.released);
+            let windows = released.into_iter().flatten();
+            let bytes = windows.map(|(first, end)| window_bytes(&goods.layout, *first..*end)).sum();
+            document.released_bytes.insert(rank, bytes);
+            Ok(())
+        })
+        .await;
+    let (_, document) = match advanced {
+        Ok(advanced) => advanced,
+        Err(error) => return Err(refused(office, live.id, error).await),
+    };
+    let epoch = document.lease.releases();
+    let receipt = office
+        .record
+        .append_one(Event::KeysReleased {
+            lease: live.id,
+            rank,
+            epoch,
+            first_block: window.start,
+            end_block: window.end,
+            bytes: window_bytes(&goods.layout, window.clone()),
+        })
+        .await?;
+
+    let grant = KeyGrant {
+        lease: live.id,
+        layout: document.lease.layout,
+        rank,
+        epoch,
+        first_block: window.start,
+        end_block: window.end,
+        expiry: document.lease.deadline,
+        sealed: Vec::new().into(),
+        receipt,
+        time: now,
+    };
+    seal(office, admitted, &document, grant).await
+}
+
+async fn seal(
+    office: &Office,
+    admitted: &Admitted,
+    document: &crate::book::Document,
+    mut grant: KeyGrant,
+) -> Result<KeyGrant, Refusal> {
+    let (id, rank) = (admitted.live.id, admitted.rank);
+    let held = document.lease.attachment(rank);
+    let (Some(held), Some(hpke)) = (held, document.hpke.get(&rank)) else {
+        return Err(Refusal::internal("an attachment has no HPKE key", &id));
+    };
+    let window = grant.first_block..grant.end_block;
+    let sealed = office.keyring.with(id, |key| {
+        let cover = key.tree_root().cover(depth(document.lease.blocks), window);
+        let release = Release { manifest_key: key.manifest_key(rank), cover };
+        let secret = key.join_secret(&held.token);
+        seal_release(&hpke.0, &secret, &held.token, &grant.aad(), &release, &mut rng())
+    });
+    match sealed {
+        Some(Ok(sealed)) => {
+            grant.sealed = sealed.into();
+            Ok(grant)
+        }
+        Some(Err(error)) => {
+            tracing::warn!(lease = %id, %error, "a release cannot be sealed to the worker's key");
+            Err(Refusal::new(ProblemKind::Malformed, "the HPKE key of the attachment is not valid"))
+        }
+        None => Err(over(office, id).await),
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /v1/leases/{lease}/heartbeat`: a sign of life and its counters. Writes no revision.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::response::Response;
+use hyper::HeaderMap;
+use tidegate_lease::Standing;
+use tidegate_wire::{Directive, Heartbeat, HeartbeatReply};
+
+use crate::json::{json, read};
+use crate::admission::{Caller, Purpose, admit};
+use crate::certifying::{Holder, issue};
+use crate::live::Live;
+use crate::office::Office;
+use crate::problem::Refusal;
+
+pub(super) async fn heartbeat(
+    State(office): State<Arc<Office>>,
+    Extension(caller): Extension<Caller>,
+    Path(lease): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let admitted = admit(&office, &caller, &lease, Purpose::Speak).await?;
+    let beat: Heartbeat = read(&headers, body).await?;
+    let now = office.now();
+    let presence = admitted.live.presence(admitted.rank);
+    presence.beat(beat.counters, now);
+    let directive = directive(&admitted.live, now);
+    // Also while draining: the wipe certificate is still to come.
+    let certificate = if presence.wants_certificate(now) {
+        let holder = Holder {
+            rank: admitted.rank,
+            instance: admitted.peer.instance,
+            identity: admitted.peer.public_key,
+        };
+        Some(issue(&office, &admitted.live, &holder, now)?)
+    } else {
+        None
+    };
+    let deadline = admitted.live.view().document.lease.deadline;
+    Ok(json(&HeartbeatReply { directive, deadline, certificate, time: now }))
+}
+
+/// What the worker is to do; without its lease's key there is nothing to finish.
+fn directive(live: &Live, now: u64) -> Directive {
+    match live.view().document.lease.standing(now) {
+        _ if live.is_over() => Directive::Die,
+        Standing::Continue => Directive::Continue,
+        Standing::Drain => Directive::Drain,
+        Standing::Die => Directive::Die,
+    }
+}
