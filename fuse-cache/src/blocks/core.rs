@@ -1,0 +1,189 @@
+//! What the readers, the filling and the fetches share.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tidegate_wire::Counters;
+use tokio::sync::{Notify, watch};
+
+use super::read::Scratches;
+use super::resident::{End, Resident};
+use super::table::Table;
+use super::{CacheConfig, CacheParts, ReadError, ShareManifest};
+use crate::budget::{Budget, Reservation};
+use crate::client::Client;
+use crate::keys::KeyRing;
+use crate::schedule::Schedule;
+use crate::store::Store;
+
+/// Buffers of one connection and of the bytes on their way to the disk.
+const CONNECTION: usize = 1 << 20;
+const FEWEST: usize = 2;
+const MOST: usize = 16;
+
+pub(super) struct Core {
+    pub(super) manifest: Arc<ShareManifest>,
+    pub(super) client: Arc<Client>,
+    pub(super) keys: Arc<KeyRing>,
+    pub(super) store: Arc<Store>,
+    pub(super) scratches: Scratches,
+    pub(super) totals: Totals,
+    /// Most blocks under way.
+    pub(super) connections: u32,
+    pub(super) grace: Duration,
+    /// Blocks under suspicion: none, nearly always, and then reads need not ask the table.
+    pub(super) suspects: AtomicUsize,
+    table: Mutex<Table>,
+    woken: Notify,
+    closed: watch::Sender<bool>,
+    _connection_buffers: Option<Reservation>,
+}
+
+impl Core {
+    pub(super) fn new(parts: CacheParts, config: CacheConfig) -> Arc<Self> {
+        let CacheParts { manifest, client, keys, store, adopted, budget } = parts;
+        let mut table = Table::new(Schedule::new(manifest.blocks()));
+        for found in adopted {
+            if let Some(info) = manifest.block(found.block) {
+                let resident = Resident::complete(found.block, info, found.slot, found.header);
+                table.insert(Arc::new(resident));
+            }
+        }
+        let scratches = Scratches::new(&budget);
+        let (connections, buffers) = connections(&budget, config.connections);
+        Arc::new(Self {
+            manifest,
+            client,
+            keys,
+            store,
+            scratches,
+            totals: Totals::new(),
+            connections,
+            grace: config.grace,
+            suspects: AtomicUsize::new(0),
+            table: Mutex::new(table),
+            woken: Notify::new(),
+            closed: watch::Sender::new(false),
+            _connection_buffers: buffers,
+        })
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the filling look again.
+    pub(super) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    /// Resolves once [`Self::close`] was called.
+    pub(super) async fn closed(&self) {
+        let mut closed = self.closed.subscribe();
+        if closed.wait_for(|closed| *closed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Destroys keys and plaintext and turns every reader away.
+    pub(super) fn close(&self) {
+        self.keys.destroy();
+        self.scratches.wipe();
+        let residents = self.table().close();
+        for resident in residents {
+            resident.fail(End::Over);
+        }
+        self.closed.send_replace(true);
+        self.wake();
+    }
+
+    /// The resident's bytes did not open: it is dropped, and once it may be fetched again.
+    pub(super) fn distrust(&self, resident: &Arc<Resident>) -> Result<(), ReadError> {
+        let mut table = self.table();
+        let again = table.distrust(resident);
+        self.suspects.store(table.suspects(), Ordering::Relaxed);
+        drop(table);
+        resident.fail(End::Torn);
+        match again {
+            None => Ok(()),
+            Some(true) => {
+                tracing::warn!(block = resident.block, "a block does not open; fetching it again");
+                self.totals.refetched.fetch_add(1, Ordering::Relaxed);
+                self.wake();
+                Ok(())
+            }
+            Some(false) => {
+                tracing::error!(block = resident.block, "a block fetched again does not open");
+                Err(ReadError::Integrity)
+            }
+        }
+    }
+}
+
+/// How many connections the wish and half of what is left of the budget allow, and their buffers.
+fn connections(budget: &Budget, wish: usize) -> (u32, Option<Reservation>) {
+    let left = usize::try_from((budget.total() - budget.in_use()) / 2).unwrap_or(usize::MAX);
+    let many = wish.min(left / CONNECTION).clamp(FEWEST, MOST);
+    let buffers = budget.try_reserve(many * CONNECTION);
+    (u32::try_from(many).unwrap_or(2), buffers)
+}
+
+/// What was counted since the start.
+pub(super) struct Totals {
+    started: Instant,
+    first_byte: OnceLock<Duration>,
+    pub(super) blocks_fetched: AtomicU64,
+    pub(super) bytes_fetched: AtomicU64,
+    pub(super) refetched: AtomicU64,
+    bytes_read: AtomicU64,
+    reads: AtomicU64,
+    read_errors: AtomicU64,
+}
+
+impl Totals {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            first_byte: OnceLock::new(),
+            blocks_fetched: AtomicU64::new(0),
+            bytes_fetched: AtomicU64::new(0),
+            refetched: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            read_errors: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn count_read(&self, bytes: u64, failed: bool) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        if failed {
+            self.read_errors.fetch_add(1, Ordering::Relaxed);
+        } else if bytes > 0 {
+            self.first_byte.get_or_init(|| self.started.elapsed());
+        }
+    }
+
+    pub(super) fn first_byte(&self) -> Option<Duration> {
+        self.first_byte.get().copied()
+    }
+
+    /// All but the residents.
+    pub(super) fn counters(&self) -> Counters {
+        let now = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        Counters {
+            blocks_fetched: now(&self.blocks_fetched),
+            bytes_fetched: now(&self.bytes_fetched),
+            bytes_read: now(&self.bytes_read),
+            reads: now(&self.reads),
+            read_errors: now(&self.read_errors),
+            refetched: now(&self.refetched),
+            resident: 0,
+        }
+    }
+}

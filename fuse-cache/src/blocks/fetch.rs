@@ -1,0 +1,188 @@
+//! One block from the gateway into its slot, piece by piece.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidegate_plan::sealed_len;
+use tidegate_seal::HEADER_LEN;
+use tidegate_wire::ProblemKind;
+
+use super::core::Core;
+use super::resident::{End, Resident};
+use crate::client::{BlockBody, ClientError};
+use crate::keys::KeyError;
+
+/// Bytes gathered before they are written: the first piece small, for the reader who waits.
+const FIRST: usize = 64 << 10;
+const PIECE: usize = 256 << 10;
+
+/// How one fetch went.
+pub(super) struct Fetched {
+    pub(super) resident: Arc<Resident>,
+    pub(super) outcome: Result<(), End>,
+    /// A gateway answered, whatever it said.
+    pub(super) heard: bool,
+    /// Sealed bytes that came.
+    pub(super) bytes: u64,
+    /// From the request to the answer's head.
+    pub(super) delay: Duration,
+}
+
+/// Fetches; ends early if the resident was given up or the cache closed. Never leaves a write
+/// under way behind.
+pub(super) async fn run(core: Arc<Core>, resident: Arc<Resident>) -> Fetched {
+    let asked = Instant::now();
+    let len = sealed_len(resident.info.plain_len.into());
+    let answer = tokio::select! {
+        answer = core.client.block(resident.block, len) => answer,
+        () = core.closed() => return ended(resident, Err(End::Over), false, asked.elapsed()),
+    };
+    let delay = asked.elapsed();
+    let body = match answer {
+        Ok(body) => body,
+        Err(error) => {
+            let heard = !matches!(error, ClientError::Unreachable(_) | ClientError::Untrusted(_));
+            let end = why(resident.block, &error);
+            return ended(resident, Err(end), heard, delay);
+        }
+    };
+    let mut arrival = Arrival::new(&core, &resident);
+    let outcome = arrival.take(body).await;
+    let bytes = arrival.bytes;
+    core.totals.bytes_fetched.fetch_add(bytes, Ordering::Relaxed);
+    Fetched { resident, outcome, heard: true, bytes, delay }
+}
+
+fn ended(
+    resident: Arc<Resident>,
+    outcome: Result<(), End>,
+    heard: bool,
+    delay: Duration,
+) -> Fetched {
+    Fetched { resident, outcome, heard, bytes: 0, delay }
+}
+
+/// What an error means for the block.
+fn why(block: u32, error: &ClientError) -> End {
+    let end = match error {
+        ClientError::Unreachable(_) | ClientError::Untrusted(_) => End::Torn,
+        ClientError::Nonsense(_) => End::Nonsense,
+        ClientError::Refused(problem) => match problem.kind {
+            ProblemKind::SourceChanged => End::Stale,
+            ProblemKind::LeaseOver | ProblemKind::Forbidden | ProblemKind::Unauthenticated => {
+                End::Over
+            }
+            ProblemKind::Internal
+            | ProblemKind::SourceUnavailable
+            | ProblemKind::TooMany
+            | ProblemKind::Unavailable => End::Torn,
+            _ => End::Nonsense,
+        },
+    };
+    tracing::warn!(block, %error, "a block was not fetched");
+    end
+}
+
+/// The bytes of one block on their way to the disk.
+struct Arrival<'a> {
+    core: &'a Core,
+    resident: &'a Arc<Resident>,
+    header: Vec<u8>,
+    pending: Vec<Bytes>,
+    pending_len: usize,
+    /// Chunk bytes in the slot.
+    written: u64,
+    bytes: u64,
+}
+
+impl<'a> Arrival<'a> {
+    fn new(core: &'a Core, resident: &'a Arc<Resident>) -> Self {
+        Self {
+            core,
+            resident,
+            header: Vec::with_capacity(HEADER_LEN),
+            pending: Vec::new(),
+            pending_len: 0,
+            written: 0,
+            bytes: 0,
+        }
+    }
+
+    async fn take(&mut self, mut body: BlockBody) -> Result<(), End> {
+        loop {
+            let next = tokio::select! {
+                next = body.next() => next,
+                () = self.core.closed() => return Err(End::Over),
+            };
+            let next = next.map_err(|error| why(self.resident.block, &error))?;
+            if let Some(end) = self.resident.end() {
+                return Err(end);
+            }
+            let Some(bytes) = next else { break };
+            self.bytes += bytes.len() as u64;
+            self.keep(bytes)?;
+            if self.pending_len >= if self.written == 0 { FIRST } else { PIECE } {
+                self.write(false).await?;
+            }
+        }
+        self.write(true).await
+    }
+
+    /// Splits the sealed header off and checks at once that it is one of this block's.
+    fn keep(&mut self, mut bytes: Bytes) -> Result<(), End> {
+        if self.header.len() < HEADER_LEN {
+            let head = bytes.split_to(bytes.len().min(HEADER_LEN - self.header.len()));
+            self.header.extend_from_slice(&head);
+            if let Some(header) = self.header.first_chunk() {
+                let Resident { block, info, .. } = &**self.resident;
+                match self.core.keys.opener(*block, header, info.plain_len) {
+                    Ok(_) => self.resident.set_header(*header),
+                    Err(KeyError::Foreign) => {
+                        tracing::warn!(block, "what came is not that block");
+                        return Err(End::Nonsense);
+                    }
+                    Err(KeyError::Over | KeyError::Unreleased) => return Err(End::Over),
+                }
+            }
+        }
+        self.pending_len += bytes.len();
+        if !bytes.is_empty() {
+            self.pending.push(bytes);
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending, and at the end the slot's page; then readers may have it.
+    async fn write(&mut self, last: bool) -> Result<(), End> {
+        let pieces = std::mem::take(&mut self.pending);
+        let (from, to) = (self.written, self.written + self.pending_len as u64);
+        self.pending_len = 0;
+        let resident = Arc::clone(self.resident);
+        let terms = self.core.client.terms();
+        let (lease, layout) = (terms.lease, terms.layout);
+        let writing = tokio::task::spawn_blocking(move || {
+            if from == 0 {
+                resident.slot.begin()?;
+            }
+            let slices: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
+            resident.slot.write_at(from, &slices)?;
+            match resident.header() {
+                Some(header) if last && to == resident.chunk_bytes() => {
+                    resident.slot.finish(lease, layout, resident.block, *header)
+                }
+                _ => Ok(()),
+            }
+        });
+        let written = writing.await.map_err(io::Error::other).and_then(|written| written);
+        if let Err(error) = written {
+            tracing::error!(block = self.resident.block, %error, "the cache cannot be written");
+            return Err(End::Torn);
+        }
+        self.written = to;
+        self.resident.advance(to);
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! From sealed chunks in a slot to plaintext in a buffer.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tidegate_plan::{CHUNK, Piece};
+use tidegate_seal::SEALED_CHUNK_LEN;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::ReadError;
+use super::core::Core;
+use super::resident::{End, Resident};
+use super::table::Demanded;
+use crate::budget::{Budget, Buffer};
+use crate::keys::KeyError;
+
+/// Longest read at once, bytes: the kernel's largest FUSE request.
+pub const MAX_READ: usize = 1 << 20;
+
+/// Chunks read and opened in one go: ciphertext and plaintext stay within a core's cache.
+const RUN: usize = 16;
+/// A read that begins and ends within chunks, and the tags of its last run.
+const SCRATCH: usize = MAX_READ + 2 * CHUNK as usize + RUN * 16;
+/// Readers that open at the same time; each part of the budget that large allows one.
+const SHARE_OF_BUDGET: u64 = 8 << 20;
+const FEWEST: u64 = 2;
+const MOST: u64 = 8;
+
+/// Why bytes that have arrived cannot be shown.
+enum Fault {
+    /// They do not open, or the disk does not give them.
+    Sealed,
+    Final(ReadError),
+}
+
+impl Core {
+    pub(super) fn try_read<R>(
+        &self,
+        piece: &Piece,
+        len: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        let Some(resident) = self.table().get(piece.block)? else { return Ok(None) };
+        if resident.received() < needed(&resident, piece, len) {
+            return Ok(None);
+        }
+        let Some(mut scratch) = self.scratches.try_take() else { return Ok(None) };
+        match self.open(&resident, piece, len, &mut scratch) {
+            Ok(bytes) => Ok(Some(show(bytes))),
+            Err(Fault::Final(error)) => Err(error),
+            Err(Fault::Sealed) => self.distrust(&resident).map(|()| None),
+        }
+    }
+
+    pub(super) async fn read<R>(
+        &self,
+        piece: &Piece,
+        len: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ReadError> {
+        let mut nonsense = 0;
+        loop {
+            let demanded = self.table().demand(piece.block)?;
+            let resident = match demanded {
+                Demanded::Here(resident) => resident,
+                Demanded::Queued(granted) => {
+                    self.wake();
+                    granted.await.unwrap_or(Err(ReadError::LeaseOver))?
+                }
+            };
+            match resident.wait(needed(&resident, piece, len)).await {
+                Ok(()) => {}
+                Err(End::Torn) => continue,
+                Err(End::Nonsense) if nonsense == 0 => {
+                    nonsense += 1;
+                    continue;
+                }
+                Err(End::Nonsense) => return Err(ReadError::Integrity),
+                Err(End::Stale) => return Err(ReadError::Stale),
+                Err(End::Over) => return Err(ReadError::LeaseOver),
+                Err(End::Unavailable) => return Err(ReadError::Unavailable),
+            }
+            let mut scratch = self.scratches.take().await;
+            match self.open(&resident, piece, len, &mut scratch) {
+                Ok(bytes) => return Ok(show(bytes)),
+                Err(Fault::Final(error)) => return Err(error),
+                Err(Fault::Sealed) => self.distrust(&resident)?,
+            }
+        }
+    }
+
+    /// Opens what a read needs, after the status of its extent.
+    fn open<'b>(
+        &self,
+        resident: &Resident,
+        piece: &Piece,
+        len: usize,
+        scratch: &'b mut Scratch<'_>,
+    ) -> Result<&'b [u8], Fault> {
+        if resident.info.packed {
+            let bitmap = match resident.bitmap() {
+                Some(bitmap) => bitmap,
+                None => {
+                    let len = resident.info.extents.div_ceil(8) as usize;
+                    resident.set_bitmap(self.open_at(resident, 0, len, scratch)?)
+                }
+            };
+            let (byte, bit) = (usize::from(piece.ordinal / 8), piece.ordinal % 8);
+            if bitmap.get(byte).is_none_or(|byte| byte >> bit & 1 == 0) {
+                return Err(Fault::Final(ReadError::Stale));
+            }
+        }
+        let len = len.min(MAX_READ).min(piece.len as usize);
+        let bytes = self.open_at(resident, piece.at as usize, len, scratch)?;
+        if self.suspects.load(Ordering::Relaxed) > 0 {
+            let mut table = self.table();
+            table.trust(resident.block);
+            self.suspects.store(table.suspects(), Ordering::Relaxed);
+        }
+        Ok(bytes)
+    }
+
+    /// Opens plaintext `at..at + len` of a block. Runs are read to where the plaintext of the run
+    /// before ends, so what the buffer holds in the end has no gaps.
+    fn open_at<'b>(
+        &self,
+        resident: &Resident,
+        at: usize,
+        len: usize,
+        scratch: &'b mut Scratch<'_>,
+    ) -> Result<&'b [u8], Fault> {
+        let header = resident.header().ok_or(Fault::Sealed)?;
+        let opener = match self.keys.opener(resident.block, header, resident.info.plain_len) {
+            Ok(opener) => opener,
+            Err(KeyError::Foreign) => return Err(Fault::Sealed),
+            Err(KeyError::Over | KeyError::Unreleased) => {
+                return Err(Fault::Final(ReadError::LeaseOver));
+            }
+        };
+        let (first, last) = chunks(at, len);
+        let end = usize::try_from(resident.chunk_bytes()).unwrap_or(usize::MAX);
+        let mut filled = 0;
+        let mut chunk = first;
+        while chunk <= last {
+            let next = (chunk + RUN).min(last + 1);
+            let sealed = chunk * SEALED_CHUNK_LEN..(next * SEALED_CHUNK_LEN).min(end);
+            let run = filled..filled + sealed.len();
+            let run = scratch.get_mut(run).ok_or(Fault::Sealed)?;
+            if let Err(why) = resident.slot.read_at(sealed.start as u64, run) {
+                tracing::warn!(block = resident.block, error = %why, "the cache cannot be read");
+                return Err(Fault::Sealed);
+            }
+            filled += opener.open_run(chunk as u64, run).map_err(|_| Fault::Sealed)?.len();
+            chunk = next;
+        }
+        let skip = at - first * CHUNK as usize;
+        scratch.get(skip..skip + len).filter(|_| skip + len <= filled).ok_or(Fault::Sealed)
+    }
+}
+
+/// The chunks that plaintext `at..at + len` lies in.
+fn chunks(at: usize, len: usize) -> (usize, usize) {
+    let chunk = CHUNK as usize;
+    (at / chunk, (at + len.max(1) - 1) / chunk)
+}
+
+/// Chunk bytes that must have arrived for a read.
+fn needed(resident: &Resident, piece: &Piece, len: usize) -> u64 {
+    let (_, last) = chunks(piece.at as usize, len.min(MAX_READ).min(piece.len as usize));
+    (((last + 1) * SEALED_CHUNK_LEN) as u64).min(resident.chunk_bytes())
+}
+
+/// A fixed few page-aligned buffers. A reader holds one only while it opens and answers, never
+/// while it waits, so all get their turn.
+pub(super) struct Scratches {
+    permits: Semaphore,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    buffers: Vec<Buffer>,
+    closed: bool,
+}
+
+impl Scratches {
+    /// Takes its buffers out of the budget.
+    pub(super) fn new(budget: &Budget) -> Self {
+        let wanted = (budget.total() / SHARE_OF_BUDGET).clamp(FEWEST, MOST);
+        let buffers: Vec<_> = (0..wanted).map_while(|_| budget.try_buffer(SCRATCH)).collect();
+        // A budget that others have used up already still leaves one reader at a time.
+        let buffers = if buffers.is_empty() { vec![Buffer::unbudgeted(SCRATCH)] } else { buffers };
+        Self {
+            permits: Semaphore::new(buffers.len()),
+            free: Mutex::new(Free { buffers, closed: false }),
+        }
+    }
+
+    fn try_take(&self) -> Option<Scratch<'_>> {
+        Some(self.taken(self.permits.try_acquire().ok()?))
+    }
+
+    async fn take(&self) -> Scratch<'_> {
+        self.taken(self.permits.acquire().await.expect("the semaphore is never closed"))
+    }
+
+    fn taken<'a>(&'a self, permit: SemaphorePermit<'a>) -> Scratch<'a> {
+        Scratch { buffer: self.free().buffers.pop(), scratches: self, _permit: permit }
+    }
+
+    /// Wipes the plaintext in the buffers, now or when the last reader gives its one back.
+    pub(super) fn wipe(&self) {
+        let mut free = self.free();
+        free.closed = true;
+        free.buffers.clear();
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Scratch<'a> {
+    /// `None` once the cache was closed.
+    buffer: Option<Buffer>,
+    scratches: &'a Scratches,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Deref for Scratch<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.buffer.as_deref().unwrap_or_default()
+    }
+}
+
+impl DerefMut for Scratch<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        let mut free = self.scratches.free();
+        if !free.closed {
+            free.buffers.extend(self.buffer.take());
+        }
+    }
+}

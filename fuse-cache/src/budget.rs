@@ -1,0 +1,205 @@
+//! One budget in bytes for every buffer of the worker, and page-aligned buffers under it.
+//!
+//! Whoever needs a buffer reserves it first; the reservation travels with the buffer and goes
+//! back when it is dropped. The manifest is not counted here: it is stated apart.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroize as _;
+
+/// Memory page, bytes. Buffers begin on one: on some processors copies to an address 16 bytes past
+/// a page's start run several times slower.
+pub const PAGE: usize = 4096;
+
+/// The budget when none is given and no cgroup limits us more, bytes.
+const DEFAULT_BYTES: u64 = 512 << 20;
+
+/// The least that a worker runs with, bytes: scratch for a few readers and two connections.
+pub const LEAST_BYTES: u64 = 16 << 20;
+
+/// A shared limit in bytes; clones are the same budget.
+#[derive(Clone)]
+pub struct Budget {
+    pages: Arc<Semaphore>,
+    total_pages: u32,
+}
+
+impl Budget {
+    /// A budget of that many bytes, rounded down to pages and never under [`LEAST_BYTES`].
+    pub fn new(bytes: u64) -> Self {
+        let total_pages =
+            u32::try_from(bytes.max(LEAST_BYTES) / PAGE as u64).unwrap_or(u32::MAX >> 4);
+        Self { pages: Arc::new(Semaphore::new(total_pages as usize)), total_pages }
+    }
+
+    /// min(512 MiB, a quarter of the cgroup's memory limit), in bytes.
+    pub fn default_bytes() -> u64 {
+        cgroup_limit().map_or(DEFAULT_BYTES, |limit| DEFAULT_BYTES.min(limit / 4)).max(LEAST_BYTES)
+    }
+
+    pub fn total(&self) -> u64 {
+        u64::from(self.total_pages) * PAGE as u64
+    }
+
+    /// Bytes reserved now.
+    pub fn in_use(&self) -> u64 {
+        self.total().saturating_sub(self.pages.available_permits() as u64 * PAGE as u64)
+    }
+
+    /// Reserves now or not at all.
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        let pages = self.pages_of(bytes);
+        let permit = Arc::clone(&self.pages).try_acquire_many_owned(pages).ok()?;
+        Some(Reservation { _permit: permit })
+    }
+
+    /// Waits until that many bytes are free, in the order of asking. A wish beyond the whole budget
+    /// is granted the whole budget, so no caller waits for ever.
+    pub async fn reserve(&self, bytes: usize) -> Reservation {
+        let pages = self.pages_of(bytes).min(self.total_pages);
+        let permit = Arc::clone(&self.pages)
+            .acquire_many_owned(pages)
+            .await
+            .expect("the semaphore is never closed");
+        Reservation { _permit: permit }
+    }
+
+    /// A page-aligned buffer of zeros, when the budget has room for it now.
+    pub fn try_buffer(&self, len: usize) -> Option<Buffer> {
+        Some(Buffer::new(len, self.try_reserve(len)?))
+    }
+
+    /// A page-aligned buffer of zeros, once the budget has room for it.
+    pub async fn buffer(&self, len: usize) -> Buffer {
+        let reservation = self.reserve(len).await;
+        Buffer::new(len, reservation)
+    }
+
+    fn pages_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(PAGE)).unwrap_or(u32::MAX)
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Budget({} of {} bytes)", self.in_use(), self.total())
+    }
+}
+
+/// The smallest `memory.max` from this process's cgroup (v2) up to the root, or the v1 limit.
+fn cgroup_limit() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let mut dir = std::path::PathBuf::from("/sys/fs/cgroup");
+    let mut limits = Vec::new();
+    let mut read = |dir: &std::path::Path, name: &str| {
+        let limit = std::fs::read_to_string(dir.join(name)).ok();
+        limits.extend(limit.and_then(|text| text.trim().parse::<u64>().ok()));
+    };
+    read(&dir, "memory.max");
+    read(&dir.join("memory"), "memory.limit_in_bytes");
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != "..") {
+        dir.push(part);
+        read(&dir, "memory.max");
+    }
+    limits.into_iter().min()
+}
+
+/// Bytes of a budget, given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(4096))]
+struct Page([u8; PAGE]);
+
+/// Page-aligned bytes under a budget, wiped when dropped.
+pub struct Buffer {
+    pages: Vec<Page>,
+    len: usize,
+    reservation: Option<Reservation>,
+}
+
+impl Buffer {
+    /// `len` zero bytes outside any budget: for what must work when all of it is taken.
+    pub fn unbudgeted(len: usize) -> Self {
+        let pages = vec![Page([0; PAGE]); len.div_ceil(PAGE)];
+        Self { pages, len, reservation: None }
+    }
+
+    /// `len` zero bytes; the reservation should cover them.
+    pub fn new(len: usize, reservation: Reservation) -> Self {
+        let mut buffer = Self::unbudgeted(len);
+        buffer.reservation = Some(reservation);
+        buffer
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        #[allow(unsafe_code, reason = "page alignment needs a vector of pages seen as bytes")]
+        // SAFETY: `Page` is `repr(C)`, as long as its alignment and made of bytes only, so the
+        // vector's elements are `pages.len() * PAGE` initialised bytes, and `len` is no more.
+        unsafe {
+            std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.len)
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        #[allow(unsafe_code, reason = "page alignment needs a vector of pages seen as bytes")]
+        // SAFETY: as in `deref`; the borrow of `self` is unique.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), self.len)
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_counted_and_given_back() {
+        let budget = Budget::new(LEAST_BYTES);
+        let buffer = budget.try_buffer(PAGE + 1).unwrap();
+        assert_eq!(buffer.as_ptr().addr() % PAGE, 0);
+        assert_eq!((buffer.len(), budget.in_use()), (PAGE + 1, 2 * PAGE as u64));
+        let rest = usize::try_from(budget.total()).unwrap() - 2 * PAGE;
+        let all = budget.try_reserve(rest).unwrap();
+        assert!(budget.try_buffer(1).is_none());
+        drop((buffer, all));
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_waiter_gets_what_is_given_back() {
+        let budget = Budget::new(0);
+        let all = budget.reserve(usize::MAX).await;
+        assert_eq!(budget.in_use(), budget.total());
+        let asked = budget.clone();
+        let waiter = tokio::spawn(async move { asked.buffer(10).await.len() });
+        drop(all);
+        assert_eq!(waiter.await.unwrap(), 10);
+    }
+}

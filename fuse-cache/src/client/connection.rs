@@ -1,0 +1,118 @@
+//! One connection: TCP, TLS, HTTP/1.1.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, ClientConfig};
+use tidegate_wire::{Problem, ProblemKind};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::ClientError;
+use super::endpoint::Endpoint;
+
+/// For TCP and TLS together.
+const CONNECT: Duration = Duration::from_secs(5);
+/// From the request to the head of its answer: a gateway may have to gather a packed block from
+/// hundreds of objects first.
+const ANSWER: Duration = Duration::from_secs(30);
+/// What hyper reads at once, bytes: small enough to stay within the allocator's arenas.
+const READ: usize = 64 << 10;
+
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Which of our certificates it was made with.
+    pub(super) generation: u64,
+    authority: String,
+}
+
+impl Connection {
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        config: Arc<ClientConfig>,
+        generation: u64,
+    ) -> Result<Self, ClientError> {
+        let unreachable = |why: &dyn std::fmt::Display| {
+            ClientError::Unreachable(format!("{}: {why}", endpoint.authority))
+        };
+        let opening = async {
+            let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+                .await
+                .map_err(|why| unreachable(&why))?;
+            tcp.set_nodelay(true).map_err(|why| unreachable(&why))?;
+            TlsConnector::from(config).connect(endpoint.name.clone(), tcp).await.map_err(|why| {
+                match tls_error(&why) {
+                    Some(rustls::Error::InvalidCertificate(why)) => {
+                        ClientError::Untrusted(format!(
+                            "{} is not under the authority of the join file ({why})",
+                            endpoint.authority
+                        ))
+                    }
+                    Some(rustls::Error::AlertReceived(alert)) => refused_by(*alert),
+                    _ => unreachable(&why),
+                }
+            })
+        };
+        let tls =
+            timeout(CONNECT, opening).await.map_err(|_| unreachable(&"no answer in time"))??;
+        let (sender, driver) = http1::Builder::new()
+            .read_buf_exact_size(Some(READ))
+            .handshake(TokioIo::new(tls))
+            .await
+            .map_err(|why| unreachable(&why))?;
+        tokio::spawn(async move {
+            if let Err(why) = driver.await {
+                tracing::debug!(error = %why, "a connection ended");
+            }
+        });
+        Ok(Self { sender, generation, authority: endpoint.authority.clone() })
+    }
+
+    /// Whether another request may go this way.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Sends a request; the answer's body is still to be read.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let broken = |why: hyper::Error| match std::error::Error::source(&why)
+            .and_then(|source| source.downcast_ref())
+            .and_then(tls_error)
+        {
+            Some(rustls::Error::AlertReceived(alert)) => refused_by(*alert),
+            _ => ClientError::Unreachable(format!("the connection broke: {why}")),
+        };
+        let answer = async {
+            self.sender.ready().await.map_err(broken)?;
+            self.sender.send_request(request).await.map_err(broken)
+        };
+        timeout(ANSWER, answer)
+            .await
+            .map_err(|_| ClientError::Unreachable("no answer in time".into()))?
+    }
+}
+
+/// The TLS error inside an I/O error.
+fn tls_error(why: &std::io::Error) -> Option<&rustls::Error> {
+    why.get_ref()?.downcast_ref()
+}
+
+/// In TLS 1.3 a server refuses a client's certificate after the client's handshake is over.
+fn refused_by(alert: AlertDescription) -> ClientError {
+    let detail = format!("TLS alert {alert:?}");
+    ClientError::Refused(Box::new(Problem::new(ProblemKind::Unauthenticated, detail)))
+}

@@ -1,0 +1,164 @@
+//! The manifest in plaintext: names are secret, so it lives in anonymous memory only.
+
+use std::fmt;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use tidegate_plan::{BLOCK_MAX, sealed_len};
+use tidegate_seal::{BlockKey, Context, Kind, open_message};
+use tidegate_wire::LeaseTerms;
+use zeroize::Zeroize as _;
+
+use super::{BlockBody, ClientError};
+
+/// Plaintext of every piece but the last, bytes.
+const PIECE: u64 = BLOCK_MAX as u64;
+/// A manifest over this is refused before memory is taken for it: 500 M files or so.
+const MOST: u64 = 64 << 30;
+
+/// Sealed length of all pieces of a manifest that long.
+pub(super) fn sealed_length(plain_len: u64) -> u64 {
+    (0..pieces(plain_len)).map(|piece| sealed_len(piece_len(plain_len, piece))).sum()
+}
+
+fn pieces(plain_len: u64) -> u64 {
+    plain_len.min(MOST).div_ceil(PIECE).max(1)
+}
+
+fn piece_len(plain_len: u64, piece: u64) -> u64 {
+    PIECE.min(plain_len.saturating_sub(piece * PIECE))
+}
+
+pub(super) async fn read(
+    terms: &LeaseTerms,
+    key: &BlockKey,
+    mut body: BlockBody,
+) -> Result<ManifestBytes, ClientError> {
+    let len = usize::try_from(terms.manifest_len.min(MOST + 1)).unwrap_or(usize::MAX);
+    if terms.manifest_len > MOST {
+        return Err(ClientError::Nonsense(format!("a manifest of {len} bytes")));
+    }
+    let mut memory = ManifestBytes::zeroed(len)?;
+    let mut rest = memory.as_mut();
+    let mut sealed = Vec::new();
+    let count = pieces(terms.manifest_len);
+    let mut piece = 0;
+    while let Some(bytes) = body.next().await? {
+        sealed.extend_from_slice(&bytes);
+        while piece < count {
+            let plain_len = piece_len(terms.manifest_len, piece);
+            let due = usize::try_from(sealed_len(plain_len)).unwrap_or(usize::MAX);
+            if sealed.len() < due {
+                break;
+            }
+            let context = Context {
+                kind: Kind::Manifest,
+                lease: terms.lease,
+                layout: terms.layout,
+                number: piece,
+                count,
+            };
+            let plain = open_message(key, &context, &sealed[..due])
+                .map_err(|_| ClientError::Nonsense("the manifest cannot be opened".into()))?;
+            let (place, after) = rest.split_at_mut(plain.len());
+            place.copy_from_slice(&plain);
+            rest = after;
+            sealed.drain(..due);
+            piece += 1;
+        }
+    }
+    if piece < count || !sealed.is_empty() {
+        return Err(ClientError::Nonsense("the manifest is not as long as announced".into()));
+    }
+    Ok(memory)
+}
+
+/// Anonymous memory, kept out of core images, locked where the limits allow, wiped when dropped.
+pub struct ManifestBytes {
+    at: *mut u8,
+    len: usize,
+}
+
+#[allow(unsafe_code, reason = "the mapping belongs to one value, like a Vec's memory")]
+// SAFETY: the mapping is private and owned; shared access is read-only through `&self`.
+unsafe impl Send for ManifestBytes {}
+#[allow(unsafe_code, reason = "the mapping belongs to one value, like a Vec's memory")]
+// SAFETY: as above.
+unsafe impl Sync for ManifestBytes {}
+
+impl ManifestBytes {
+    fn zeroed(len: usize) -> Result<Self, ClientError> {
+        let no_memory = |why| ClientError::Nonsense(format!("no memory for the manifest: {why}"));
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        #[allow(unsafe_code, reason = "anonymous memory outside the heap is only had this way")]
+        // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing;
+        // it is at least one byte long, and its advice and lock concern this mapping only.
+        let at = unsafe {
+            let at =
+                mmap_anonymous(std::ptr::null_mut(), len.max(1), prot, flags).map_err(no_memory)?;
+            if madvise(at, len.max(1), Advice::LinuxDontDump).is_err()
+                || mlock(at, len.max(1)).is_err()
+            {
+                tracing::debug!("the manifest's memory is not locked; swap must be off");
+            }
+            at.cast()
+        };
+        Ok(Self { at, len })
+    }
+}
+
+impl AsRef<[u8]> for ManifestBytes {
+    fn as_ref(&self) -> &[u8] {
+        #[allow(unsafe_code, reason = "the mapping is only reachable by its address")]
+        // SAFETY: `at` is a live mapping of at least `len` initialised (zeroed) bytes.
+        unsafe {
+            std::slice::from_raw_parts(self.at, self.len)
+        }
+    }
+}
+
+impl AsMut<[u8]> for ManifestBytes {
+    fn as_mut(&mut self) -> &mut [u8] {
+        #[allow(unsafe_code, reason = "the mapping is only reachable by its address")]
+        // SAFETY: as in `as_ref`; the borrow of `self` is unique.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.at, self.len)
+        }
+    }
+}
+
+impl Drop for ManifestBytes {
+    fn drop(&mut self) {
+        self.as_mut().zeroize();
+        #[allow(unsafe_code, reason = "counterpart of the mapping in `zeroed`")]
+        // SAFETY: the mapping was made with this address and length and is used no more.
+        let unmapped = unsafe { munmap(self.at.cast(), self.len.max(1)) };
+        debug_assert!(unmapped.is_ok(), "our own mapping can be unmapped");
+    }
+}
+
+impl fmt::Debug for ManifestBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ManifestBytes({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_pieces() {
+        assert_eq!(sealed_length(10), sealed_len(10));
+        assert_eq!(sealed_length(PIECE), sealed_len(PIECE));
+        assert_eq!(sealed_length(PIECE + 1), sealed_len(PIECE) + sealed_len(1));
+    }
+
+    #[test]
+    fn memory_holds_what_is_put_there() {
+        let mut memory = ManifestBytes::zeroed(10_000).unwrap();
+        assert!(memory.as_ref().iter().all(|byte| *byte == 0));
+        memory.as_mut()[9_999] = 7;
+        assert_eq!((memory.as_ref()[9_999], memory.as_ref().len()), (7, 10_000));
+        assert!(ManifestBytes::zeroed(0).unwrap().as_ref().is_empty());
+    }
+}
