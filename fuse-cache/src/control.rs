@@ -1,0 +1,257 @@
+//! What the holder and the worker say to each other: JSON messages over a Unix stream socket that is
+//! the worker's standard input. Each is a length, a count of descriptors that ride on the length, and
+//! the text.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tidegate_wire::{Base64, Counters, Directive, JoinFile, WipeReceipt};
+use zeroize::Zeroizing;
+
+/// Longest text either side reads, in bytes; a wipe receipt is at most `MAX_JSON_BODY`.
+const MAX_TEXT: usize = 1 << 20;
+/// Most descriptors a message carries (the kernel's own limit is 253).
+const MAX_DESCRIPTORS: usize = 128;
+const HEADER: usize = 4;
+
+/// From the holder to its worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// First of all; carries the identity memfd, then the `/dev/fuse` descriptors.
+    Start(Box<Start>),
+    /// Destroy the keys and everything after it, say so to the gateway, end.
+    Wipe,
+    /// Answer to [`FromWorker::KeysDestroyed`]: nothing is mounted any more. `clean`: nobody used it.
+    Unmounted { clean: bool },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) join: JoinFile,
+    pub(crate) cache_dir: PathBuf,
+    /// Most bytes of ciphertext on disk; none: the share's size or what is free.
+    pub(crate) cache_bytes: Option<u64>,
+    /// Budget of all buffers in bytes.
+    pub(crate) memory: u64,
+    pub(crate) connections: usize,
+    /// The mount point; only to take it away should the holder vanish.
+    pub(crate) at: PathBuf,
+    pub(crate) mount_id: Option<u64>,
+    /// The kernel's INIT request.
+    pub(crate) init: Base64,
+    /// Counts the workers of this mount, from 1.
+    pub(crate) generation: u32,
+    /// User and group that the files belong to.
+    pub(crate) owner: (u32, u32),
+}
+
+/// From a worker to its holder.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromWorker {
+    /// Attached, keys and manifest are here, reads are answered.
+    Ready(Ready),
+    Progress(Progress),
+    /// The gateway ended or drains the lease.
+    Directed(Directive),
+    /// Keys are gone and cached pages dropped: take the mount away.
+    KeysDestroyed,
+    /// The whole wipe is done and the gateway has counter-signed it.
+    Wiped {
+        receipt: Box<WipeReceipt>,
+        statement: String,
+    },
+    Failed {
+        code: FailureCode,
+        message: String,
+    },
+}
+
+/// What a share turned out to be once the worker serves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    pub files: u64,
+    /// Sum of the file sizes.
+    pub bytes: u64,
+    pub blocks: u32,
+    /// Plaintext length of the manifest, held in memory apart from the buffer budget.
+    pub manifest_bytes: u64,
+    /// Sealed bytes of the cache on disk.
+    pub cache_bytes: u64,
+    /// Lease deadline, seconds since the epoch.
+    pub deadline: u64,
+}
+
+/// How far a worker is. Counts begin anew when a killed worker is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub resident_blocks: u32,
+    pub blocks: u32,
+    /// Sealed bytes received.
+    pub bytes_fetched: u64,
+    /// Plaintext bytes answered to readers.
+    pub bytes_read: u64,
+    pub reads: u64,
+    pub read_errors: u64,
+    pub refetched: u64,
+    /// From the worker's start until the first plaintext byte could be answered.
+    pub first_byte_ms: Option<u64>,
+}
+
+impl Progress {
+    pub(crate) fn of(counters: &Counters) -> Self {
+        Self {
+            bytes_fetched: counters.bytes_fetched,
+            bytes_read: counters.bytes_read,
+            reads: counters.reads,
+            read_errors: counters.read_errors,
+            refetched: counters.refetched,
+            ..Self::default()
+        }
+    }
+}
+
+/// Why a worker cannot go on, sorted by what somebody must do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FailureCode {
+    /// The cache directory: missing, read-only, full, too small.
+    Cache,
+    /// The worker itself failed; its log says more.
+    Internal,
+    /// The lease is closed or past its deadline.
+    LeaseOver,
+    /// The gateway's answer makes no sense.
+    Nonsense,
+    /// The gateway refused: token unknown, used by another, or not for this.
+    Refused,
+    /// No gateway can be reached.
+    Unreachable,
+    /// Wrong CA, or a ledger receipt that does not hold.
+    Untrusted,
+}
+
+/// One end of the control socket. Both directions may be used from different threads.
+#[derive(Debug)]
+pub(crate) struct Control(UnixStream);
+
+impl Control {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(stream)
+    }
+
+    pub(crate) fn send<T: Serialize>(
+        &self,
+        message: &T,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let text = Zeroizing::new(serde_json::to_vec(message)?);
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))
+        {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        let header = length.to_ne_bytes();
+        rustix::net::sendmsg(
+            &self.0,
+            &[IoSlice::new(&header)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )?;
+        (&self.0).write_all(&text)
+    }
+
+    /// The next message and its descriptors; `None` when the other side is gone.
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut header = [0u8; HEADER];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
+            rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut header)],
+                &mut ancillary,
+                flags,
+            )
+        })?;
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let mut descriptors = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        if received.bytes != HEADER {
+            return Ok(None); // the sender died inside a header
+        }
+        let length = usize::try_from(u32::from_ne_bytes(header)).map_err(io::Error::other)?;
+        if length > MAX_TEXT {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "control message too long"));
+        }
+        let mut text = Zeroizing::new(vec![0; length]);
+        match (&self.0).read_exact(&mut text) {
+            Ok(()) => Ok(Some((serde_json::from_slice(&text)?, descriptors))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Seek;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn messages_and_descriptors_cross_in_order() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = (Control::new(ours), Control::new(theirs));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"through").unwrap();
+        file.rewind().unwrap();
+        ours.send(&ToWorker::Unmounted { clean: false }, &[file.as_fd(), file.as_fd()]).unwrap();
+        ours.send(&ToWorker::Wipe, &[]).unwrap();
+        drop(ours);
+        let (first, descriptors) = theirs.receive::<ToWorker>().unwrap().unwrap();
+        assert!(matches!(first, ToWorker::Unmounted { clean: false }));
+        assert_eq!(descriptors.len(), 2);
+        let mut text = String::new();
+        let mut received = descriptors.into_iter().map(std::fs::File::from);
+        received.next().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        let (second, none) = theirs.receive::<ToWorker>().unwrap().unwrap();
+        assert!(matches!(second, ToWorker::Wipe) && none.is_empty());
+        assert!(theirs.receive::<ToWorker>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_it_is_read() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(&u32::MAX.to_ne_bytes()).unwrap();
+        assert!(Control::new(theirs).receive::<ToWorker>().is_err());
+    }
+
+    #[test]
+    fn a_message_cut_short_is_an_end() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(&9u32.to_ne_bytes()).unwrap();
+        ours.write_all(b"\"Wi").unwrap();
+        drop(ours);
+        assert!(Control::new(theirs).receive::<ToWorker>().unwrap().is_none());
+    }
+}

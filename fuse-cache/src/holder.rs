@@ -1,0 +1,297 @@
+//! The mount holder: mounts, answers INIT and keeps the `/dev/fuse` descriptors.
+//!
+//! The holder outlives workers. It opens `/dev/fuse`, mounts it read-only, answers the kernel's INIT
+//! itself and makes one clone of the descriptor for each thread of the worker. Workers get the very
+//! same descriptors over a Unix socket, so that when one is killed the connection stays, requests it
+//! had taken are sent again (`FUSE_NOTIFY_RESEND`) and no read fails. The connection ends when the
+//! holder lets go of its descriptors.
+
+mod init;
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use self::init::{Init, InitError};
+
+/// Readahead of the mount: the size of the largest request, so that a small file is one round trip.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// Longest INIT request read: the kernel refuses shorter buffers (`FUSE_MIN_READ_BUFFER` and the default write size).
+const INIT_BUFFER: usize = 256 << 10;
+
+/// Where and how to mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// An existing directory; empty and no mount point unless `cover` is set.
+    pub at: PathBuf,
+    /// Hide what is at the path. Only in a private mount namespace, where nobody else loses sight of it.
+    pub cover: bool,
+    /// Threads of the worker, one `/dev/fuse` descriptor each; 1 to 64.
+    pub threads: usize,
+}
+
+/// Why there is no mount. Nothing is left mounted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountError {
+    #[error("mount point {at} does not exist; make the directory first")]
+    Missing { at: PathBuf },
+    #[error("mount point {at} is not a directory")]
+    NotDirectory { at: PathBuf },
+    #[error("mount point {at} is not empty; mounting there would hide what is in it")]
+    NotEmpty { at: PathBuf },
+    #[error("something is already mounted at {at}; unmount it or choose another path")]
+    Busy { at: PathBuf },
+    #[error("mount point {at} cannot be used")]
+    Unusable { at: PathBuf, source: io::Error },
+    #[error(
+        "/dev/fuse is missing: load the kernel's fuse module (modprobe fuse) or give the container the device"
+    )]
+    DeviceMissing,
+    #[error(
+        "/dev/fuse may not be opened by this user: run as root, or let the user open it (chmod 666 /dev/fuse)"
+    )]
+    DeviceForbidden,
+    #[error("/dev/fuse cannot be opened")]
+    Device(#[source] io::Error),
+    #[error("mounting is not permitted here: run as root, or where user namespaces are allowed")]
+    Forbidden,
+    #[error("the kernel has no FUSE: load the module (modprobe fuse)")]
+    NoFuse,
+    #[error("{0}")]
+    Protocol(String),
+    #[error("mounting at {at} failed")]
+    Failed { at: PathBuf, source: io::Error },
+}
+
+/// A live mount and its connection. Dropping it unmounts and ends the connection.
+#[derive(Debug)]
+pub struct Mount {
+    at: PathBuf,
+    /// The descriptor that mounted, then its clones.
+    devices: Vec<OwnedFd>,
+    init: Vec<u8>,
+    can_resend: bool,
+    mount_id: Option<u64>,
+    mounted: bool,
+}
+
+impl Mount {
+    /// Mounts and answers INIT. Requests of readers wait in the kernel until a worker takes them.
+    pub fn new(options: MountOptions) -> Result<Self, MountError> {
+        let at = check_mount_point(&options.at, options.cover)?;
+        let device = open_device()?;
+        mount_device(&device, &at)?;
+        let mut mount = Self {
+            mount_id: mount_id(&at),
+            at,
+            devices: vec![device],
+            init: Vec::new(),
+            can_resend: false,
+            mounted: true,
+        };
+        mount.answer_init()?;
+        for _ in 1..options.threads.clamp(1, 64) {
+            let clone =
+                clone_device(mount.devices[0].as_fd()).map_err(|source| mount.failed(source))?;
+            mount.devices.push(clone);
+        }
+        mount.set_read_ahead();
+        Ok(mount)
+    }
+
+    /// Where it is mounted.
+    pub fn at(&self) -> &Path {
+        &self.at
+    }
+
+    /// Whether a killed worker can be replaced without a failed read (Linux 6.9 and newer).
+    pub fn can_resend(&self) -> bool {
+        self.can_resend
+    }
+
+    pub(crate) fn id(&self) -> Option<u64> {
+        self.mount_id
+    }
+
+    /// User and group that the files belong to: whoever mounted.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        owner()
+    }
+
+    pub(crate) fn devices(&self) -> Vec<BorrowedFd<'_>> {
+        self.devices.iter().map(AsFd::as_fd).collect()
+    }
+
+    /// The kernel's INIT request, for a worker to replay to its FUSE library.
+    pub(crate) fn init(&self) -> &[u8] {
+        &self.init
+    }
+
+    /// Takes the mount off its path. `Ok(true)`: nobody was using it. `Ok(false)`: somebody was, so it
+    /// is detached and lives on, unreachable by name, until they let go or the connection ends.
+    pub fn unmount(&mut self) -> io::Result<bool> {
+        if !std::mem::replace(&mut self.mounted, false) {
+            return Ok(true);
+        }
+        unmount(&self.at, self.mount_id)
+    }
+
+    /// Unmounts and lets go of the descriptors. Once no worker holds them either, the kernel ends the
+    /// connection and whoever still waits in a read gets an error.
+    pub fn close(mut self) -> io::Result<bool> {
+        self.unmount()
+    }
+
+    fn answer_init(&mut self) -> Result<(), MountError> {
+        let device = &self.devices[0];
+        let mut request = vec![0; INIT_BUFFER];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut request[..]))
+            .map_err(|error| self.failed(error.into()))?;
+        request.truncate(length);
+        let init = Init::parse(&request)
+            .map_err(|error: InitError| MountError::Protocol(error.to_string()))?;
+        rustix::io::write(device, &init.answer()).map_err(|error| self.failed(error.into()))?;
+        self.can_resend = init.can_resend();
+        self.init = request;
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> MountError {
+        MountError::Failed { at: self.at.clone(), source }
+    }
+
+    /// The kernel starts every FUSE mount at 128 KiB and lets only sysfs raise it. Best effort:
+    /// without it (an ordinary user) small files take more round trips.
+    fn set_read_ahead(&self) {
+        let Some(device) = self.mount_id.and_then(device_number) else { return };
+        let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+        if let Err(error) = std::fs::write(&path, READ_AHEAD_KIB.to_string()) {
+            tracing::debug!(%path, %error, "readahead stays at the kernel's default");
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            tracing::error!(at = %self.at.display(), %error, "could not unmount");
+        }
+    }
+}
+
+/// Takes away the mount that is known by `mount_id`, if it is still at `at`. See [`Mount::unmount`].
+pub(crate) fn unmount(at: &Path, id: Option<u64>) -> io::Result<bool> {
+    if mount_id(at) != id {
+        return Ok(true); // taken away by somebody else already
+    }
+    match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::BUSY) => {
+            rustix::mount::unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
+            Ok(false)
+        }
+        Err(Errno::INVAL | Errno::NOENT) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_mount_point(at: &Path, cover: bool) -> Result<PathBuf, MountError> {
+    let unusable = |source| MountError::Unusable { at: at.to_owned(), source };
+    let path = match at.canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(MountError::Missing { at: at.to_owned() });
+        }
+        Err(error) => return Err(unusable(error)),
+    };
+    if !path.is_dir() {
+        return Err(MountError::NotDirectory { at: path });
+    }
+    if cover {
+        return Ok(path);
+    }
+    let parent = path.parent().map_or_else(|| path.clone(), Path::to_owned);
+    if mount_id(&path).is_some_and(|id| mount_id(&parent) != Some(id)) {
+        return Err(MountError::Busy { at: path });
+    }
+    if std::fs::read_dir(&path).map_err(unusable)?.next().is_some() {
+        return Err(MountError::NotEmpty { at: path });
+    }
+    Ok(path)
+}
+
+fn open_device() -> Result<OwnedFd, MountError> {
+    rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
+        match error {
+            Errno::NOENT => MountError::DeviceMissing,
+            Errno::NODEV | Errno::NXIO => MountError::NoFuse,
+            Errno::ACCESS | Errno::PERM => MountError::DeviceForbidden,
+            other => MountError::Device(other.into()),
+        }
+    })
+}
+
+fn mount_device(device: &OwnedFd, at: &Path) -> Result<(), MountError> {
+    let (uid, gid) = owner();
+    let data = format!(
+        "fd={},rootmode=40000,user_id={uid},group_id={gid},allow_other,default_permissions,max_read={}",
+        device.as_raw_fd(),
+        u32::from(init::MAX_PAGES) * 4096,
+    );
+    let data = CString::new(data).unwrap_or_default();
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("tidegate", at, "fuse.tidegate", flags, data.as_c_str()).map_err(|error| {
+        match error {
+            Errno::PERM | Errno::ACCESS => MountError::Forbidden,
+            Errno::NODEV => MountError::NoFuse,
+            Errno::BUSY => MountError::Busy { at: at.to_owned() },
+            other => MountError::Failed { at: at.to_owned(), source: other.into() },
+        }
+    })
+}
+
+fn owner() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// `FUSE_DEV_IOC_CLONE`, `_IOR(229, 0, uint32_t)`: a second queue on the same connection.
+fn clone_device(device: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const CLONE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<u32>(229, 0);
+    let clone = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let source = u32::try_from(device.as_raw_fd()).map_err(io::Error::other)?;
+    #[allow(unsafe_code, reason = "an ioctl that rustix has no function for")]
+    // SAFETY: the kernel reads one u32 behind the pointer, the number of a descriptor that is open
+    // for the length of the call (`device` borrows it), and keeps no pointer.
+    unsafe {
+        rustix::ioctl::ioctl(&clone, rustix::ioctl::Setter::<CLONE, u32>::new(source))?;
+    }
+    Ok(clone)
+}
+
+/// Id of the mount that `path` leads to, without asking the file system that is mounted there:
+/// nobody may be answering it.
+fn mount_id(path: &Path) -> Option<u64> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let directory = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", directory.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+}
+
+/// `major:minor` of a mount, from `/proc/self/mountinfo`.
+fn device_number(mount_id: u64) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        (fields.next()?.parse() == Ok(mount_id)).then_some(())?;
+        fields.nth(1).map(str::to_owned)
+    })
+}

@@ -1,0 +1,164 @@
+//! The INIT exchange of the FUSE protocol (`include/uapi/linux/fuse.h`), answered once by the holder.
+//!
+//! Whoever answers INIT decides what the connection can do for its whole life, which is longer than
+//! any worker's. So the holder answers, and keeps the request's bytes for each worker to replay.
+
+use fuser::InitFlags;
+
+/// What the holder asks of the kernel, where the kernel offers it.
+const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+    .union(InitFlags::FUSE_BIG_WRITES)
+    .union(InitFlags::FUSE_MAX_PAGES)
+    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+    .union(InitFlags::FUSE_CACHE_SYMLINKS)
+    .union(InitFlags::FUSE_ASYNC_DIO)
+    .union(InitFlags::FUSE_INIT_EXT)
+    .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
+    .union(InitFlags::FUSE_HAS_RESEND);
+
+const MAJOR: u32 = 7;
+/// Newest minor whose structures fuser 0.18 writes.
+const MINOR: u32 = 40;
+/// Oldest minor served: `max_pages` (Linux 4.20).
+const OLDEST_MINOR: u32 = 28;
+
+const IN_HEADER: usize = 40;
+const OUT_HEADER: usize = 16;
+const INIT_OUT: usize = 64;
+const OPCODE_INIT: u32 = 26;
+
+/// Largest read the kernel sends in one request, in 4 KiB pages: 1 MiB.
+pub(super) const MAX_PAGES: u16 = 256;
+/// Readahead and other background requests in flight; below 16 costs 40 % on large reads.
+const MAX_BACKGROUND: u16 = 64;
+const MAX_READAHEAD: u32 = 1 << 20;
+/// Nobody writes here; the kernel wants at least a page.
+const MAX_WRITE: u32 = 128 << 10;
+
+/// A parsed INIT request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Init {
+    unique: u64,
+    minor: u32,
+    max_readahead: u32,
+    offered: InitFlags,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum InitError {
+    #[error("the kernel's first FUSE request is not INIT")]
+    NotInit,
+    #[error("the kernel speaks FUSE {0}.{1}; 7.28 (Linux 4.20) or newer is needed")]
+    TooOld(u32, u32),
+}
+
+impl Init {
+    pub(super) fn parse(request: &[u8]) -> Result<Self, InitError> {
+        let u32_at = |at: usize| {
+            request
+                .get(at..at + 4)
+                .and_then(|b| b.try_into().ok())
+                .map(u32::from_ne_bytes)
+                .ok_or(InitError::NotInit)
+        };
+        if u32_at(4)? != OPCODE_INIT {
+            return Err(InitError::NotInit);
+        }
+        let unique = u64::from(u32_at(8)?) | u64::from(u32_at(12)?) << 32;
+        let (major, minor) = (u32_at(IN_HEADER)?, u32_at(IN_HEADER + 4)?);
+        if major != MAJOR || minor < OLDEST_MINOR {
+            return Err(InitError::TooOld(major, minor));
+        }
+        let low = u32_at(IN_HEADER + 12)?;
+        let mut offered = InitFlags::from_bits_retain(u64::from(low));
+        if offered.contains(InitFlags::FUSE_INIT_EXT) {
+            let high = u32_at(IN_HEADER + 16)?;
+            offered |= InitFlags::from_bits_retain(u64::from(high) << 32);
+        }
+        Ok(Self { unique, minor, max_readahead: u32_at(IN_HEADER + 8)?, offered })
+    }
+
+    /// Whether requests that a killed worker had taken can be sent again (Linux 6.9).
+    pub(super) fn can_resend(&self) -> bool {
+        self.offered.contains(InitFlags::FUSE_HAS_RESEND)
+    }
+
+    /// The reply: `fuse_out_header` and `fuse_init_out`.
+    pub(super) fn answer(&self) -> Vec<u8> {
+        let flags = (self.offered & WANTED).bits().to_ne_bytes();
+        let (low, high) = if cfg!(target_endian = "little") {
+            (&flags[..4], &flags[4..])
+        } else {
+            (&flags[4..], &flags[..4])
+        };
+        let mut out = Vec::with_capacity(OUT_HEADER + INIT_OUT);
+        let length = u32::try_from(OUT_HEADER + INIT_OUT).unwrap_or(0);
+        out.extend_from_slice(&length.to_ne_bytes());
+        out.extend_from_slice(&0i32.to_ne_bytes());
+        out.extend_from_slice(&self.unique.to_ne_bytes());
+        out.extend_from_slice(&MAJOR.to_ne_bytes());
+        out.extend_from_slice(&self.minor.min(MINOR).to_ne_bytes());
+        out.extend_from_slice(&self.max_readahead.max(MAX_READAHEAD).to_ne_bytes());
+        out.extend_from_slice(low);
+        out.extend_from_slice(&MAX_BACKGROUND.to_ne_bytes());
+        out.extend_from_slice(&(MAX_BACKGROUND / 4 * 3).to_ne_bytes());
+        out.extend_from_slice(&MAX_WRITE.to_ne_bytes());
+        out.extend_from_slice(&1u32.to_ne_bytes()); // time granularity: 1 ns
+        out.extend_from_slice(&MAX_PAGES.to_ne_bytes());
+        out.extend_from_slice(&0u16.to_ne_bytes()); // no DAX mapping
+        out.extend_from_slice(high);
+        out.resize(OUT_HEADER + INIT_OUT, 0); // no stacking, reserved words
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(minor: u32, flags: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in [104u32, OPCODE_INIT, 0x22, 0x11, 0, 0, 0, 0, 0, 0] {
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        let (low, high) = ((flags & 0xffff_ffff) as u32, (flags >> 32) as u32);
+        for word in [7u32, minor, 131_072, low, high] {
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        bytes.resize(104, 0);
+        bytes
+    }
+
+    #[test]
+    fn answers_only_what_was_offered() {
+        let offered = InitFlags::FUSE_INIT_EXT
+            | InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_WRITEBACK_CACHE
+            | InitFlags::FUSE_HAS_RESEND;
+        let init = Init::parse(&request(45, offered.bits())).unwrap();
+        assert!(init.can_resend());
+        let answer = init.answer();
+        assert_eq!(answer.len(), 80);
+        assert_eq!(&answer[8..16], &(0x22u64 | 0x11 << 32).to_ne_bytes());
+        assert_eq!(&answer[20..24], &40u32.to_ne_bytes());
+        let low = u32::from_ne_bytes(answer[28..32].try_into().unwrap());
+        let high = u32::from_ne_bytes(answer[48..52].try_into().unwrap());
+        let given = u64::from(low) | u64::from(high) << 32;
+        assert_eq!(given, (offered & WANTED).bits());
+    }
+
+    #[test]
+    fn high_flags_count_only_with_init_ext() {
+        let init = Init::parse(&request(36, InitFlags::FUSE_HAS_RESEND.bits())).unwrap();
+        assert!(!init.can_resend());
+    }
+
+    #[test]
+    fn refuses_old_kernels_and_other_requests() {
+        assert_eq!(Init::parse(&request(27, 0)), Err(InitError::TooOld(7, 27)));
+        assert_eq!(Init::parse(&[0; 104]), Err(InitError::NotInit));
+        assert_eq!(Init::parse(&request(40, 0)[..50]), Err(InitError::NotInit));
+    }
+}
