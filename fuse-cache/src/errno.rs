@@ -1,0 +1,60 @@
+//! The one place where a failure becomes an errno.
+
+use fuser::Errno;
+
+use crate::blocks::ReadError;
+
+/// Why an operation on the mount fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FsError {
+    #[error("no such record")]
+    NotFound,
+    #[error("not a directory")]
+    NotDirectory,
+    #[error("not a regular file")]
+    NotFile,
+    #[error("not a symbolic link")]
+    NotLink,
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A byte that the manifest promises has no place in any block.
+    #[error("the manifest does not place this byte")]
+    Unplaced,
+    #[error("the tree is read-only")]
+    ReadOnly,
+    /// Not offered; the kernel remembers and answers in our place from then on.
+    #[error("not offered")]
+    NotOffered,
+}
+
+impl FsError {
+    pub(crate) fn errno(self) -> Errno {
+        match self {
+            Self::NotFound => Errno::ENOENT,
+            Self::NotDirectory => Errno::ENOTDIR,
+            Self::NotFile => Errno::EISDIR,
+            Self::NotLink => Errno::EINVAL,
+            // The object changed at home: like a file replaced under an NFS client.
+            Self::Read(ReadError::Stale) => Errno::ESTALE,
+            // Never wrong bytes, never zeros, never a false end of file.
+            Self::Read(ReadError::Integrity | ReadError::Unavailable | ReadError::LeaseOver)
+            | Self::Unplaced => Errno::EIO,
+            Self::ReadOnly => Errno::EROFS,
+            Self::NotOffered => Errno::ENOSYS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_object_is_stale_and_every_other_read_failure_is_io() {
+        let errno = |error: ReadError| FsError::from(error).errno().code();
+        assert_eq!(errno(ReadError::Stale), Errno::ESTALE.code());
+        for error in [ReadError::Integrity, ReadError::Unavailable, ReadError::LeaseOver] {
+            assert_eq!(errno(error), Errno::EIO.code());
+        }
+    }
+}
