@@ -1,0 +1,192 @@
+//! The parent's side: starts the worker, gives it the mount, replaces it when it is killed, and takes
+//! everything down at the end.
+//!
+//! One plain thread owns the mount and the child. A child's parent-death signal follows the *thread*
+//! that made it, so this must not be a thread of a pool. The async side talks to it through the
+//! control socket and a watch channel.
+
+mod worker;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tidegate_wire::{Directive, JoinFile, WipeReceipt};
+use tokio::sync::watch;
+
+use crate::control::{FailureCode, Progress, Ready};
+use crate::holder::Mount;
+
+use self::worker::{Link, Watcher};
+
+/// Where ciphertext lies on this node.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    pub dir: PathBuf,
+    /// Most bytes on disk; none: what the share needs, or what is free.
+    pub size: Option<u64>,
+}
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerLaunch {
+    /// The program and the arguments that make it call [`crate::worker::main`].
+    pub exe: PathBuf,
+    pub args: Vec<OsString>,
+    pub join: JoinFile,
+    pub cache: CacheConfig,
+    /// Budget of all buffers in bytes; see [`crate::budget`].
+    pub memory: u64,
+    /// Most connections for blocks.
+    pub connections: usize,
+}
+
+/// Why the mount ended, or never began. Nothing is left mounted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisorError {
+    #[error("the worker {exe} cannot be started: {why}")]
+    Spawn { exe: PathBuf, why: String },
+    /// The worker said why it cannot go on.
+    #[error("{message}")]
+    Worker { code: FailureCode, message: String },
+    #[error(
+        "the worker was killed, and this kernel (older than 6.9) cannot send its open requests again, so the mount was ended"
+    )]
+    CannotResend,
+    #[error("the worker died {0} times in a row without getting anywhere; see its log above")]
+    KeepsDying(u32),
+    #[error("the mount was taken down before the wipe")]
+    Aborted,
+}
+
+/// The end of a worker that wiped.
+#[derive(Clone, Debug)]
+pub struct WorkerReport {
+    /// The whole certificate, counter-signed by the gateway's ledger.
+    pub receipt: WipeReceipt,
+    /// The worker's own statement, canonical JSON.
+    pub statement: String,
+    /// Last progress.
+    pub progress: Progress,
+    /// Workers that were killed and replaced on the way.
+    pub replaced: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Starting,
+    Ready(Ready),
+    Done(Box<WorkerReport>),
+    Failed(SupervisorError),
+}
+
+/// A mount with a worker behind it. Dropping it kills the worker and unmounts.
+#[derive(Debug)]
+pub struct Supervisor {
+    link: Arc<Link>,
+    phase: watch::Receiver<Phase>,
+    progress: watch::Receiver<Progress>,
+    directive: watch::Receiver<Directive>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// Starts a worker for the mount. Returns at once; see [`Self::ready`].
+    pub fn start(mount: Mount, launch: WorkerLaunch) -> Result<Self, SupervisorError> {
+        let (phase_tx, phase) = watch::channel(Phase::Starting);
+        let (progress_tx, progress) = watch::channel(Progress::default());
+        let (directive_tx, directive) = watch::channel(Directive::Continue);
+        let link = Arc::new(Link::default());
+        let exe = launch.exe.clone();
+        let watcher =
+            Watcher::new(mount, launch, Arc::clone(&link), phase_tx, progress_tx, directive_tx)
+                .map_err(|error| SupervisorError::Spawn {
+                    exe: exe.clone(),
+                    why: error.to_string(),
+                })?;
+        let thread = std::thread::Builder::new()
+            .name("worker-watcher".into())
+            .spawn(move || watcher.run())
+            .map_err(|error| SupervisorError::Spawn { exe, why: error.to_string() })?;
+        Ok(Self { link, phase, progress, directive, thread: Some(thread) })
+    }
+
+    /// Waits until reads are answered.
+    pub async fn ready(&self) -> Result<Ready, SupervisorError> {
+        let mut phase = self.phase.clone();
+        let settled = phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
+        match settled.as_deref() {
+            Ok(Phase::Ready(ready)) => Ok(*ready),
+            Ok(Phase::Failed(error)) => Err(error.clone()),
+            Ok(Phase::Done(_) | Phase::Starting) | Err(_) => Err(SupervisorError::Aborted),
+        }
+    }
+
+    /// Waits for the end of a mount that cannot go on.
+    pub async fn failed(&self) -> SupervisorError {
+        let mut phase = self.phase.clone();
+        let failed =
+            phase.wait_for(|phase| matches!(phase, Phase::Failed(_) | Phase::Done(_))).await;
+        match failed.as_deref() {
+            Ok(Phase::Failed(error)) => error.clone(),
+            Ok(_) | Err(_) => SupervisorError::Aborted,
+        }
+    }
+
+    /// Figures, about twice a second.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// What the gateway last told the worker to do. After `Die` every read already fails.
+    pub fn directive(&self) -> watch::Receiver<Directive> {
+        self.directive.clone()
+    }
+
+    /// Process id of the present worker, if there is one.
+    pub fn worker_pid(&self) -> Option<u32> {
+        self.link.pid()
+    }
+
+    /// The end in good order: keys destroyed, unmounted, cache overwritten, read back, discarded and
+    /// unlinked, certificate posted and counter-signed.
+    pub async fn finish(mut self) -> Result<WorkerReport, SupervisorError> {
+        self.link.wipe();
+        let end = {
+            let ended = self
+                .phase
+                .wait_for(|phase| matches!(phase, Phase::Done(_) | Phase::Failed(_)))
+                .await;
+            match ended.as_deref() {
+                Ok(Phase::Done(report)) => Ok(report.as_ref().clone()),
+                Ok(Phase::Failed(error)) => Err(error.clone()),
+                Ok(Phase::Starting | Phase::Ready(_)) | Err(_) => Err(SupervisorError::Aborted),
+            }
+        };
+        self.join().await;
+        end
+    }
+
+    /// Kills the worker and unmounts; nothing is certified. Its ciphertext is unlinked.
+    pub async fn abort(mut self) {
+        self.link.abort();
+        self.join().await;
+    }
+
+    async fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.link.abort();
+            let _ended = thread.join();
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One worker after the other, until one wipes, one says it cannot go on, or too many die.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, Signal};
+use tidegate_wire::Directive;
+use tokio::sync::watch;
+
+use crate::control::{Control, FromWorker, Progress, Start, ToWorker};
+use crate::holder::Mount;
+
+use super::{Phase, SupervisorError, WorkerLaunch, WorkerReport};
+
+/// Deaths in a row that are put up with: of workers that never got ready, and of workers that got
+/// ready but answered no read (a request that kills each worker would come back for ever).
+const MAX_UNREADY_DEATHS: u32 = 5;
+const MAX_IDLE_DEATHS: u32 = 20;
+/// Pause before a worker is replaced, for each death in a row.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What a worker keeps of the parent's environment.
+const ENVIRONMENT: [&str; 3] = ["PATH", "RUST_BACKTRACE", "TIDEGATE_LOG"];
+
+/// What the async side may do to the worker of the moment.
+#[derive(Debug, Default)]
+pub(super) struct Link(Mutex<LinkState>);
+
+#[derive(Debug, Default)]
+struct LinkState {
+    control: Option<Arc<Control>>,
+    pid: Option<u32>,
+    wiping: bool,
+    aborted: bool,
+}
+
+impl Link {
+    pub(super) fn wipe(&self) {
+        let mut state = self.lock();
+        state.wiping = true;
+        if let Some(control) = &state.control {
+            // A worker that is gone is replaced by one that is told to wipe at once.
+            let _gone = control.send(&ToWorker::Wipe, &[]);
+        }
+    }
+
+    pub(super) fn abort(&self) {
+        let mut state = self.lock();
+        state.aborted = true;
+        if let Some(pid) = state.pid {
+            kill(pid);
+        }
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.lock().pid
+    }
+
+    fn aborted(&self) -> bool {
+        self.lock().aborted
+    }
+
+    /// Makes a started worker known, and passes on a wipe that was asked for before it was.
+    fn connect(&self, control: &Arc<Control>, pid: u32) -> io::Result<()> {
+        let mut state = self.lock();
+        state.control = Some(Arc::clone(control));
+        state.pid = Some(pid);
+        if state.aborted {
+            kill(pid);
+        }
+        if state.wiping { control.send(&ToWorker::Wipe, &[]) } else { Ok(()) }
+    }
+
+    fn disconnect(&self) {
+        let mut state = self.lock();
+        state.control = None;
+        state.pid = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Watcher {
+    mount: Mount,
+    launch: WorkerLaunch,
+    /// Holds the worker's identity key, so that a successor is the same worker to the gateway.
+    identity: OwnedFd,
+    link: Arc<Link>,
+    phase: watch::Sender<Phase>,
+    progress: watch::Sender<Progress>,
+    directive: watch::Sender<Directive>,
+}
+
+/// How one worker's life ended.
+enum End {
+    Wiped(Box<WorkerReport>),
+    Failed(SupervisorError),
+    /// Killed or crashed.
+    Died(Reached),
+}
+
+/// How far a worker got before it died.
+#[derive(Clone, Copy)]
+enum Reached {
+    Nothing,
+    Ready,
+    Read,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        mount: Mount,
+        launch: WorkerLaunch,
+        link: Arc<Link>,
+        phase: watch::Sender<Phase>,
+        progress: watch::Sender<Progress>,
+        directive: watch::Sender<Directive>,
+    ) -> io::Result<Self> {
+        let identity = rustix::fs::memfd_create("tidegate-identity", MemfdFlags::CLOEXEC)?;
+        Ok(Self { mount, launch, identity, link, phase, progress, directive })
+    }
+
+    pub(super) fn run(mut self) {
+        let outcome = self.supervise();
+        self.link.disconnect();
+        let phase = match outcome {
+            Ok(report) => Phase::Done(report),
+            Err(error) => {
+                self.remove_cache();
+                Phase::Failed(error)
+            }
+        };
+        let Self { mount, phase: sender, .. } = self;
+        if let Err(error) = mount.close() {
+            tracing::error!(%error, "could not unmount");
+        }
+        sender.send_replace(phase);
+    }
+
+    fn supervise(&mut self) -> Result<Box<WorkerReport>, SupervisorError> {
+        let (mut generation, mut unready, mut idle) = (0, 0, 0);
+        loop {
+            generation += 1;
+            let (mut child, control) = self.spawn()?;
+            let end = self.live(&control, generation, child.id());
+            self.link.disconnect();
+            reap(&mut child);
+            match end {
+                End::Wiped(mut report) => {
+                    report.replaced = generation - 1;
+                    return Ok(report);
+                }
+                _ if self.link.aborted() => return Err(SupervisorError::Aborted),
+                End::Failed(error) => return Err(error),
+                End::Died(reached) => {
+                    tracing::warn!(generation, "the worker died");
+                    if !self.mount.can_resend() {
+                        return Err(SupervisorError::CannotResend);
+                    }
+                    (unready, idle) = match reached {
+                        Reached::Nothing => (unready + 1, idle),
+                        Reached::Ready => (0, idle + 1),
+                        Reached::Read => (0, 0),
+                    };
+                    if unready >= MAX_UNREADY_DEATHS || idle >= MAX_IDLE_DEATHS {
+                        return Err(SupervisorError::KeepsDying(unready.max(idle)));
+                    }
+                    std::thread::sleep(PAUSE * (unready + idle));
+                }
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<(Child, Arc<Control>), SupervisorError> {
+        let spawned = (|| {
+            let (ours, theirs) = UnixStream::pair()?;
+            let mut command = Command::new(&self.launch.exe);
+            command.args(&self.launch.args).env_clear();
+            command
+                .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+            // Not in the terminal's group: an interrupt ends the job first, then the worker wipes.
+            command
+                .stdin(Stdio::from(OwnedFd::from(theirs)))
+                .stdout(Stdio::null())
+                .process_group(0);
+            Ok::<_, io::Error>((command.spawn()?, Arc::new(Control::new(ours))))
+        })();
+        spawned.map_err(|error| SupervisorError::Spawn {
+            exe: self.launch.exe.clone(),
+            why: error.to_string(),
+        })
+    }
+
+    fn live(&mut self, control: &Arc<Control>, generation: u32, pid: u32) -> End {
+        let mut reached = Reached::Nothing;
+        let mut last = Progress::default();
+        if self
+            .send_start(control, generation)
+            .and_then(|()| self.link.connect(control, pid))
+            .is_err()
+        {
+            return End::Died(reached);
+        }
+        loop {
+            match control.receive::<FromWorker>() {
+                Ok(Some((FromWorker::Ready(ready), _))) => {
+                    reached = Reached::Ready;
+                    self.phase.send_replace(Phase::Ready(ready));
+                }
+                Ok(Some((FromWorker::Progress(progress), _))) => {
+                    if progress.bytes_read > 0 {
+                        reached = Reached::Read;
+                    }
+                    last = progress;
+                    self.progress.send_replace(progress);
+                }
+                Ok(Some((FromWorker::Directed(directive), _))) => {
+                    self.directive.send_replace(directive);
+                }
+                Ok(Some((FromWorker::KeysDestroyed, _))) => {
+                    let clean = self.mount.unmount().unwrap_or_else(|error| {
+                        tracing::error!(%error, "could not unmount");
+                        false
+                    });
+                    if control.send(&ToWorker::Unmounted { clean }, &[]).is_err() {
+                        return End::Died(reached);
+                    }
+                }
+                Ok(Some((FromWorker::Wiped { receipt, statement }, _))) => {
+                    return End::Wiped(Box::new(WorkerReport {
+                        receipt: *receipt,
+                        statement,
+                        progress: last,
+                        replaced: 0,
+                    }));
+                }
+                Ok(Some((FromWorker::Failed { code, message }, _))) => {
+                    return End::Failed(SupervisorError::Worker { code, message });
+                }
+                Ok(None) => return End::Died(reached),
+                Err(error) => {
+                    tracing::warn!(%error, "the worker's control socket failed");
+                    return End::Died(reached);
+                }
+            }
+        }
+    }
+
+    fn send_start(&self, control: &Control, generation: u32) -> io::Result<()> {
+        let start = Start {
+            join: self.launch.join.clone(),
+            cache_dir: self.launch.cache.dir.clone(),
+            cache_bytes: self.launch.cache.size,
+            memory: self.launch.memory,
+            connections: self.launch.connections,
+            at: self.mount.at().to_owned(),
+            mount_id: self.mount.id(),
+            init: self.mount.init().into(),
+            generation,
+            owner: self.mount.owner(),
+        };
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.identity.as_fd()];
+        descriptors.extend(self.mount.devices());
+        control.send(&ToWorker::Start(Box::new(start)), &descriptors)
+    }
+
+    /// Ciphertext of a worker that ended without wiping is of no more use to anybody.
+    fn remove_cache(&self) {
+        let path = crate::store::path_in(
+            &self.launch.cache.dir,
+            self.launch.join.lease,
+            self.launch.join.rank,
+        );
+        match std::fs::remove_file(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed the sealed cache"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "the sealed cache stays"),
+        }
+    }
+}
+
+/// Only for a child that is not waited for yet.
+fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _already_ended = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Ends a worker that has said its last word, or will not.
+fn reap(child: &mut Child) {
+    let _already_ended = child.kill();
+    match child.wait() {
+        Ok(status) => tracing::debug!(%status, "worker ended"),
+        Err(error) => tracing::warn!(%error, "could not wait for the worker"),
+    }
+}

@@ -1,0 +1,204 @@
+//! The worker process: one attachment to one lease, serving one mount that its holder made.
+//!
+//! Its standard input is the control socket. It has the keys, so it leaves no core, cannot be traced
+//! by its own user, keeps its memory out of swap where it may, and ends when its holder does.
+
+mod heartbeat;
+mod identity;
+mod live;
+mod wipe;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::mm::MlockAllFlags;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use tidegate_kit::telemetry::Format;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::client::ClientError;
+use crate::control::{Control, FailureCode, FromWorker, ToWorker};
+use crate::store::StoreError;
+use tidegate_wire::ProblemKind;
+
+use self::live::Live;
+
+/// How often progress is reported.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// How long a worker without a holder may take to clean up.
+const LAST_BREATH: Duration = Duration::from_secs(60);
+
+/// Why a worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the manifest is not one this program reads")]
+    Manifest(#[source] tidegate_plan::FormatError),
+    #[error("the mount cannot be served")]
+    Serve(#[source] io::Error),
+    #[error("the statement of the wipe cannot be written")]
+    Statement(#[from] tidegate_ledger::CanonicalError),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl WorkerError {
+    fn code(&self) -> FailureCode {
+        match self {
+            Self::Client(ClientError::Refused(problem)) => match problem.kind {
+                ProblemKind::LeaseOver => FailureCode::LeaseOver,
+                _ => FailureCode::Refused,
+            },
+            Self::Client(ClientError::Untrusted(_)) => FailureCode::Untrusted,
+            Self::Client(ClientError::Unreachable(_)) => FailureCode::Unreachable,
+            Self::Client(ClientError::Nonsense(_)) | Self::Manifest(_) => FailureCode::Nonsense,
+            Self::Store(_) => FailureCode::Cache,
+            Self::Serve(_) | Self::Statement(_) | Self::Internal(_) => FailureCode::Internal,
+        }
+    }
+
+    /// The error and its causes on one line.
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Runs a worker until its holder is done with it. Only a holder starts one.
+pub fn main() -> ExitCode {
+    let _set_up_by_the_caller = tidegate_kit::telemetry::init(Format::Text, "warn");
+    if let Err(error) = harden() {
+        tracing::error!(%error, "the worker cannot protect its memory");
+        return ExitCode::FAILURE;
+    }
+    let Ok(control) = control_socket() else {
+        tracing::error!(
+            "`tidegate worker` is started by `tidegate run` and `tidegate mount`, not by hand"
+        );
+        return ExitCode::FAILURE;
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the worker cannot start its threads");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(Arc::new(control)));
+    // Reads that still wait are answered by nobody any more; do not wait for them.
+    runtime.shutdown_background();
+    code
+}
+
+/// No core file, no tracing, no swap where that is allowed, and a signal when the holder dies.
+fn harden() -> io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    // Locked memory counts against a limit; under a finite one later allocations would fail.
+    let unlimited = Rlimit { current: None, maximum: None };
+    if rustix::process::setrlimit(Resource::Memlock, unlimited).is_ok() {
+        let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+        if let Err(error) = rustix::mm::mlockall(flags) {
+            tracing::debug!(%error, "memory is not locked");
+        }
+    }
+    Ok(())
+}
+
+fn control_socket() -> io::Result<Control> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
+    rustix::net::sockopt::socket_type(&socket)?;
+    Ok(Control::new(UnixStream::from(socket)))
+}
+
+async fn run(control: Arc<Control>) -> ExitCode {
+    let (sender, mut orders) = mpsc::unbounded_channel();
+    let reader = Arc::clone(&control);
+    let first = tokio::task::spawn_blocking(move || reader.receive::<ToWorker>()).await;
+    let Ok(Ok(Some((ToWorker::Start(start), descriptors)))) = first else {
+        tracing::error!("the holder did not say what to do");
+        return ExitCode::FAILURE;
+    };
+    let reader = Arc::clone(&control);
+    let listening = std::thread::Builder::new().name("control".into()).spawn(move || {
+        while let Ok(Some((order, _))) = reader.receive::<ToWorker>() {
+            if sender.send(order).is_err() {
+                break;
+            }
+        }
+    });
+    if listening.is_err() {
+        return ExitCode::FAILURE;
+    }
+    let outcome = match Live::begin(*start, descriptors).await {
+        Ok(live) => serve(live, &control, &mut orders).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let message = error.chain();
+            tracing::error!("{message}");
+            let _holder_gone =
+                control.send(&FromWorker::Failed { code: error.code(), message }, &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until told to wipe, or until the holder is gone, which is the same without anybody to ask.
+async fn serve(
+    mut live: Live,
+    control: &Arc<Control>,
+    orders: &mut mpsc::UnboundedReceiver<ToWorker>,
+) -> Result<(), WorkerError> {
+    let lost =
+        |error: io::Error| WorkerError::Internal(format!("the holder cannot be told: {error}"));
+    control.send(&FromWorker::Ready(live.ready()), &[]).map_err(lost)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(WorkerError::Serve)?;
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    let mut reported = None;
+    loop {
+        let orphaned = tokio::select! {
+            order = orders.recv() => match order {
+                Some(ToWorker::Wipe) => false,
+                Some(_) => continue,
+                None => true,
+            },
+            _ = terminate.recv() => true,
+            directive = live.directed() => {
+                let _sent_or_orphaned = control.send(&FromWorker::Directed(directive), &[]);
+                continue;
+            }
+            _ = ticks.tick() => {
+                let progress = live.progress();
+                if reported.replace(progress) != Some(progress) {
+                    let _sent_or_orphaned = control.send(&FromWorker::Progress(progress), &[]);
+                }
+                continue;
+            }
+        };
+        return if orphaned {
+            tracing::warn!("the holder is gone: wiping and leaving");
+            let wiped = tokio::time::timeout(LAST_BREATH, wipe::alone(live)).await;
+            wiped.map_err(|_| WorkerError::Internal("the wipe took too long".into()))?
+        } else {
+            wipe::with_holder(live, control, orders).await
+        };
+    }
+}

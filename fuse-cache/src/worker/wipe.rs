@@ -1,0 +1,130 @@
+//! The end in good order. Keys first; everything after that only clears what nobody can open any more.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidegate_ledger::{Discarded, METHOD_OVERWRITE, Stated, StatedCounters};
+use tidegate_wire::{Counters, WipeReceipt};
+use tokio::sync::mpsc;
+
+use crate::control::{Control, FromWorker, ToWorker};
+use crate::store::WipeFigures;
+
+use super::WorkerError;
+use super::live::{Live, blocking};
+
+/// How long the session threads may take to notice that the mount is gone.
+const SESSIONS_END: Duration = Duration::from_secs(10);
+
+/// Wipes; the holder unmounts.
+pub(super) async fn with_holder(
+    live: Live,
+    control: &Arc<Control>,
+    orders: &mut mpsc::UnboundedReceiver<ToWorker>,
+) -> Result<(), WorkerError> {
+    let progress = live.progress();
+    let unmount = async {
+        control.send(&FromWorker::KeysDestroyed, &[]).map_err(|error| {
+            WorkerError::Internal(format!("the holder cannot be told: {error}"))
+        })?;
+        loop {
+            match orders.recv().await {
+                Some(ToWorker::Unmounted { clean }) => return Ok(clean),
+                Some(_) => {}
+                None => {
+                    return Err(WorkerError::Internal(
+                        "the holder vanished during the wipe".into(),
+                    ));
+                }
+            }
+        }
+    };
+    let (receipt, statement) = wipe(live, unmount).await?;
+    let _last_figures = control.send(&FromWorker::Progress(progress), &[]);
+    control
+        .send(&FromWorker::Wiped { receipt: Box::new(receipt), statement }, &[])
+        .map_err(|error| WorkerError::Internal(format!("the holder cannot be told: {error}")))
+}
+
+/// Wipes without a holder: this process is the last that can take the mount away.
+pub(super) async fn alone(live: Live) -> Result<(), WorkerError> {
+    let (at, mount_id) = (live.at.clone(), live.mount_id);
+    let unmount = async move {
+        Ok(crate::holder::unmount(&at, mount_id).unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not unmount");
+            false
+        }))
+    };
+    wipe(live, unmount).await.map(|_| ())
+}
+
+async fn wipe(
+    live: Live,
+    unmount: impl Future<Output = Result<bool, WorkerError>>,
+) -> Result<(WipeReceipt, String), WorkerError> {
+    let counters = live.cache.counters();
+    live.destroy_keys().await;
+    let keys_destroyed_at = now();
+    live.heartbeat.abort();
+    let Live { client, cache, fs, served, identity, facts, .. } = live;
+    let page_cache_bytes = fs.page_cache_bytes();
+    drop(fs);
+    let clean = unmount.await?;
+    // The threads end when the kernel has let go of the mount, wherever else it may have been seen.
+    let unmounted =
+        tokio::time::timeout(SESSIONS_END, blocking(move || served.join())).await.is_ok();
+    if !unmounted {
+        tracing::warn!(clean, "the mount is still in use; it is detached and answers nothing");
+    }
+
+    let figures = cache.wipe().await;
+    let terms = client.terms();
+    let stated = Stated {
+        v: Stated::VERSION,
+        lease: terms.lease,
+        rank: terms.rank,
+        instance: client.instance(),
+        time: now(),
+        keys_destroyed_at,
+        unmounted,
+        cache_bytes: figures.cache_bytes,
+        overwritten_bytes: figures.overwritten_bytes,
+        read_back_bytes: figures.read_back_bytes,
+        mismatched_bytes: figures.mismatched_bytes,
+        discarded: discarded(&figures),
+        unlinked: figures.unlinked.is_ok(),
+        method: METHOD_OVERWRITE.into(),
+        page_cache_bytes_freed_without_overwrite: page_cache_bytes,
+        counters: stated_counters(&counters),
+        facts: crate::facts::stated(&facts),
+    };
+    let statement = stated.to_canonical()?;
+    let receipt = client.wipe_certificate(statement.clone(), facts).await?;
+    drop(client);
+    identity.destroy().map_err(WorkerError::Serve)?;
+    Ok((receipt, statement))
+}
+
+fn discarded(figures: &WipeFigures) -> Discarded {
+    match &figures.discarded {
+        Ok(()) => Discarded::Done,
+        Err(why) => Discarded::NotDone(why.clone()),
+    }
+}
+
+fn stated_counters(counters: &Counters) -> StatedCounters {
+    StatedCounters {
+        blocks_fetched: counters.blocks_fetched,
+        bytes_fetched: counters.bytes_fetched,
+        bytes_read: counters.bytes_read,
+        reads: counters.reads,
+        read_errors: counters.read_errors,
+        refetched: counters.refetched,
+    }
+}
+
+/// Seconds since the epoch by this node's clock.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
