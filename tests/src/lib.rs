@@ -11,6 +11,7 @@ pub mod held;
 pub mod part;
 pub mod port;
 pub mod process;
+pub mod programs;
 pub mod reader;
 pub mod s3;
 pub mod scratch;

@@ -19,6 +19,8 @@ pub struct Run {
     scratch: Scratch,
     /// Words before `tidegate`, such as a tracer's.
     wrapper: Vec<OsString>,
+    /// The last of those words is the program already.
+    wrapped_program: bool,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     job: Vec<OsString>,
@@ -58,6 +60,7 @@ impl Run {
         let mut run = Self {
             scratch,
             wrapper: Vec::new(),
+            wrapped_program: false,
             args: Vec::new(),
             env: Vec::new(),
             job: Vec::new(),
@@ -87,10 +90,27 @@ impl Run {
         self
     }
 
+    /// Of an option given more than once, keeps the last with its value.
+    #[must_use]
+    pub fn keep_last(mut self, option: &str) -> Self {
+        let places: Vec<_> = (0..self.args.len()).filter(|at| self.args[*at] == option).collect();
+        for at in places.iter().rev().skip(1) {
+            self.args.drain(*at..at + 2);
+        }
+        self
+    }
+
     /// Puts words before `tidegate`.
     #[must_use]
     pub fn under<T: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
         self.wrapper.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
+    /// The wrapper's last word is the program to run, a copy that lies elsewhere.
+    #[must_use]
+    pub const fn program_in_wrapper(mut self) -> Self {
+        self.wrapped_program = true;
         self
     }
 
@@ -112,8 +132,8 @@ impl Run {
     }
 
     fn command(&self) -> Result<Command> {
-        let program = part::tidegate()?;
-        let mut words = self.wrapper.iter().cloned().chain([program.into()]);
+        let program = if self.wrapped_program { None } else { Some(part::tidegate()?.into()) };
+        let mut words = self.wrapper.iter().cloned().chain(program);
         let mut command = Command::new(words.next().context("no program")?);
         command.args(words).arg("run").args(&self.args);
         if !self.args.iter().any(|word| word == "--cache") {

@@ -1,0 +1,196 @@
+//! `tidegate gateway` and `tidegate mount` as two programs, the way a site runs them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::part;
+use crate::port;
+use crate::process::{Process, check, command_line, descendants};
+use crate::scratch::Scratch;
+use crate::tidegate::tidegate;
+
+/// A gateway with state, admin socket and log in a scratch folder.
+#[derive(Debug)]
+pub struct GatewayProgram {
+    process: Process,
+    scratch: Scratch,
+    port: u16,
+}
+
+impl GatewayProgram {
+    /// Allows the one source. `extra` are more lines of configuration, before the `[sources]` table.
+    pub fn start(allow: &str, extra: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let port = port::free()?;
+        let text = format!(
+            "listen = \"127.0.0.1:{port}\"\nnames = [\"127.0.0.1\"]\nstate = \"{0}/state\"\n\
+             checkpoint_copy = \"{0}/elsewhere\"\nadmin_socket = \"{0}/admin.sock\"\n{extra}\n\
+             [sources]\nallow = [\"{allow}\"]\n",
+            scratch.path().display()
+        );
+        fs::write(scratch.join("gateway.toml"), text)?;
+        let process = Self::launch(&scratch)?;
+        Ok(Self { process, scratch, port })
+    }
+
+    fn launch(scratch: &Scratch) -> Result<Process> {
+        let mut command = Command::new(part::tidegate()?);
+        command.args(["gateway", "--config"]).arg(scratch.join("gateway.toml"));
+        let mut process = Process::start("gateway", &mut command, scratch.path())?;
+        process.wait_ready(|process| process.log().contains("gateway listens on"))?;
+        Ok(process)
+    }
+
+    /// Kills it with -9 and starts it again on the same state and port.
+    pub fn crash_and_restart(&mut self) -> Result<()> {
+        self.process.stop(Signal::KILL)?;
+        self.process = Self::launch(&self.scratch)?;
+        Ok(())
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.scratch.join("state")
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Asks for a lease; the join file.
+    pub fn lease<T: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        args: impl IntoIterator<Item = T>,
+    ) -> Result<PathBuf> {
+        let join = self.scratch.join(name);
+        let mut words = self.words(&["lease", "create"]);
+        words.extend(["--join".into(), join.as_os_str().to_owned()]);
+        words.extend(args.into_iter().map(|word| word.as_ref().to_owned()));
+        succeed(tidegate(words)?)?;
+        Ok(join)
+    }
+
+    /// What the gateway says about a lease.
+    pub fn show(&self, join: &Path) -> Result<Value> {
+        let mut words = self.words(&["--json", "lease", "show"]);
+        words.push(lease_of(join)?.into());
+        Ok(serde_json::from_str(&succeed(tidegate(words)?)?)?)
+    }
+
+    pub fn revoke(&self, join: &Path) -> Result<()> {
+        let mut words = self.words(&["lease", "revoke"]);
+        words.push(lease_of(join)?.into());
+        succeed(tidegate(words)?)?;
+        Ok(())
+    }
+
+    fn words(&self, words: &[&str]) -> Vec<std::ffi::OsString> {
+        let socket = self.scratch.join("admin.sock");
+        let mut all: Vec<_> = words.iter().map(Into::into).collect();
+        all.extend(["--admin".into(), socket.into_os_string()]);
+        all
+    }
+}
+
+/// The lease that a join file is for.
+pub fn lease_of(join: &Path) -> Result<String> {
+    let file: Value = serde_json::from_slice(&fs::read(join)?)?;
+    Ok(file["lease"].as_str().context("no lease in the join file")?.to_owned())
+}
+
+/// Standard output, or an error with all that was said.
+pub fn succeed(output: Output) -> Result<String> {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{}: {stdout}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(stdout)
+}
+
+/// A mount of a lease, in the test's own mount namespace.
+#[derive(Debug)]
+pub struct MountProgram {
+    process: Process,
+    scratch: Scratch,
+    at: PathBuf,
+}
+
+impl MountProgram {
+    /// Mounts and waits until the data is there.
+    pub fn start(join: &Path, args: &[&str]) -> Result<Self> {
+        let mut mount = Self::launch(join, args)?;
+        mount.process.wait_ready(|process| process.log().contains(" files, "))?;
+        Ok(mount)
+    }
+
+    /// Starts it and does not wait: for those that are refused.
+    pub fn launch(join: &Path, args: &[&str]) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
+        let mut command = Command::new(part::tidegate()?);
+        command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at).arg("--cache").arg(cache);
+        command.arg("--receipt").arg(scratch.join("receipt.json")).args(args);
+        let process = Process::start("mount", &mut command, scratch.path())?;
+        Ok(Self { process, scratch, at })
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.at
+    }
+
+    pub fn cache(&self) -> PathBuf {
+        self.scratch.join("cache")
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    pub fn worker(&self) -> Result<u32> {
+        descendants(self.process.pid())
+            .into_iter()
+            .find(|pid| command_line(*pid).get(1).is_some_and(|word| word == "worker"))
+            .context("no worker runs")
+    }
+
+    /// Ends it with SIGTERM and waits for the wipe. The receipt.
+    pub fn finish(self) -> Result<Value> {
+        self.finish_keeping(|| Ok(()))
+    }
+
+    /// Like [`finish`](Self::finish); looks at what is left before its folders go.
+    pub fn finish_keeping(mut self, look: impl FnOnce() -> Result<()>) -> Result<Value> {
+        let status = self.process.stop(Signal::TERM)?;
+        ensure!(status.success(), "the mount ended with {status}:\n{}", self.log());
+        look()?;
+        crate::tidegate::receipt(&self.scratch)
+    }
+}
+
+impl Drop for MountProgram {
+    fn drop(&mut self) {
+        // Killed where the test failed: then the mount may still stand.
+        let _ = self.process.stop(Signal::KILL);
+        if let Ok(umount) = part::program("umount") {
+            let _ = check(Command::new(umount).arg("-l").arg(&self.at));
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Exit codes as `tidegate --help` documents them.
+
+use anyhow::{Context as _, Result};
+use tidegate_tests::dataset;
+use tidegate_tests::scratch::Scratch;
+use tidegate_tests::tidegate::{Run, tidegate};
+
+fn small_home() -> Result<Scratch> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "file", b"content")?;
+    Ok(home)
+}
+
+#[test]
+fn the_command_s_own_code_comes_back_after_the_wipe() -> Result<()> {
+    let home = small_home()?;
+    for code in [0, 1, 42, 255] {
+        let outcome = Run::from_dir(home.path())?.shell(&format!("exit {code}")).finish()?;
+        outcome.expect_code(code)?;
+        assert_eq!(outcome.receipt()?["outcome"], "wiped");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_command_that_is_not_there_or_cannot_run_or_is_killed() -> Result<()> {
+    let home = small_home()?;
+    let cases: [(&[&str], i32); 4] = [
+        (&["no-such-command-anywhere"], 127),
+        (&["/etc/hostname"], 126),
+        (&["sh", "-c", "kill -9 $$"], 128 + 9),
+        (&["sh", "-c", "kill -TERM $$"], 128 + 15),
+    ];
+    for (words, code) in cases {
+        let outcome = Run::from_dir(home.path())?.job(words).finish()?;
+        outcome.expect_code(code).with_context(|| format!("{words:?}"))?;
+        assert_eq!(outcome.receipt()?["outcome"], "wiped", "{words:?}");
+    }
+    Ok(())
+}
+
+/// What the command leaves running is ended before the wipe, and said.
+#[test]
+fn what_outlives_the_command_is_ended() -> Result<()> {
+    let home = small_home()?;
+    let script = "setsid sh -c 'exec 3< \"$TIDEGATE_DATA/file\"; trap \"\" TERM; while :; do sleep 1; done' \
+                  > /dev/null 2>&1 & sleep 0.3; exit 7";
+    let outcome = Run::from_dir(home.path())?.shell(script).finish()?;
+    outcome.expect_code(7)?;
+    outcome.expect_message(&["outlived"])?;
+    assert_eq!(outcome.receipt()?["outcome"], "wiped");
+    Ok(())
+}
+
+#[test]
+fn the_job_has_its_own_limits_and_standard_streams() -> Result<()> {
+    let home = small_home()?;
+    let limits = "ulimit -n; ulimit -c; ulimit -Hn";
+    let plain = std::process::Command::new("sh").args(["-c", limits]).output()?;
+    let outcome = Run::from_dir(home.path())?.shell(limits).succeed()?;
+    assert_eq!(outcome.stdout, String::from_utf8(plain.stdout)?);
+    Ok(())
+}
+
+#[test]
+fn help_documents_the_codes() -> Result<()> {
+    let help = String::from_utf8(tidegate(["--help"])?.stdout)?;
+    for code in ["123", "125", "126", "127", "128+N"] {
+        assert!(help.contains(code), "{code} is not documented");
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! S28 to S31: what fails, and how. S26 and S27 stand in `source_changes`.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use tidegate_tests::dataset;
+use tidegate_tests::held::Held;
+use tidegate_tests::process::{signal_pid, wait_for};
+use tidegate_tests::programs::{GatewayProgram, MountProgram};
+use tidegate_tests::reader::python;
+use tidegate_tests::scratch::Scratch;
+use tidegate_tests::tidegate::Run;
+
+fn site(extra: &str) -> Result<(Scratch, GatewayProgram, MountProgram)> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "a-first", &dataset::bytes(1, 2 << 20))?;
+    dataset::write(home.path(), "b-filler", &dataset::bytes(2, 60 << 20))?;
+    dataset::write(home.path(), "c-last", &dataset::bytes(3, 2 << 20))?;
+    let gateway = GatewayProgram::start(&home.path().display().to_string(), extra)?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mount = MountProgram::start(&join, &[])?;
+    Ok((home, gateway, mount))
+}
+
+#[test]
+fn s28_without_a_gateway_reads_wait_and_then_are_eio() -> Result<()> {
+    let (_home, mut gateway, mount) = site("heartbeat_s = 1\ngrace_s = 4\nrate_limit = 4000000")?;
+    let first = fs::read(mount.data().join("a-first"))?;
+    let file = File::open(mount.data().join("a-first"))?;
+    let last = File::open(mount.data().join("c-last"))?;
+    let killed = Instant::now();
+    gateway.process().stop(Signal::KILL)?;
+    let mut here = vec![0; 1000];
+    file.read_exact_at(&mut here, 0)?;
+    assert_eq!(here, first[..1000], "what is here is read");
+    let error = last.read_at(&mut here, 0).err().context("read what was never sent")?;
+    assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+    assert!(killed.elapsed() >= Duration::from_secs(2), "it waited for the gateway to come back");
+    Ok(())
+}
+
+#[test]
+fn s29_after_the_lease_has_ended_everything_is_eio() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "large", &dataset::bytes(1, 3 << 20))?;
+    dataset::write(home.path(), "small", &dataset::bytes(2, 10_000))?;
+    let gateway =
+        GatewayProgram::start(&home.path().display().to_string(), "heartbeat_s = 1\ngrace_s = 4")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mut mount = MountProgram::start(&join, &[])?;
+    let (large, small) =
+        (File::open(mount.data().join("large"))?, File::open(mount.data().join("small"))?);
+    let mut byte = [0];
+    large.read_exact_at(&mut byte, 0)?;
+    small.read_exact_at(&mut byte, 0)?;
+    gateway.revoke(&join)?;
+    // The mount may be taken away before the kernel is asked again: that is an error as well.
+    for file in [&large, &small] {
+        wait_for("reads to fail", || file.read_at(&mut [0], 5).err().map(|_| ()))?;
+    }
+    drop((large, small));
+    mount.process().wait()?;
+    Ok(())
+}
+
+/// A reader in C's terms: a mapping of a file that is stale dies of SIGBUS.
+#[test]
+fn s30_in_a_mapping_it_is_sigbus() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "00-filler", &dataset::bytes(1, 60 << 20))?;
+    dataset::write(home.path(), "z-changed", &dataset::bytes(2, 5 << 20))?;
+    let held = Held::start(Run::from_dir(home.path())?.args(["--limit", "100Mbit"]))?;
+    let file = File::options().write(true).open(home.join("z-changed"))?;
+    file.write_all_at(b"changed", 77)?;
+    let script = "import mmap, os, sys\n\
+                  fd = os.open(sys.argv[1], os.O_RDONLY)\n\
+                  view = mmap.mmap(fd, 0, prot=mmap.PROT_READ)\n\
+                  print(view[4096])";
+    let output =
+        Command::new(python()?).args(["-c", script]).arg(held.data().join("z-changed")).output()?;
+    assert_eq!(output.status.signal(), Some(7), "{output:?}");
+    held.finish()?;
+    Ok(())
+}
+
+#[test]
+fn s31_a_killed_worker_is_replaced_under_waiting_reads() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "cold", &dataset::bytes(1, 30 << 20))?;
+    dataset::write(home.path(), "small", &dataset::bytes(2, 100_000))?;
+    let held = Held::start(Run::from_dir(home.path())?.args(["--limit", "80Mbit"]))?;
+    let path = held.data().join("cold");
+    let waiting = std::thread::spawn(move || -> Result<Vec<u8>> {
+        let mut tail = vec![0; 1 << 20];
+        File::open(path)?.read_exact_at(&mut tail, 29 << 20)?;
+        Ok(tail)
+    });
+    let worker = held.worker()?;
+    signal_pid(worker, Signal::KILL)?;
+    let tail = waiting
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .context("the waiting read failed")?;
+    assert!(tail == dataset::bytes(1, 30 << 20)[29 << 20..]);
+    assert_eq!(fs::read(held.data().join("small"))?, dataset::bytes(2, 100_000));
+    let (_, receipt) = held.finish()?;
+    assert_eq!(receipt["workers_replaced"], 1);
+    assert_eq!(receipt["read_errors"], 0);
+    Ok(())
+}

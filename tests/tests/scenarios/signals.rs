@@ -1,0 +1,104 @@
+//! SIGINT and SIGTERM end a run cleanly, through the wipe, whenever they come.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use rustix::process::Signal;
+use tidegate_tests::dataset;
+use tidegate_tests::held::Held;
+use tidegate_tests::process::descendants;
+use tidegate_tests::scratch::Scratch;
+use tidegate_tests::tidegate::{Run, receipt};
+
+fn home() -> Result<Scratch> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 8, 2 << 20, 60)?;
+    Ok(home)
+}
+
+fn nothing_left(scratch: &Scratch) -> Result<()> {
+    let left: Vec<_> =
+        fs::read_dir(scratch.join("cache"))?.flatten().map(|e| e.file_name()).collect();
+    assert!(left.is_empty(), "left in the cache: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn the_job_gets_the_signal_and_the_wipe_follows() -> Result<()> {
+    let home = home()?;
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut held = Held::start(Run::from_dir(home.path())?)?;
+        fs::read(held.data().join("00000.bin"))?;
+        let status = held.process().stop(signal)?;
+        assert_eq!(status.code(), Some(code), "{}", held.log());
+        assert_eq!(receipt(held.scratch())?["outcome"], "wiped");
+        nothing_left(held.scratch())?;
+    }
+    Ok(())
+}
+
+/// A job may handle the signal itself; its own code is what comes back.
+#[test]
+fn a_job_that_handles_the_signal_decides_the_code() -> Result<()> {
+    let home = home()?;
+    let run = Run::from_dir(home.path())?;
+    let ready = run.scratch().join("ready");
+    let script =
+        format!("trap 'exit 17' TERM; touch '{}'; while :; do sleep 0.05; done", ready.display());
+    let (mut process, scratch) = run.shell(&script).start()?;
+    process.wait_ready(|_| ready.exists())?;
+    let status = process.stop(Signal::TERM)?;
+    assert_eq!(status.code(), Some(17), "{}", process.log());
+    assert_eq!(receipt(&scratch)?["outcome"], "wiped");
+    Ok(())
+}
+
+#[test]
+fn a_job_that_does_not_listen_is_killed_at_the_second_signal() -> Result<()> {
+    let home = home()?;
+    let run = Run::from_dir(home.path())?;
+    let ready = run.scratch().join("ready");
+    let script =
+        format!("trap '' TERM INT; touch '{}'; while :; do sleep 0.05; done", ready.display());
+    let (mut process, scratch) = run.shell(&script).start()?;
+    process.wait_ready(|_| ready.exists())?;
+    process.signal(Signal::TERM)?;
+    std::thread::sleep(Duration::from_millis(200));
+    let status = process.stop(Signal::TERM)?;
+    assert_eq!(status.code(), Some(137), "{}", process.log());
+    assert_eq!(receipt(&scratch)?["outcome"], "wiped");
+    nothing_left(&scratch)
+}
+
+/// At any moment between start and end: the process ends, and cache, mount and children are gone.
+#[test]
+fn a_signal_at_any_moment_leaves_nothing() -> Result<()> {
+    let home = home()?;
+    for delay in [0, 5, 20, 40, 80, 120, 200, 300, 500, 800] {
+        let (mut process, scratch) = Run::from_dir(home.path())?.job(["sleep", "0.4"]).start()?;
+        std::thread::sleep(Duration::from_millis(delay));
+        let family = descendants(process.pid());
+        let _ = process.signal(Signal::TERM);
+        let status = process.wait()?;
+        // Before anybody listens the signal has its ordinary effect.
+        let by_signal = status.signal() == Some(15);
+        let code = status.code().unwrap_or(-1);
+        assert!(
+            by_signal || [0, 143].contains(&code),
+            "after {delay} ms: {status}\n{}",
+            process.log()
+        );
+        nothing_left(&scratch)?;
+        for pid in family {
+            let words = tidegate_tests::process::command_line(pid);
+            assert!(
+                !words.iter().any(|word| word.ends_with("tidegate")),
+                "{pid} still runs: {words:?}"
+            );
+        }
+    }
+    assert!(!fs::read_to_string("/proc/self/mounts")?.contains("fuse.tidegate"));
+    Ok(())
+}

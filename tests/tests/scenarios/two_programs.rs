@@ -1,0 +1,121 @@
+//! Gateway and worker as two programs on one host, and what happens when one of them dies.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+use tidegate_tests::dataset::{self, odd_tree};
+use tidegate_tests::digest;
+use tidegate_tests::process::{signal_pid, wait_for};
+use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of, succeed};
+use tidegate_tests::scratch::Scratch;
+use tidegate_tests::tidegate::tidegate;
+
+/// Short, so that a vanished worker is noticed within the test.
+const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4";
+
+fn start(home: &Scratch, extra: &str) -> Result<GatewayProgram> {
+    GatewayProgram::start(&home.path().display().to_string(), extra)
+}
+
+#[test]
+fn gateway_and_mount_serve_the_tree_and_close_as_wiped() -> Result<()> {
+    let home = Scratch::new()?;
+    odd_tree(home.path())?;
+    let gateway = start(&home, "")?;
+    let from = ["--from".as_ref(), home.path().as_os_str()];
+    let join = gateway.lease("one.join", from)?;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&join)?.permissions());
+    assert_eq!(mode & 0o777, 0o600, "the join file is its owner's alone");
+    let mount = MountProgram::start(&join, &[])?;
+    digest::assert_same(&digest::tree(home.path())?, &digest::tree(mount.data())?);
+    let receipt = mount.finish()?;
+    assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");
+    let shown = gateway.show(&join)?.to_string();
+    assert!(shown.contains("wiped"), "{shown}");
+    let verify = tidegate([
+        "audit".as_ref(),
+        "verify".as_ref(),
+        "--ledger".as_ref(),
+        gateway.state().as_os_str(),
+    ])?;
+    succeed(verify)?;
+    Ok(())
+}
+
+#[test]
+fn two_ranks_mount_side_by_side() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 10, 900_000, 10)?;
+    let gateway = start(&home, "")?;
+    let mut names = Vec::new();
+    for rank in ["0/2", "1/2"] {
+        let args = ["--from", &home.path().display().to_string(), "--rank", rank];
+        let join = gateway.lease(&rank.replace('/', "of"), args)?;
+        let mount = MountProgram::start(&join, &[])?;
+        names.extend(digest::contents(mount.data())?);
+        mount.finish()?;
+    }
+    names.sort();
+    assert_eq!(names, digest::contents(home.path())?);
+    Ok(())
+}
+
+/// The worker and its holder vanish: the lease closes as withdrawn, with what had been released.
+#[test]
+fn a_worker_that_vanished_closes_its_lease_as_withdrawn() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 4, 5 << 20, 20)?;
+    let gateway = start(&home, QUICK)?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mut mount = MountProgram::start(&join, &[])?;
+    fs::read(mount.data().join("00000.bin"))?;
+    let worker = mount.worker()?;
+    mount.process().stop(Signal::KILL)?;
+    // The worker ends with its holder; if it has not yet, it does now.
+    let _ = signal_pid(worker, Signal::KILL);
+    wait_for("the lease to be withdrawn", || {
+        gateway.show(&join).ok().filter(|shown| shown.to_string().contains("withdrawn"))
+    })
+    .with_context(|| gateway.log())?;
+    let show = ["audit", "show", "--ledger"].map(std::ffi::OsString::from);
+    let words = show.into_iter().chain([gateway.state().into_os_string(), lease_of(&join)?.into()]);
+    let story = succeed(tidegate(words)?)?;
+    assert!(story.contains("withdrawn"), "{story}");
+    assert!(story.contains("\"stated\":null"), "nothing is claimed for the worker: {story}");
+    assert!(story.contains("\"released\":[["), "what had been released is named: {story}");
+    assert!(story.contains("\"wrapped_key_absent\":true"), "{story}");
+    Ok(())
+}
+
+/// A gateway that was killed and started again goes on serving the same lease.
+#[test]
+fn the_gateway_is_killed_and_comes_back() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 12, 3 << 20, 30)?;
+    let mut gateway = start(&home, "heartbeat_s = 1\ngrace_s = 60\nrate_limit = 8000000")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mount = MountProgram::start(&join, &[])?;
+    fs::read(mount.data().join("00000.bin"))?;
+    gateway.crash_and_restart()?;
+    digest::assert_same(&digest::contents(home.path())?, &digest::contents(mount.data())?);
+    let receipt = mount.finish()?;
+    assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");
+    Ok(())
+}
+
+#[test]
+fn a_revoked_lease_ends_the_mount() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 2, 100_000, 40)?;
+    let gateway = start(&home, QUICK)?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mut mount = MountProgram::start(&join, &[])?;
+    fs::read(mount.data().join("00000.bin"))?;
+    gateway.revoke(&join)?;
+    let status = mount.process().wait()?;
+    assert!(!status.success(), "a lease taken away is no success:\n{}", mount.log());
+    assert!(fs::read_dir(mount.data())?.next().is_none(), "nothing is mounted any more");
+    assert!(fs::read_dir(mount.cache())?.next().is_none(), "nothing is left in the cache");
+    Ok(())
+}
