@@ -1,0 +1,116 @@
+//! The S3 client: the standard AWS chain, with what was named explicitly before it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+
+use super::error::SourceError;
+use super::spec::S3Options;
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// Until the first byte of an answer: a store that lists a large level takes its time.
+const ANSWER: Duration = Duration::from_secs(60);
+const ATTEMPTS: u32 = 4;
+/// Stores of one's own have no regions; requests are signed with some name all the same.
+const ANY_REGION: &str = "us-east-1";
+/// More certificates to trust, as in other AWS tools.
+const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
+/// Endpoint of one service before that of all.
+const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+
+/// A client, and the words for where it leads.
+pub(super) async fn connect(options: &S3Options) -> Result<(Client, String), SourceError> {
+    let http = http_client()?;
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .http_client(http.clone())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(
+            TimeoutConfig::builder().connect_timeout(CONNECT).read_timeout(ANSWER).build(),
+        )
+        // A reader that is slow to take what was asked for is no fault of the store.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(endpoint) = &options.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    if let Some(region) = &options.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    let explicit = options.profile.is_some() || options.credentials_file.is_some();
+    if explicit {
+        let mut files = EnvConfigFiles::builder().include_default_config_file(true);
+        files = match &options.credentials_file {
+            Some(path) => {
+                let file = std::fs::File::open(path);
+                file.map_err(|source| SourceError::Io { path: path.clone(), source })?;
+                files.with_file(EnvConfigFileKind::Credentials, path)
+            }
+            None => files.include_default_credentials_file(true),
+        };
+        let files = files.build();
+        let region = options.region.clone().unwrap_or_else(|| ANY_REGION.to_owned());
+        let chain =
+            ProviderConfig::default().with_http_client(http).with_region(Some(Region::new(region)));
+        let mut provider = ProfileFileCredentialsProvider::builder()
+            .configure(&chain)
+            .profile_files(files.clone());
+        loader = loader.profile_files(files);
+        if let Some(profile) = &options.profile {
+            provider = provider.profile_name(profile);
+            loader = loader.profile_name(profile);
+        }
+        loader = loader.credentials_provider(provider.build());
+    }
+    let shared = loader.load().await;
+    let place = place(options, &shared);
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
+        .force_path_style(true)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    if shared.region().is_none() {
+        config = config.region(Region::new(ANY_REGION));
+    }
+    Ok((Client::from_conf(config.build()), place))
+}
+
+fn http_client() -> Result<SharedHttpClient, SourceError> {
+    let mut trust = TrustStore::default();
+    if let Some(path) = std::env::var_os(CA_BUNDLE).map(PathBuf::from) {
+        let pem = std::fs::read(&path).map_err(|source| SourceError::Io { path, source })?;
+        trust = trust.with_pem_certificate(pem);
+    }
+    let unusable = |source| SourceError::Unreachable {
+        endpoint: "the store".to_owned(),
+        source: Box::new(source),
+    };
+    let tls = TlsContext::builder().with_trust_store(trust).build().map_err(unusable)?;
+    Ok(aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(tls)
+        .build_https())
+}
+
+fn place(options: &S3Options, shared: &SdkConfig) -> String {
+    let of_environment = || ENDPOINTS.iter().find_map(|name| std::env::var(name).ok());
+    options
+        .endpoint
+        .clone()
+        .or_else(of_environment)
+        .or_else(|| shared.endpoint_url().map(str::to_owned))
+        .unwrap_or_else(|| {
+            let region = shared.region().map_or(ANY_REGION, AsRef::as_ref);
+            format!("Amazon S3 in {region}")
+        })
+}
