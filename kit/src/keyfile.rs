@@ -152,8 +152,8 @@ mod tests {
     fn one_key_whoever_starts_first() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/dir/key");
+        let start = std::sync::Barrier::new(8);
         let keys: Vec<_> = std::thread::scope(|scope| {
-            let start = std::sync::Barrier::new(8);
             let (path, start) = (&path, &start);
             let threads: Vec<_> = (0..8u8)
                 .map(|i| {

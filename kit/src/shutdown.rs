@@ -66,9 +66,11 @@ impl Shutdown {
 
     /// Waits for the first signal. Never returns once the trigger is gone without one.
     pub async fn wait(&mut self) -> Signal {
-        match self.0.wait_for(Option::is_some).await {
-            Ok(signal) => signal.unwrap_or(Signal::Terminate),
-            Err(_) => std::future::pending().await,
+        // Taken out at once: the guard inside must not live across an await.
+        let signal = self.0.wait_for(Option::is_some).await.ok().and_then(|signal| *signal);
+        match signal {
+            Some(signal) => signal,
+            None => std::future::pending().await,
         }
     }
 }

@@ -187,8 +187,10 @@ fn split_signature(line: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
     if signature.is_empty() { None } else { Some((name, *id, signature.to_vec())) }
 }
 
-/// Name, key id and 32 bytes of key material.
-fn split_key(text: &str) -> Result<(&str, [u8; 4], Zeroizing<[u8; 32]>), KeyError> {
+/// Name, key id and 32 bytes of key material, public or private.
+type KeyParts<'a> = (&'a str, [u8; 4], Zeroizing<[u8; 32]>);
+
+fn split_key(text: &str) -> Result<KeyParts<'_>, KeyError> {
     let (name, rest) = text.split_once('+').ok_or(KeyError::Syntax)?;
     let (id, encoded) = rest.split_once('+').ok_or(KeyError::Syntax)?;
     if id.bytes().any(|b| b.is_ascii_uppercase()) {

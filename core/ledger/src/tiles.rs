@@ -3,7 +3,7 @@
 use crate::{Digest, EntryError, MAX_ENTRY_BYTES, Tree, leaf_hash};
 
 /// Hashes in a full tile, and entries in a full bundle.
-const WIDTH: u64 = 256;
+const WIDTH: usize = 256;
 /// Tree levels in a tile.
 const HEIGHT: u32 = 8;
 
@@ -17,7 +17,7 @@ pub fn export<E: AsRef<str>>(
 ) -> Result<Vec<(String, Vec<u8>)>, EntryError> {
     let mut files = vec![("checkpoint".to_owned(), checkpoint.as_bytes().to_vec())];
     let mut tree = Tree::new();
-    for (n, bundle) in entries.chunks(WIDTH as usize).enumerate() {
+    for (n, bundle) in entries.chunks(WIDTH).enumerate() {
         let mut bytes = Vec::new();
         for entry in bundle {
             let entry = entry.as_ref();
@@ -35,8 +35,8 @@ pub fn export<E: AsRef<str>>(
         if nodes == 0 {
             return Ok(files);
         }
-        for n in 0..nodes.div_ceil(WIDTH) {
-            let hashes = (n * WIDTH)..nodes.min((n + 1) * WIDTH);
+        for n in 0..nodes.div_ceil(WIDTH as u64) {
+            let hashes = (n * WIDTH as u64)..nodes.min((n + 1) * WIDTH as u64);
             let width = hashes.end - hashes.start;
             let bytes: Vec<u8> =
                 hashes.flat_map(|i| *node(&tree, level * HEIGHT, i).as_bytes()).collect();
@@ -59,7 +59,7 @@ fn path(level: &str, n: u64, width: u64) -> String {
         rest /= 1000;
     }
     groups.reverse();
-    let partial = if width < WIDTH { format!(".p/{width}") } else { String::new() };
+    let partial = if width < WIDTH as u64 { format!(".p/{width}") } else { String::new() };
     format!("tile/{level}/{}{partial}", groups.join("/"))
 }
 

@@ -190,3 +190,6 @@ fn location(path: &str) -> Result<ObjectPath, StateError> {
     }
     ObjectPath::parse(path).map_err(|_| refused())
 }
+
+#[cfg(test)]
+mod tests;

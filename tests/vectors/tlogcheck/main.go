@@ -8,6 +8,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -34,15 +35,20 @@ func (d directory) read(name string) ([]byte, error) {
 func (d directory) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var all [][]byte
 	for _, tile := range tiles {
-		// Go writes tile/8/L/N; C2SP leaves the height out.
-		name := strings.Replace(tile.Path(), "tile/8/", "tile/", 1)
-		data, err := d.read(name)
+		data, err := d.read(name(tile))
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, data)
 	}
 	return all, nil
+}
+
+// name is where C2SP tlog-tiles puts a tile: without the height that Go writes, and with
+// "entries" for what Go calls "data".
+func name(tile tlog.Tile) string {
+	path := strings.Replace(tile.Path(), "tile/8/", "tile/", 1)
+	return strings.Replace(path, "tile/data/", "tile/entries/", 1)
 }
 
 func check(dir directory, vkey string) (string, error) {
@@ -71,45 +77,68 @@ func check(dir directory, vkey string) (string, error) {
 		return "", fmt.Errorf("checkpoint: root is not %d bytes of base64", tlog.HashSize)
 	}
 	tree := tlog.Tree{N: size, Hash: tlog.Hash(root)}
-	// The reader checks each tile that it fetches against the tree's root.
-	hashes := tlog.TileHashReader(tree, dir)
-	if err := checkEntries(dir, tree, hashes); err != nil {
+	if err := checkEntries(dir, tree); err != nil {
 		return "", err
 	}
-	if err := checkProofs(tree, hashes); err != nil {
+	if err := checkProofs(tree, tlog.TileHashReader(tree, dir)); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("ok %s %d %x", verifier.Name(), size, root), nil
 }
 
-func checkEntries(dir directory, tree tlog.Tree, hashes tlog.HashReader) error {
+// checkEntries builds the whole tree again from the entry bundles and compares its root with the
+// checkpoint's and its tiles with the exported ones, byte for byte.
+func checkEntries(dir directory, tree tlog.Tree) error {
+	var stored []tlog.Hash
+	hashes := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		found := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			found[i] = stored[index]
+		}
+		return found, nil
+	})
 	for first := int64(0); first < tree.N; first += 256 {
 		width := min(tree.N-first, 256)
 		tile := tlog.Tile{H: height, L: -1, N: first / 256, W: int(width)}
-		// Go calls a tile of data tile/8/data/N.
-		name := strings.Replace(tile.Path(), "tile/8/data/", "tile/entries/", 1)
-		bundle, err := dir.read(name)
+		bundle, err := dir.read(name(tile))
 		if err != nil {
 			return err
 		}
 		for index := first; index < first+width; index++ {
 			if len(bundle) < 2 || len(bundle)-2 < int(binary.BigEndian.Uint16(bundle)) {
-				return fmt.Errorf("entry %d: %s is cut short", index, name)
+				return fmt.Errorf("entry %d: %s is cut short", index, name(tile))
 			}
 			end := 2 + int(binary.BigEndian.Uint16(bundle))
-			entry := bundle[2:end]
-			bundle = bundle[end:]
-			leaf, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, index)})
+			added, err := tlog.StoredHashes(index, bundle[2:end], hashes)
 			if err != nil {
-				return fmt.Errorf("entry %d: %w", index, err)
+				return err
 			}
-			if tlog.RecordHash(entry) != leaf[0] {
-				return fmt.Errorf("entry %d: its bytes do not have its leaf hash", index)
-			}
+			stored = append(stored, added...)
+			bundle = bundle[end:]
 		}
 		if len(bundle) != 0 {
-			return fmt.Errorf("%s: %d bytes too many", name, len(bundle))
+			return fmt.Errorf("%s: %d bytes too many", name(tile), len(bundle))
 		}
+	}
+	for _, tile := range tlog.NewTiles(height, 0, tree.N) {
+		expected, err := tlog.ReadTileData(tile, hashes)
+		if err != nil {
+			return err
+		}
+		read, err := dir.ReadTiles([]tlog.Tile{tile})
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(expected, read[0]) {
+			return fmt.Errorf("%s: not the hashes of the entries", name(tile))
+		}
+	}
+	root, err := tlog.TreeHash(tree.N, hashes)
+	if err != nil {
+		return err
+	}
+	if root != tree.Hash {
+		return fmt.Errorf("the entries do not have the root that the checkpoint signs")
 	}
 	return nil
 }

@@ -72,7 +72,8 @@ fn both_parts_go_through_text_and_verify() {
 fn wiped_is_never_claimed_without_a_complete_statement() {
     let more = |c: WipeCertificate| matches!(c.check(), Err(CertificateError::ClaimsMoreThanSeen));
     assert!(more(certificate(Outcome::Wiped, None)));
-    let short: [(fn(&mut Stated), Shortfall); 5] = [
+    type Change = fn(&mut Stated);
+    let short: [(Change, Shortfall); 5] = [
         (|s| s.unmounted = false, Shortfall::StillMounted),
         (|s| s.overwritten_bytes = 4000, Shortfall::NotOverwritten(96)),
         (|s| s.read_back_bytes = 0, Shortfall::NotReadBack(4096)),
@@ -91,7 +92,8 @@ fn wiped_is_never_claimed_without_a_complete_statement() {
 #[test]
 fn a_statement_that_was_not_signed_so_is_refused() {
     let good = certificate(Outcome::Wiped, Some(stated()));
-    let table: [(fn(&mut WipeCertificate), &str); 7] = [
+    type Change = fn(&mut WipeCertificate);
+    let table: [(Change, &str); 7] = [
         (|c| c.stated.as_mut().unwrap().time = 1, "signature"),
         (|c| c.stated_signature = Some("00".repeat(64)), "signature"),
         (|c| c.stated_signature = Some("zz".into()), "signature"),
