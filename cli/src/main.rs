@@ -1,1 +1,63 @@
-fn main(){}
+//! `tidegate`: the one program, and the one place that knows gateway and worker together.
+
+mod admin;
+mod args;
+mod audit;
+mod daemon;
+mod doctor;
+mod exit;
+mod job;
+mod mount;
+mod namespace;
+mod paths;
+mod plan;
+mod progress;
+mod receipt;
+mod run;
+mod signals;
+mod source;
+mod stage;
+mod story;
+mod units;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Worker) {
+        return tidegate_fuse_cache::worker::main();
+    }
+    let result = tidegate_kit::tls::install_default().map_err(Into::into).and_then(|()| dispatch(cli));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::from(error.downcast_ref::<Usage>().map_or(exit::TIDEGATE_FAILED, |_| exit::USAGE))
+        }
+    }
+}
+
+/// Marks an error as one of the arguments or the config file (exit code 2).
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn dispatch(cli: Cli) -> Result<u8> {
+    let json = cli.json;
+    match cli.command {
+        Command::Run(args) => run::main(args, json),
+        Command::Plan(args) => plan::main(args, json),
+        Command::Gateway(args) => daemon::main(&args, json),
+        Command::Mount(args) => mount::main(args, json),
+        Command::Lease(command) => admin::lease(command, json),
+        Command::Status(args) => admin::status(&args, json),
+        Command::Audit(command) => audit::main(command, json),
+        Command::Doctor(args) => doctor::main(args, json),
+        Command::Worker => Ok(exit::USAGE),
+    }
+}

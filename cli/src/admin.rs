@@ -1,0 +1,155 @@
+//! `tidegate lease` and `tidegate status`: one request each to a gateway's admin socket.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tidegate_wire::{JoinFile, Problem};
+use tokio::net::UnixStream;
+
+use crate::args::{AdminArgs, LeaseCommand, SourceArgs};
+use crate::units::Duration;
+use crate::{Usage, source, story};
+
+/// Largest answer read, in bytes: a list of some ten thousand leases.
+const MAX_ANSWER: usize = 16 << 20;
+
+pub(crate) fn lease(command: LeaseCommand, as_json: bool) -> Result<u8> {
+    match command {
+        LeaseCommand::Create { admin, source, duration, join } => {
+            create(&admin, &source, duration, &join, as_json)
+        }
+        LeaseCommand::List(admin) => {
+            let answer = ask(&admin, "GET", "/v1/admin/leases", None)?;
+            let leases = answer.as_array().cloned().unwrap_or_default();
+            leases.iter().try_for_each(|lease| tell(lease, as_json))?;
+            Ok(0)
+        }
+        LeaseCommand::Show { admin, lease } => {
+            tell(&ask(&admin, "GET", &format!("/v1/admin/leases/{lease}"), None)?, as_json)?;
+            Ok(0)
+        }
+        LeaseCommand::Revoke { admin, lease } => {
+            let path = format!("/v1/admin/leases/{lease}/revoke");
+            tell(&ask(&admin, "POST", &path, Some(json!({})))?, as_json)?;
+            Ok(0)
+        }
+    }
+}
+
+pub(crate) fn status(admin: &AdminArgs, as_json: bool) -> Result<u8> {
+    tell(&ask(admin, "GET", "/v1/admin/status", None)?, as_json)?;
+    Ok(0)
+}
+
+fn create(
+    admin: &AdminArgs,
+    from: &SourceArgs,
+    duration: Duration,
+    join: &Path,
+    as_json: bool,
+) -> Result<u8> {
+    let (rank, ranks) = source::rank(from);
+    let s3 = &from.s3;
+    let answer = ask(
+        admin,
+        "POST",
+        "/v1/admin/leases",
+        Some(json!({
+            "source": source::source(from)?.to_string(),
+            "s3": {
+                "endpoint": s3.s3_endpoint, "region": s3.s3_region, "profile": s3.s3_profile,
+                "credentials_file": s3.s3_credentials,
+            },
+            "selection": source::selection(from)?,
+            "ranks": ranks,
+            "only_rank": rank,
+            "duration_s": duration.0.as_secs(),
+        })),
+    )?;
+    let file: JoinFile = serde_json::from_value(answer["joins"][0].clone())
+        .context("the gateway's answer holds no join file")?;
+    write_secret(join, &serde_json::to_vec_pretty(&file)?)?;
+    if as_json {
+        tell(&without_secrets(answer), true)?;
+    } else {
+        eprintln!("tidegate: lease {} granted; join file {}", file.lease, join.display());
+    }
+    Ok(0)
+}
+
+fn without_secrets(mut answer: Value) -> Value {
+    if let Some(map) = answer.as_object_mut() {
+        map.remove("joins");
+    }
+    answer
+}
+
+/// A new file that only its owner reads; never over an old one.
+fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+        .with_context(|| format!("cannot write the join file {}", path.display()))
+}
+
+fn ask(admin: &AdminArgs, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(exchange(&admin.admin, method, path, body))
+}
+
+async fn exchange(socket: &Path, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        Usage(format!("--admin {}: {error}; is the gateway running there?", socket.display()))
+    })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let body = body.map_or_else(Bytes::new, |value| value.to_string().into());
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::new(body))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let bytes = Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("the gateway's answer: {error}"))?
+        .to_bytes();
+    if !status.is_success() {
+        let problem: Problem = serde_json::from_slice(&bytes)
+            .with_context(|| format!("the gateway answered {status} without saying why"))?;
+        bail!("{}: {}", problem.title, problem.detail);
+    }
+    serde_json::from_slice(&bytes).context("the gateway's answer is not JSON")
+}
+
+#[allow(clippy::print_stdout, reason = "the answer is this command's output")]
+fn tell(answer: &Value, as_json: bool) -> Result<()> {
+    match answer.as_object() {
+        Some(map) if !as_json => {
+            for (name, value) in map {
+                let text = match (name.as_str(), value.as_u64()) {
+                    ("deadline" | "granted_at" | "closed_at" | "time", Some(at)) => story::when(at),
+                    _ => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+                };
+                println!("{name:<16}{text}");
+            }
+            println!();
+        }
+        _ => println!("{}", serde_json::to_string(answer)?),
+    }
+    Ok(())
+}

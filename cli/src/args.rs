@@ -1,0 +1,253 @@
+//! The command line, as typed. Nothing here opens or checks anything; `run`, `plan` and the others do.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::units::{Duration, RankArg, Rate, Size};
+
+/// Stage selected data, sealed, to where the job runs; show it as a directory; leave nothing behind.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Say it as JSON, one document a line, on standard error (standard output for list, show and plan).
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  the command's own   of `run`, when the command ran
+  1    `audit verify` found a fault; `doctor` found something missing
+  2    the arguments or the config file are wrong
+  123  the command ended well, but the wipe could not be certified
+  125  Tidegate failed before the command could run; the message says what to do
+  126  the command cannot be executed
+  127  the command was not found
+  128+N  the command was killed by signal N";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command with the selected data at a path; then wipe, and print what left.
+    Run(RunArgs),
+    /// Print what would leave: files, bytes, blocks, minutes. Nothing moves.
+    Plan(PlanArgs),
+    /// Serve leases to workers, from a config file.
+    Gateway(GatewayArgs),
+    /// Attach to a lease and show its data at a path until a signal; then wipe.
+    Mount(MountArgs),
+    /// Create, list, show and revoke leases on a running gateway.
+    #[command(subcommand)]
+    Lease(LeaseCommand),
+    /// List, show, verify and export the ledger; works offline on a copy.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Ask a running gateway how it is.
+    Status(AdminArgs),
+    /// Say what this machine lacks, and what that costs.
+    Doctor(DoctorArgs),
+    /// The worker process. Started by `run` and `mount`, never by hand.
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Where the data lies: a directory, or s3://bucket/prefix.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pub(crate) from: String,
+    /// Take only paths that match (relative to --from; * stays in one directory, ** crosses). Repeatable.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
+    /// Leave out paths that match. Repeatable; wins over --select.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Take exactly the paths listed in FILE, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
+    /// Take one rank's share: contiguous in path order, balanced by bytes, always the same.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) rank: Option<RankArg>,
+    #[command(flatten)]
+    pub(crate) s3: S3Args,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct S3Args {
+    /// S3 endpoint URL; default from the AWS environment or profile.
+    #[arg(long, value_name = "URL")]
+    pub(crate) s3_endpoint: Option<String>,
+    #[arg(long, value_name = "REGION")]
+    pub(crate) s3_region: Option<String>,
+    /// Profile in the AWS configuration.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) s3_profile: Option<String>,
+    /// AWS credentials file to read in place of the default chain.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) s3_credentials: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) source: OptionalSource,
+    /// Show the data at PATH (an empty directory, or the path of --from itself). Default: a new directory.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) at: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+    /// How long the lease may live.
+    #[arg(long = "for", value_name = "DURATION", default_value = "12h")]
+    pub(crate) duration: Duration,
+    /// Serve no faster than this, e.g. 2Gbit.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) limit: Option<Rate>,
+    /// Write the receipt as JSON to FILE as well.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+    /// Join a lease of a gateway elsewhere instead of embedding one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "select", "exclude", "list", "rank"])]
+    pub(crate) join: Option<PathBuf>,
+    /// Use this gateway instead of those in the join file.
+    #[arg(long, value_name = "URL", requires = "join")]
+    pub(crate) gateway: Option<String>,
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// [`SourceArgs`] where a join file may stand in its place.
+#[derive(Debug, Args)]
+#[group(required = false)]
+pub(crate) struct OptionalSource {
+    #[command(flatten)]
+    pub(crate) args: Option<SourceArgs>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// Directory for the sealed cache file.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Largest size of the cache, e.g. 20GiB. Default: the selection, at most 20GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache_size: Option<Size>,
+    /// Bytes of memory for all buffers together. Default: 512MiB, or a quarter of the cgroup's limit.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LedgerArgs {
+    /// Directory of state and ledger. Default: $XDG_STATE_HOME/tidegate or ~/.local/state/tidegate.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ledger: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Link rate for the minutes.
+    #[arg(long, value_name = "RATE", default_value = "1Gbit")]
+    pub(crate) rate: Rate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Read and check the config file, then stop.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join: PathBuf,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) at: PathBuf,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    /// Write the receipt as JSON to FILE as well.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// The gateway's admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) admin: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// Grant a lease and write its join file.
+    Create {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        source: SourceArgs,
+        /// How long the lease may live.
+        #[arg(long = "for", value_name = "DURATION", default_value = "12h")]
+        duration: Duration,
+        /// Where to write the join file (mode 0600).
+        #[arg(long, value_name = "FILE")]
+        join: PathBuf,
+    },
+    List(AdminArgs),
+    Show {
+        #[command(flatten)]
+        admin: AdminArgs,
+        lease: tidegate_plan::LeaseId,
+    },
+    /// End a lease now: its keys are destroyed and its worker is told to wipe.
+    Revoke {
+        #[command(flatten)]
+        admin: AdminArgs,
+        lease: tidegate_plan::LeaseId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// One line an entry.
+    List(LedgerArgs),
+    /// Everything about one lease or one entry, with the documents that were not erased.
+    Show {
+        #[command(flatten)]
+        ledger: LedgerArgs,
+        /// A lease id or an entry's index.
+        what: String,
+    },
+    /// Check every entry, every checkpoint and every signature.
+    Verify {
+        #[command(flatten)]
+        ledger: LedgerArgs,
+        /// A checkpoint that left the gateway earlier (receipts and certificates hold one). Repeatable.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Vec<PathBuf>,
+        /// The ledger's verifier key; default: the one beside the ledger.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Write the log as C2SP tlog-tiles into a new directory.
+    Export {
+        #[command(flatten)]
+        ledger: LedgerArgs,
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+}

@@ -1,0 +1,12 @@
+//! Exit codes, as `--help` documents them.
+
+/// `audit verify` found a fault, or `doctor` something missing.
+pub(crate) const FAULT_FOUND: u8 = 1;
+/// Wrong arguments or config file (clap's own code too).
+pub(crate) const USAGE: u8 = 2;
+/// The command ended well, but the wipe could not be certified.
+pub(crate) const NOT_CERTIFIED: u8 = 123;
+/// Tidegate failed before the command could run.
+pub(crate) const TIDEGATE_FAILED: u8 = 125;
+pub(crate) const COMMAND_NOT_EXECUTABLE: u8 = 126;
+pub(crate) const COMMAND_NOT_FOUND: u8 = 127;

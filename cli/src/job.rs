@@ -1,0 +1,135 @@
+//! The user's command: started with its own limits and terminal, told of our signals, and outlived
+//! by nothing.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
+use tokio::process::{Child, Command};
+
+use crate::exit;
+
+/// Variables that hold store credentials: the job reads a directory and needs none of them.
+const STORE_CREDENTIALS: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+];
+
+/// How long what outlived the command may take to end after SIGTERM.
+const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    child: Child,
+    pid: Pid,
+}
+
+/// The command could not be started; `code` follows the shell's custom.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+}
+
+impl Job {
+    /// Starts the command with `TIDEGATE_DATA` set. `strip_credentials` keeps the store's credentials
+    /// out of its environment.
+    pub(crate) fn start(
+        command: &[OsString],
+        data: &Path,
+        strip_credentials: bool,
+    ) -> Result<Self, NotStarted> {
+        let name = command.first().cloned().unwrap_or_default();
+        let mut process = Command::new(&name);
+        process.args(command.iter().skip(1)).env("TIDEGATE_DATA", data);
+        if strip_credentials {
+            for variable in STORE_CREDENTIALS {
+                process.env_remove(variable);
+            }
+        }
+        let child = process.spawn().map_err(|error| {
+            let name = name.to_string_lossy();
+            match error.kind() {
+                ErrorKind::NotFound => NotStarted {
+                    code: exit::COMMAND_NOT_FOUND,
+                    message: format!("command not found: {name}"),
+                },
+                _ => NotStarted {
+                    code: exit::COMMAND_NOT_EXECUTABLE,
+                    message: format!("cannot execute {name}: {error}"),
+                },
+            }
+        })?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| NotStarted {
+            code: exit::TIDEGATE_FAILED,
+            message: "the command ended before it had a process id".into(),
+        })?;
+        Ok(Self { child, pid })
+    }
+
+    pub(crate) async fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().await.context("cannot wait for the command")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // A command that has just ended needs no signal.
+        let _ = kill_process(self.pid, signal);
+    }
+}
+
+/// The shell's way to put an exit status into one byte.
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}
+
+/// Makes orphans of the command our children, so that they can be found.
+pub(crate) fn adopt_orphans() -> Result<()> {
+    set_child_subreaper(Pid::from_raw(1)).context("cannot become the reaper of the command's orphans")
+}
+
+/// Ends every child of ours but `keep`: TERM first, KILL after [`STRAGGLER_GRACE`]. Returns how many there were.
+pub(crate) async fn end_stragglers(keep: &[u32]) -> Result<usize> {
+    let started = Instant::now();
+    let mut seen = std::collections::HashSet::new();
+    loop {
+        let mut left = 0;
+        for pid in children()? {
+            if keep.contains(&pid.as_raw_nonzero().get().unsigned_abs()) {
+                continue;
+            }
+            let signal = if started.elapsed() < STRAGGLER_GRACE { Signal::TERM } else { Signal::KILL };
+            if seen.insert(pid) || signal == Signal::KILL {
+                // It may have ended since the list was read.
+                let _ = kill_process(pid, signal);
+            }
+            if matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)) {
+                left += 1;
+            }
+        }
+        if left == 0 {
+            return Ok(seen.len());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn children() -> Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").context("cannot read /proc")? {
+        let list = task?.path().join("children");
+        let text = std::fs::read_to_string(list).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw));
+    }
+    Ok(found)
+}

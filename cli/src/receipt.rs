@@ -1,0 +1,109 @@
+//! What `run` and `mount` say at the end: what was selected, what left, what was read, what is gone.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use bytesize::ByteSize;
+use serde::Serialize;
+use tidegate_ledger::{Outcome, WipeCertificate};
+use tidegate_plan::LeaseId;
+
+/// Printed to people as text and to machines as this document.
+#[derive(Debug, Serialize)]
+pub(crate) struct Receipt {
+    pub(crate) lease: LeaseId,
+    /// As given; absent when the gateway stands elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
+    pub(crate) selected_files: u64,
+    pub(crate) selected_bytes: u64,
+    pub(crate) blocks: u32,
+    /// Names that POSIX cannot show, and why.
+    pub(crate) unshown: Vec<(String, String)>,
+    /// Sealed bytes that came over the link, and the blocks they were.
+    pub(crate) left_bytes: u64,
+    pub(crate) left_blocks: u64,
+    /// Plaintext bytes answered to readers.
+    pub(crate) read_bytes: u64,
+    pub(crate) read_errors: u64,
+    /// From the grant to the first byte that could be read; `None` when none was.
+    pub(crate) first_byte_ms: Option<u64>,
+    /// How often a dead worker was replaced.
+    pub(crate) workers_replaced: u32,
+    pub(crate) outcome: Outcome,
+    pub(crate) certificate: Option<WipeCertificate>,
+    /// The ledger's head (signed note); keep it: the ledger must agree with it for ever.
+    pub(crate) checkpoint: String,
+}
+
+impl Receipt {
+    /// Wiped, and nothing missing in the worker's statement.
+    pub(crate) fn certified(&self) -> bool {
+        self.outcome == Outcome::Wiped
+            && self
+                .certificate
+                .as_ref()
+                .and_then(|c| c.stated.as_ref())
+                .is_some_and(|stated| stated.shortfall().is_none())
+    }
+
+    pub(crate) fn write(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    pub(crate) fn say(&self, json: bool) -> Result<()> {
+        if json {
+            eprintln!("{}", serde_json::to_string(self)?);
+        } else {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let row = |name: &str, text: String| eprintln!("  {name:<12}{text}");
+        eprintln!("tidegate: lease {}", self.lease);
+        if let Some(source) = &self.source {
+            row("source", source.clone());
+        }
+        let (selected, left) = (ByteSize(self.selected_bytes), ByteSize(self.left_bytes));
+        row("selected", format!("{} files, {selected}, {} blocks", self.selected_files, self.blocks));
+        row("left", format!("{} blocks, {left} sealed", self.left_blocks));
+        let first = match self.first_byte_ms {
+            Some(ms) => format!(", first byte after {ms} ms"),
+            None => String::new(),
+        };
+        let errors = match self.read_errors {
+            0 => String::new(),
+            n => format!(", {n} failed reads"),
+        };
+        row("read", format!("{}{first}{errors}", ByteSize(self.read_bytes)));
+        if self.workers_replaced > 0 {
+            row("worker", format!("replaced {} times", self.workers_replaced));
+        }
+        for (name, reason) in &self.unshown {
+            row("not shown", format!("{name}: {reason}"));
+        }
+        row("gone", self.end());
+        let mut head = self.checkpoint.lines();
+        let (origin, size, root) =
+            (head.next().unwrap_or(""), head.next().unwrap_or(""), head.next().unwrap_or(""));
+        row("ledger", format!("{origin}, {size} entries, head {root}"));
+    }
+
+    /// One sentence about the end; claims no more than was seen.
+    fn end(&self) -> String {
+        let stated = self.certificate.as_ref().and_then(|c| c.stated.as_ref());
+        match (self.outcome, stated) {
+            (Outcome::Wiped, Some(stated)) => match stated.shortfall() {
+                None => format!(
+                    "wiped: keys destroyed, {} overwritten and read back, cache unlinked; certificate in the ledger",
+                    ByteSize(stated.overwritten_bytes)
+                ),
+                Some(shortfall) => format!("wiped, but {shortfall}"),
+            },
+            _ => "withdrawn: the gateway's key is destroyed; the worker's wipe was not seen".into(),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! `tidegate run`: the main job on one machine. Lease, mount, command, wipe, receipt.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
+use tidegate_gateway::source::SourceSpec;
+use tidegate_gateway::{Gateway, GatewayConfig, GrantRequest, Granted};
+use tidegate_kit::telemetry;
+use tidegate_wire::{Directive, JoinFile};
+
+use crate::args::{RunArgs, SourceArgs};
+use crate::job::{self, Job};
+use crate::progress::Bar;
+use crate::receipt::Receipt;
+use crate::signals::{Signals, exit_code};
+use crate::stage::{self, Stage};
+use crate::{Usage, exit, namespace, paths, source};
+
+pub(crate) fn main(args: RunArgs, json: bool) -> Result<u8> {
+    telemetry::init(log_format(json), "warn")?;
+    // The source is opened by its path below the mounts as they are now, before `--at` may cover it.
+    namespace::enter()?;
+    job::adopt_orphans()?;
+    // This process holds the lease key: no core image, no ptrace by the job.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot switch core images off")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(drive(args, json))
+}
+
+pub(crate) fn log_format(json: bool) -> telemetry::Format {
+    if json { telemetry::Format::Json } else { telemetry::Format::Text }
+}
+
+/// Where the lease comes from.
+enum Origin {
+    /// A gateway in this very process, on loopback.
+    Embedded { gateway: Box<Gateway>, granted: Box<Granted>, spec: SourceSpec },
+    /// A gateway elsewhere, which granted already.
+    Elsewhere(JoinFile),
+}
+
+async fn drive(args: RunArgs, json: bool) -> Result<u8> {
+    let mut signals = Signals::listen()?;
+    let origin = match Origin::open(&args, &mut signals).await? {
+        Ok(origin) => origin,
+        Err(signal) => return Ok(exit_code(signal)),
+    };
+    let join = origin.join()?;
+    let covers = match &origin {
+        Origin::Embedded { spec: SourceSpec::Directory(path), .. } => Some(path.clone()),
+        _ => None,
+    };
+    let begun = tokio::select! {
+        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref()) => begun.map(Ok),
+        signal = signals.next() => Ok(Err(signal)),
+    };
+    let stage = match begun {
+        Ok(Ok(stage)) => stage,
+        Ok(Err(signal)) => {
+            origin.give_up().await;
+            return Ok(exit_code(signal));
+        }
+        Err(error) => {
+            origin.give_up().await;
+            return Err(error);
+        }
+    };
+    let ended = work(&args, &stage, &origin, &mut signals, json).await;
+    close(stage, origin, &args, ended, json).await
+}
+
+/// How the command's part ended: its exit code, or why there is none.
+type Ended = Result<u8>;
+
+/// Runs the command to its end and leaves nothing of it behind.
+async fn work(
+    args: &RunArgs,
+    stage: &Stage,
+    origin: &Origin,
+    signals: &mut Signals,
+    json: bool,
+) -> Ended {
+    let strip = matches!(origin, Origin::Embedded { spec: SourceSpec::S3 { .. }, .. });
+    let mut job = match Job::start(&args.command, stage.path(), strip) {
+        Ok(job) => job,
+        Err(refused) => {
+            eprintln!("tidegate: {}", refused.message);
+            return Ok(refused.code);
+        }
+    };
+    let bar = Bar::new(stage.ready.bytes, json);
+    let mut progress = stage.supervisor.progress();
+    let mut directive = stage.supervisor.directive();
+    let (mut asked, mut broken) = (0, None);
+    let status = loop {
+        tokio::select! {
+            status = job.wait() => break status?,
+            signal = signals.next() => {
+                // The second time is for a command that does not listen.
+                job.signal(if asked == 0 { signal } else { Signal::KILL });
+                asked += 1;
+            }
+            Ok(()) = progress.changed() => {
+                let now = *progress.borrow();
+                bar.set(now.bytes_fetched.min(stage.ready.bytes), now.bytes_read);
+            }
+            Ok(_) = directive.wait_for(|d| *d == Directive::Die), if broken.is_none() => {
+                broken = Some("the gateway ended the lease".to_owned());
+                job.signal(Signal::TERM);
+            }
+            error = stage.supervisor.failed(), if broken.is_none() => {
+                broken = Some(error.to_string());
+                job.signal(Signal::TERM);
+            }
+        }
+    };
+    bar.clear();
+    if let Some(why) = broken {
+        eprintln!("tidegate: the command was ended: {why}");
+    }
+    Ok(job::exit_code(status))
+}
+
+/// Wipes, closes the lease and says what happened.
+async fn close(
+    stage: Stage,
+    origin: Origin,
+    args: &RunArgs,
+    ended: Ended,
+    json: bool,
+) -> Result<u8> {
+    let worker = stage.supervisor.worker_pid();
+    let stragglers = job::end_stragglers(worker.as_slice()).await?;
+    if stragglers > 0 {
+        eprintln!("tidegate: ended {stragglers} processes that outlived the command");
+    }
+    let (ready, last) = (stage.ready, stage.progress());
+    let receipt = match stage.end().await {
+        Ok(report) => Some(stage::receipt(&ready, &report)?),
+        Err(error) => {
+            eprintln!("tidegate: the wipe is not certified: {error}");
+            origin.withdrawn(&ready, &last).await?
+        }
+    };
+    let certified = receipt.as_ref().is_some_and(Receipt::certified);
+    if let Some(mut receipt) = receipt {
+        origin.annotate(&mut receipt);
+        if let Some(file) = &args.receipt {
+            receipt.write(file)?;
+        }
+        receipt.say(json)?;
+    }
+    origin.shutdown().await;
+    Ok(match ended? {
+        0 if !certified => exit::NOT_CERTIFIED,
+        code => code,
+    })
+}
+
+impl Origin {
+    /// Opens the gateway and takes a lease; the inner error is a signal that came meanwhile.
+    async fn open(args: &RunArgs, signals: &mut Signals) -> Result<Result<Self, Signal>> {
+        if let Some(file) = &args.join {
+            return Ok(Ok(Self::Elsewhere(read_join(file, args.gateway.as_deref())?)));
+        }
+        let from = args.source.args.as_ref().ok_or_else(|| {
+            Usage("name the data with --from, or a lease with --join; see `tidegate run --help`".into())
+        })?;
+        let spec = source::source(from)?;
+        let gateway = start_gateway(args, &spec).await?;
+        let granted = tokio::select! {
+            granted = gateway.grant(request(args, from, &spec)?) => granted,
+            signal = signals.next() => {
+                gateway.shutdown().await;
+                return Ok(Err(signal));
+            }
+        };
+        match granted {
+            Ok(granted) => Ok(Ok(Self::Embedded {
+                gateway: Box::new(gateway),
+                granted: Box::new(granted),
+                spec,
+            })),
+            Err(error) => {
+                gateway.shutdown().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn join(&self) -> Result<JoinFile> {
+        match self {
+            Self::Embedded { granted, .. } => {
+                granted.joins.first().cloned().context("the gateway made no token")
+            }
+            Self::Elsewhere(join) => Ok(join.clone()),
+        }
+    }
+
+    /// Nothing was staged: the lease goes at once.
+    async fn give_up(self) {
+        if let Self::Embedded { gateway, granted, .. } = self {
+            if let Err(error) = gateway.close(granted.lease).await {
+                eprintln!("tidegate: the lease stays open until its deadline: {error}");
+            }
+            gateway.shutdown().await;
+        }
+    }
+
+    /// The receipt of a lease whose worker did not certify its wipe.
+    async fn withdrawn(
+        &self,
+        ready: &tidegate_fuse_cache::Ready,
+        last: &tidegate_fuse_cache::Progress,
+    ) -> Result<Option<Receipt>> {
+        let Self::Embedded { gateway, granted, .. } = self else { return Ok(None) };
+        let closed = gateway.close(granted.lease).await?;
+        let certificate = closed.certificates.first();
+        Ok(Some(Receipt {
+            lease: closed.lease,
+            source: None,
+            selected_files: ready.files,
+            selected_bytes: ready.bytes,
+            blocks: ready.blocks,
+            unshown: Vec::new(),
+            left_bytes: closed.sent_bytes.unwrap_or(closed.released_bytes),
+            left_blocks: u64::from(last.resident_blocks),
+            read_bytes: last.bytes_read,
+            read_errors: last.read_errors,
+            first_byte_ms: last.first_byte_ms,
+            workers_replaced: 0,
+            outcome: closed.outcome,
+            certificate: certificate
+                .map(|text| tidegate_ledger::WipeCertificate::parse(text))
+                .transpose()?,
+            checkpoint: closed.checkpoint,
+        }))
+    }
+
+    /// Adds what only the embedded gateway knows.
+    fn annotate(&self, receipt: &mut Receipt) {
+        if let Self::Embedded { granted, spec, .. } = self {
+            receipt.source = Some(spec.to_string());
+            receipt.unshown.clone_from(&granted.unshown);
+        }
+    }
+
+    async fn shutdown(self) {
+        if let Self::Embedded { gateway, .. } = self {
+            gateway.shutdown().await;
+        }
+    }
+}
+
+async fn start_gateway(args: &RunArgs, spec: &SourceSpec) -> Result<Gateway> {
+    let state = std::path::absolute(paths::state(args.ledger.ledger.clone())?)?;
+    let mut config = GatewayConfig::embedded(state, &allowed(spec)?);
+    config.rate_limit = args.limit.map(|rate| rate.0);
+    Ok(Gateway::start(config).await?)
+}
+
+/// The one source that an embedded gateway may serve: the real path, as the gateway compares it.
+fn allowed(spec: &SourceSpec) -> Result<String> {
+    match spec {
+        SourceSpec::Directory(path) => {
+            let real = fs::canonicalize(path).map_err(|error| {
+                anyhow::Error::new(error).context(format!("--from: cannot open {}", path.display()))
+            })?;
+            Ok(SourceSpec::Directory(real).to_string())
+        }
+        SourceSpec::S3 { .. } => Ok(spec.to_string()),
+    }
+}
+
+fn request(args: &RunArgs, from: &SourceArgs, spec: &SourceSpec) -> Result<GrantRequest> {
+    let (rank, ranks) = source::rank(from);
+    Ok(GrantRequest {
+        source: spec.clone(),
+        selection: source::selection(from)?,
+        ranks,
+        only_rank: Some(rank),
+        duration: args.duration.0,
+        subject: subject(),
+        dataset: String::new(),
+    })
+}
+
+/// Under whose name data leaves: the user and the host that ask.
+fn subject() -> String {
+    let user = rustix::process::getuid().as_raw();
+    let host = rustix::system::uname();
+    format!("uid {user} on {}", host.nodename().to_string_lossy())
+}
+
+/// Reads a join file and, when asked, puts another gateway first.
+pub(crate) fn read_join(file: &PathBuf, gateway: Option<&str>) -> Result<JoinFile> {
+    let bytes = fs::read(file).map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
+    let mut join = JoinFile::parse(&bytes)
+        .map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
+    if let Some(gateway) = gateway {
+        join.gateways = vec![gateway.to_owned()];
+    }
+    Ok(join)
+}
