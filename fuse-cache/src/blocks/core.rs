@@ -106,6 +106,10 @@ impl Core {
     pub(super) fn distrust(&self, resident: &Arc<Resident>) -> Result<(), ReadError> {
         let mut table = self.table();
         let again = table.distrust(resident);
+        if again == Some(false) {
+            // Filling it a third time is left until somebody asks or a while has passed.
+            table.failed(resident.block, tokio::time::Instant::now());
+        }
         self.suspects.store(table.suspects(), Ordering::Relaxed);
         drop(table);
         resident.fail(End::Torn);

@@ -55,7 +55,7 @@ pub(super) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> Wi
         Err(why) => tracing::warn!(error = %why, "the read-back may come from memory"),
     }
     if let Err(why) = read_back(data, ranges, &mut figures) {
-        figures.failure.get_or_insert(format!("read back: {why}"));
+        figures.failure.get_or_insert_with(|| format!("read back: {why}"));
     }
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     figures.discarded = fallocate(data, punch, 0, reserved)
