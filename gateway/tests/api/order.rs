@@ -1,0 +1,195 @@
+//! Recorded before released, and what a gateway makes of what it finds.
+
+use std::time::Duration;
+
+use tidegate_gateway::{Gateway, GrantError, GrantRequest, StartError};
+use tidegate_ledger::{Event, Outcome, WipeCertificate};
+use tidegate_wire::{Directive, ProblemKind};
+
+use crate::worker::{Home, Worker, entries, tree};
+
+/// Puts a file where the ledger's batches lie, so that none can be written.
+fn break_ledger(home: &Home) -> impl FnOnce() {
+    let batches = home.state().join("ledger/batches");
+    let aside = home.state().join("ledger/aside");
+    std::fs::rename(&batches, &aside).unwrap();
+    std::fs::write(&batches, b"").unwrap();
+    move || {
+        std::fs::remove_file(&batches).unwrap();
+        std::fs::rename(&aside, &batches).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_entry_no_key() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    let mend = break_ledger(&home);
+    let answer = worker.ask_keys(0, 1).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.problem(), ProblemKind::Unavailable);
+    assert!(!String::from_utf8_lossy(&answer.body).contains("sealed"));
+    let mut second = Worker::new(&home, &granted.joins[0]);
+    second.identity = worker.identity.clone();
+    assert_eq!(second.attach().await, Err(ProblemKind::Unavailable));
+    assert!(matches!(home.gateway.grant(home.request()).await, Err(GrantError::Record(_))));
+    mend();
+    let leases = std::fs::read_dir(home.state().join("keyring/leases")).unwrap();
+    assert_eq!(leases.count(), 1, "the grant that was not recorded left no key");
+    second.attach().await.unwrap();
+    let (grant, _) = second.keys(0, 1).await;
+    assert!(matches!(second.proven(&grant.receipt), Event::KeysReleased { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_state_no_service() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    let leases = home.state().join("leases");
+    let aside = home.state().join("aside");
+    std::fs::rename(&leases, &aside).unwrap();
+    assert_eq!(worker.ask_keys(0, 1).await.problem(), ProblemKind::Unavailable);
+    std::fs::remove_dir_all(&leases).ok();
+    std::fs::rename(&aside, &leases).unwrap();
+    worker.keys(0, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_worker_is_told_to_die_and_may_still_say_it_wiped() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    worker.keys(0, 1).await;
+    assert!(home.gateway.revoke(granted.lease).await.unwrap().is_none());
+    let wrapped = home.state().join("keyring/leases").join(granted.lease.to_string());
+    assert!(!wrapped.exists(), "the key goes at once");
+    assert_eq!(worker.ask_keys(0, 1).await.problem(), ProblemKind::LeaseOver);
+    assert_eq!(worker.get("blocks/0").await.problem(), ProblemKind::LeaseOver);
+    assert_eq!(worker.beat().await.directive, Directive::Die);
+    let receipt = worker.wipe().await;
+    let certificate = WipeCertificate::parse(&receipt.certificate).unwrap();
+    assert_eq!(certificate.observed.outcome, Outcome::Wiped);
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
+}
+
+/// Waits until the lease has ended; the reaper looks every second.
+async fn ended(home: &Home, lease: tidegate_plan::LeaseId) -> String {
+    let mut tries = 0;
+    loop {
+        let phase = home.gateway.status(lease).unwrap().phase;
+        if phase == "wiped" || phase == "withdrawn" {
+            return phase;
+        }
+        tries += 1;
+        assert!(tries < 600, "still {phase}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_withdraws_a_lease() {
+    let home = Home::start_with(|config| (config.heartbeat_s, config.grace_s) = (1, 3)).await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    worker.keys(0, 2).await;
+    assert_eq!(ended(&home, granted.lease).await, "withdrawn");
+    let closed = home.gateway.close(granted.lease).await.unwrap();
+    let certificate = WipeCertificate::parse(&closed.certificates[0]).unwrap();
+    assert_eq!(certificate.observed.released, [(0, 2)]);
+    assert_eq!(certificate.observed.wrapped_key_absent, Some(true));
+    assert_eq!(worker.heartbeat().await.problem(), ProblemKind::LeaseOver);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_a_lease() {
+    let home = Home::start_with(|config| (config.heartbeat_s, config.grace_s) = (1, 3)).await;
+    let request = GrantRequest { duration: Duration::from_secs(1), ..home.request() };
+    let granted = home.gateway.grant(request).await.unwrap();
+    assert_eq!(ended(&home, granted.lease).await, "withdrawn");
+    let mut worker = Worker::new(&home, &granted.joins[0]);
+    assert_eq!(worker.attach().await, Err(ProblemKind::Unauthenticated));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_of_a_process_that_died_is_withdrawn_by_the_next() {
+    let Home { dir, gateway } = Home::start().await;
+    let home = Home { dir, gateway };
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    worker.keys(0, 1).await;
+    let Home { dir, gateway } = home;
+    drop(gateway); // No shutdown: as a killed process leaves it.
+    let state = dir.path().join("state");
+    let wrapped = state.join("keyring/leases").join(granted.lease.to_string());
+    assert!(wrapped.exists());
+    let next = Gateway::start(Home::config(dir.path(), |_| {})).await.unwrap();
+    assert!(!wrapped.exists());
+    let closing = entries(&state).await.pop().unwrap().event;
+    match closing {
+        Event::LeaseClosed { lease, outcome, sent_bytes, released_blocks, .. } => {
+            assert_eq!((lease, outcome), (granted.lease, Outcome::Withdrawn));
+            assert_eq!((sent_bytes, released_blocks), (None, 1), "the upper bound stands");
+        }
+        other => panic!("{other:?}"),
+    }
+    next.shutdown().await;
+    let marks = std::fs::read_dir(state.join("gateways")).unwrap().count();
+    assert_eq!(marks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemons_lease_goes_on_after_a_restart() {
+    let home = Home::start_with(|config| config.embedded = false).await;
+    let granted = home.grant().await;
+    let mut worker = Worker::attached(&home, &granted.joins[0]).await;
+    let (_, before) = worker.keys(0, 1).await;
+    let config = Home::config(home.dir.path(), |config| config.embedded = false);
+    let second = Gateway::start(config.clone()).await;
+    assert!(matches!(second, Err(StartError::Recovery(_))), "one daemon a state directory");
+    let Home { dir, gateway } = home;
+    gateway.shutdown().await;
+    drop(gateway);
+    let gateway = Gateway::start(config).await.unwrap();
+    let home = Home { dir, gateway };
+    worker.addr = home.gateway.addr();
+    let (grant, after) = worker.keys(0, 1).await;
+    assert_eq!(grant.epoch, 2);
+    let key = |release: &tidegate_seal::Release| *release.cover.leaf(0).unwrap().expose();
+    assert_eq!(key(&before), key(&after));
+    assert_eq!(worker.get("blocks/0").await.status, 200);
+    let receipt = worker.wipe().await;
+    let certificate = WipeCertificate::parse(&receipt.certificate).unwrap();
+    assert_eq!(certificate.observed.sent_bytes, None, "its count died with the first process");
+    assert_eq!(certificate.observed.outcome, Outcome::Wiped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_have_bounds() {
+    let home = Home::start_with(|config| {
+        config.limits.leases = 1;
+        config.limits.lease_s = 7200;
+    })
+    .await;
+    let base = || home.request();
+    let long = GrantRequest { duration: Duration::from_secs(7201), ..base() };
+    assert!(matches!(home.gateway.grant(long).await, Err(GrantError::Duration { max: 7200 })));
+    let rank = GrantRequest { only_rank: Some(1), ..base() };
+    assert!(matches!(home.gateway.grant(rank).await, Err(GrantError::NoSuchRank { .. })));
+
+    // A link inside what is allowed leads out of it.
+    let outside = tempfile::tempdir().unwrap();
+    tree(outside.path());
+    let link = home.dir.path().join("data/out");
+    std::os::unix::fs::symlink(outside.path(), &link).unwrap();
+    for path in [outside.path(), link.as_path()] {
+        let source = tidegate_gateway::source::SourceSpec::Directory(path.to_owned());
+        let refused = home.gateway.grant(GrantRequest { source, ..base() }).await;
+        assert!(matches!(refused, Err(GrantError::NotAllowed(_))), "{}", path.display());
+    }
+    home.grant().await;
+    assert!(matches!(home.gateway.grant(base()).await, Err(GrantError::TooMany(1))));
+    let keys = std::fs::read_dir(home.state().join("keyring/leases")).unwrap();
+    assert_eq!(keys.count(), 1);
+}
