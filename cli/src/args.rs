@@ -57,7 +57,7 @@ pub(crate) enum Command {
 pub(crate) struct SourceArgs {
     /// Where the data lies: a directory, or s3://bucket/prefix.
     #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
-    pub(crate) from: String,
+    pub(crate) from: Option<String>,
     /// Take only paths that match (relative to --from; * stays in one directory, ** crosses). Repeatable.
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
@@ -92,7 +92,7 @@ pub(crate) struct S3Args {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    pub(crate) source: OptionalSource,
+    pub(crate) source: SourceArgs,
     /// Show the data at PATH (an empty directory, or the path of --from itself). Default: a new directory.
     #[arg(long, value_name = "PATH")]
     pub(crate) at: Option<PathBuf>,
@@ -118,14 +118,6 @@ pub(crate) struct RunArgs {
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
-}
-
-/// [`SourceArgs`] where a join file may stand in its place.
-#[derive(Debug, Args)]
-#[group(required = false)]
-pub(crate) struct OptionalSource {
-    #[command(flatten)]
-    pub(crate) args: Option<SourceArgs>,
 }
 
 #[derive(Debug, Args)]

@@ -165,9 +165,10 @@ impl Origin {
         if let Some(file) = &args.join {
             return Ok(Ok(Self::Elsewhere(read_join(file, args.gateway.as_deref())?)));
         }
-        let from = args.source.args.as_ref().ok_or_else(|| {
-            Usage("name the data with --from, or a lease with --join; see `tidegate run --help`".into())
-        })?;
+        let from = &args.source;
+        if from.from.is_none() {
+            return Err(Usage("name the data with --from, or a lease with --join".into()).into());
+        }
         let spec = source::source(from)?;
         let gateway = start_gateway(args, &spec).await?;
         let granted = tokio::select! {

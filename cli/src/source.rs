@@ -9,10 +9,11 @@ use crate::args::{S3Args, SourceArgs};
 
 pub(crate) fn source(args: &SourceArgs) -> Result<SourceSpec> {
     // A directory may be named relative to where the user stands; the gateway wants it whole.
-    let from = if args.from.contains("://") {
-        args.from.clone()
+    let from = args.from.as_ref().ok_or_else(|| Usage("name the data with --from".into()))?;
+    let from = if from.contains("://") {
+        from.clone()
     } else {
-        let path = std::path::absolute(&args.from).context("the working directory is gone")?;
+        let path = std::path::absolute(from).context("the working directory is gone")?;
         path.to_str()
             .map(str::to_owned)
             .ok_or_else(|| Usage(format!("{}: the path itself must be UTF-8", path.display())))?
