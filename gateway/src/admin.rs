@@ -22,7 +22,7 @@ use crate::stop::{Stop, stopped};
 
 mod routes;
 
-pub use routes::{Ended, LeaseRequest, LedgerHead, Joined, Status, Unshown};
+pub use routes::{Ended, Joined, LeaseRequest, LedgerHead, Status, Unshown};
 pub(crate) use routes::{PeerUser, router};
 
 /// Connections of administrators at once.
@@ -58,12 +58,7 @@ pub(crate) async fn bind(path: &Path) -> Result<UnixListener, AdminError> {
 }
 
 /// Serves until told to stop, then removes the socket.
-pub(crate) async fn keep(
-    router: Router,
-    listener: UnixListener,
-    path: PathBuf,
-    mut stop: Stop,
-) {
+pub(crate) async fn keep(router: Router, listener: UnixListener, path: PathBuf, mut stop: Stop) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let own = rustix::process::geteuid().as_raw();
     let mut open = JoinSet::new();
@@ -96,12 +91,7 @@ pub(crate) async fn keep(
     let _ = std::fs::remove_file(path);
 }
 
-async fn talk(
-    router: Router,
-    stream: UnixStream,
-    peer: PeerUser,
-    mut stop: Stop,
-) {
+async fn talk(router: Router, stream: UnixStream, peer: PeerUser, mut stop: Stop) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);

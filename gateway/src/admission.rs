@@ -71,7 +71,9 @@ pub(crate) async fn refused(office: &Office, lease: LeaseId, error: AdvanceError
         AdvanceError::Book(error) => {
             Refusal::unavailable("the lease's state cannot be written", &error)
         }
-        AdvanceError::Refused(LeaseRefusal::LeaseOver | LeaseRefusal::RankWiped) => over(office, lease).await,
+        AdvanceError::Refused(LeaseRefusal::LeaseOver | LeaseRefusal::RankWiped) => {
+            over(office, lease).await
+        }
         AdvanceError::Refused(LeaseRefusal::TokenBound) => {
             let detail = "the join token belongs to another worker";
             refuse(office, lease, Reason::TokenBound, forbidden, detail).await

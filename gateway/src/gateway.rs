@@ -73,7 +73,8 @@ impl Gateway {
             checkpoint_copy: config.checkpoint_copy.clone(),
         };
         let log = LedgerLog::open(store.clone(), ledger).await?;
-        let authority = Arc::new(Authority::load_or_create(&config.state.join("ca/authority.pem"))?);
+        let authority =
+            Arc::new(Authority::load_or_create(&config.state.join("ca/authority.pem"))?);
 
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -104,7 +105,7 @@ impl Gateway {
         tasks.spawn(reaper::keep(Arc::clone(&office), stopped.clone()));
         if let Some((listener, path)) = admin {
             let router = admin::router(Arc::clone(&office));
-            tasks.spawn(admin::keep(router, listener, path, stopped.clone()));
+            tasks.spawn(admin::keep(router, listener, path, stopped));
         }
         tracing::info!(%addr, "the gateway listens");
         Ok(Self { office, addr, alive, stop, tasks: tokio::sync::Mutex::new(tasks) })

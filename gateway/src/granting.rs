@@ -1,5 +1,6 @@
 //! A lease is granted from home: survey, key, state, ledger, join files.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tidegate_plan::{Estimate, LeaseId, SelectionSpec, TokenId};
 use tidegate_wire::JoinFile;
 
 use crate::book::Document;
-use crate::keyring::{KeyringError, random};
+use crate::keyring::{KeyringError, epoch_of, random};
 use crate::live::{Goods, Live};
 use crate::office::{AdvanceError, Office};
 use crate::record::RecordError;
@@ -101,10 +102,8 @@ pub(crate) async fn grant(office: &Office, request: GrantRequest) -> Result<Gran
     if let Some(rank) = request.only_rank.filter(|rank| *rank >= request.ranks) {
         return Err(GrantError::NoSuchRank { rank, ranks: request.ranks });
     }
-    let open = office.all().iter().filter(|live| !live.is_closed()).count();
-    if open >= office.config.limits.leases {
-        return Err(GrantError::TooMany(open));
-    }
+    let place = Arc::clone(&office.places).try_acquire_owned();
+    let place = place.map_err(|_| GrantError::TooMany(office.config.limits.leases))?;
     let spec = resolved(&request.source).await?;
     if !office.config.sources.allows(&spec.to_string()) {
         return Err(GrantError::NotAllowed(spec.to_string()));
@@ -112,18 +111,23 @@ pub(crate) async fn grant(office: &Office, request: GrantRequest) -> Result<Gran
     let survey = Survey::take(spec.clone(), &request.selection, request.ranks).await?;
     office.record.store_snapshot(&survey.snapshot).await?;
 
-    let id = LeaseId::from_bytes(random());
     let now = office.now();
-    let key_epoch = office.keyring.create(id, now).await?;
-    let granted = record_grant(office, &request, spec, &survey, id, key_epoch, now).await;
-    let live = match granted {
-        Ok(live) => live,
-        Err(error) => {
-            // Nothing was handed out under this key; without it the half-written lease is void.
-            office.keyring.destroy(id).await?;
-            return Err(error);
-        }
+    let document = propose(office, &request, spec, &survey, now)?;
+    let id = document.lease.id;
+    office.book.create(1, &document).await.map_err(AdvanceError::Book)?;
+    let goods = Goods {
+        source: Arc::clone(&survey.source),
+        snapshot: Arc::clone(&survey.snapshot),
+        selection: Arc::clone(&survey.selection),
+        layout: Arc::clone(&survey.layout),
+        _place: Some(place),
     };
+    let live = Live::new(1, document, Some(goods), false);
+    if let Err(error) = record_grant(office, &live, &survey, now).await {
+        void(office, &live, now).await?;
+        return Err(error);
+    }
+    let live = office.put(live);
     let document = live.view().document;
     let ranks = document.lease.tokens.iter().map(|token| token.rank);
     let terms = ranks.map(|rank| survey.share(rank)).fold(Estimate::default(), sum);
@@ -150,98 +154,109 @@ fn sum(a: Estimate, b: Estimate) -> Estimate {
     }
 }
 
-fn blocks(survey: &Survey) -> u32 {
-    u32::try_from(survey.layout.blocks().len()).expect("a layout has at most 2^28 blocks")
-}
-
-/// Requested → entries → granted, so that a lease that is not in the ledger never becomes active.
-async fn record_grant(
+/// The lease as it is asked for, and what the gateway must know of it.
+fn propose(
     office: &Office,
     request: &GrantRequest,
     source: SourceSpec,
     survey: &Survey,
-    id: LeaseId,
-    key_epoch: u32,
     now: u64,
-) -> Result<Arc<Live>, GrantError> {
+) -> Result<Document, AdvanceError> {
     let tokens = (0..request.ranks)
         .filter(|rank| request.only_rank.is_none_or(|only| only == *rank))
         .map(|rank| (TokenId::from_bytes(random()), rank))
         .collect();
-    let deadline = now + request.duration.as_secs();
-    let policy =
-        Policy { heartbeat_s: office.config.heartbeat_s, grace_s: office.config.grace_s };
     let shares = survey.layout.shares().iter();
     let proposal = Proposal {
-        id,
+        id: LeaseId::from_bytes(random()),
         snapshot: survey.snapshot.id(),
         selection: survey.selection.id(),
         layout: survey.layout.id(),
         shares: shares.map(|share| (share.blocks.start, share.blocks.end)).collect(),
         dataset: request.dataset.clone(),
         subject: request.subject.clone(),
-        deadline,
-        policy,
-        key_epoch,
+        deadline: now + request.duration.as_secs(),
+        policy: Policy { heartbeat_s: office.config.heartbeat_s, grace_s: office.config.grace_s },
+        key_epoch: epoch_of(now),
         tokens,
     };
-    let lease = Lease::request(proposal, now).map_err(AdvanceError::Refused)?;
-    let document = Document {
+    Ok(Document {
         v: Document::VERSION,
-        lease,
+        lease: Lease::request(proposal, now).map_err(AdvanceError::Refused)?,
         owner: office.owner.clone(),
-        source: source.clone(),
+        source,
         selection: request.selection.clone(),
         files: survey.lease.files,
         bytes: survey.lease.bytes,
-        hpke: Default::default(),
+        hpke: BTreeMap::new(),
         last_release_at: None,
-        released_bytes: Default::default(),
-        certificates: Default::default(),
+        released_bytes: BTreeMap::new(),
+        certificates: BTreeMap::new(),
         key_destroyed_at: None,
         key_absent: false,
         sent_bytes: None,
         recorded: false,
-    };
-    office.book.create(1, &document).await.map_err(AdvanceError::Book)?;
+    })
+}
 
-    let source_name = office.record.document(source.to_string()).await?;
-    let subject = office.record.document(request.subject.clone()).await?;
+/// Key, entries, then *granted*: a lease that is not in the ledger never becomes active.
+async fn record_grant(
+    office: &Office,
+    live: &Live,
+    survey: &Survey,
+    now: u64,
+) -> Result<(), GrantError> {
+    let document = live.view().document;
+    let lease = &document.lease;
+    office.keyring.create(lease.id, lease.key_epoch).await?;
+    let source = office.record.document(document.source.to_string()).await?;
+    let subject = office.record.document(lease.subject.clone()).await?;
+    let files = || survey.snapshot.entries().iter().filter(|entry| entry.is_file());
     let taken = Event::SnapshotTaken {
-        snapshot: survey.snapshot.id(),
-        source: source_name,
-        files: survey.snapshot.entries().iter().filter(|entry| entry.is_file()).count() as u64,
-        bytes: survey.snapshot.entries().iter().map(|entry| entry.size).sum(),
+        snapshot: lease.snapshot,
+        source,
+        files: files().count() as u64,
+        bytes: files().map(|entry| entry.size).sum(),
         unshown: survey.snapshot.unshown().len() as u64,
     };
     let granted = Event::LeaseGranted {
-        lease: id,
-        snapshot: survey.snapshot.id(),
-        selection: survey.selection.id(),
-        layout: survey.layout.id(),
-        ranks: request.ranks,
-        blocks: blocks(survey),
-        bytes: survey.lease.bytes,
-        files: survey.lease.files,
+        lease: lease.id,
+        snapshot: lease.snapshot,
+        selection: lease.selection,
+        layout: lease.layout,
+        ranks: lease.ranks,
+        blocks: lease.blocks,
+        bytes: document.bytes,
+        files: document.files,
         subject,
-        deadline,
+        deadline: lease.deadline,
     };
     office.record.append(vec![taken, granted]).await?;
-
-    let goods = Goods {
-        source: Arc::clone(&survey.source),
-        snapshot: Arc::clone(&survey.snapshot),
-        selection: Arc::clone(&survey.selection),
-        layout: Arc::clone(&survey.layout),
-    };
-    let live = Live::new(1, document, Some(goods), false);
     office
-        .advance(&live, |document| {
+        .advance(live, |document| {
             document.lease = document.lease.apply(LeaseEvent::Grant, now)?;
             Ok(())
         })
         .await?;
-    Ok(office.put(live))
+    Ok(())
+}
+
+/// Makes a grant that broke off harmless: its key goes, and where the state can be written its
+/// document says so. Nobody was told of the lease.
+async fn void(office: &Office, live: &Live, now: u64) -> Result<(), KeyringError> {
+    let absent = office.keyring.destroy(live.id).await?.absent;
+    let closed = office
+        .advance(live, |document| {
+            document.lease = document.lease.apply(LeaseEvent::Revoke, now)?;
+            document.lease = document.lease.apply(LeaseEvent::KeyDestroyed, now)?;
+            (document.key_absent, document.recorded) = (absent, true);
+            Ok(())
+        })
+        .await;
+    if let Err(error) = closed {
+        tracing::warn!(lease = %live.id, %error, "a grant that broke off stays *requested*");
+    }
+    Ok(())
 }
 
 /// The join files of a lease, while its key lives.

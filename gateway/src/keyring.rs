@@ -81,18 +81,19 @@ impl Keyring {
         .await?
     }
 
-    /// Makes, wraps and keeps the key of a new lease. Returns the epoch it is wrapped under.
-    pub(crate) async fn create(&self, lease: LeaseId, now: u64) -> Result<u32, KeyringError> {
-        let epoch = epoch_of(now);
+    /// Makes the key of a new lease, wraps it under an epoch's key and keeps it.
+    pub(crate) async fn create(&self, lease: LeaseId, epoch: u32) -> Result<(), KeyringError> {
         let key = LeaseKey::generate(&mut rng());
         let mut record = epoch.to_be_bytes().to_vec();
         record.extend(self.epochs.wrap(epoch, lease, &key).await?);
         let wrapped = Arc::clone(&self.wrapped);
-        if !tokio::task::spawn_blocking(move || wrapped.create(&lease.to_string(), &record)).await?? {
+        if !tokio::task::spawn_blocking(move || wrapped.create(&lease.to_string(), &record))
+            .await??
+        {
             return Err(KeyringError::Damaged);
         }
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(lease, key);
-        Ok(epoch)
+        Ok(())
     }
 
     /// Loads the key of a lease that was granted before a restart; `false` when there is none.
@@ -149,7 +150,8 @@ impl Keyring {
         .await??;
         let mut retired = Vec::new();
         for epoch in self.epochs.list().await? {
-            if epoch < epoch_of(now) && !used.contains(&epoch) && self.epochs.destroy(epoch).await? {
+            if epoch < epoch_of(now) && !used.contains(&epoch) && self.epochs.destroy(epoch).await?
+            {
                 retired.push(epoch);
             }
         }

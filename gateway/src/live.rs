@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidegate_lease::Lease;
 use tidegate_plan::{Layout, LeaseId, Selection, Snapshot};
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::book::Document;
@@ -24,6 +25,8 @@ pub(crate) struct Goods {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) selection: Arc<Selection>,
     pub(crate) layout: Arc<Layout>,
+    /// Counts against the leases that may be open; given back with the goods.
+    pub(crate) _place: Option<OwnedSemaphorePermit>,
 }
 
 /// The newest known revision of a lease.
@@ -223,5 +226,27 @@ impl Live {
             // Refused for a closed lease or a fenced worker, of whom nothing is to be noted.
             let _ = lease.note_seen(rank, instance, self.presence(rank).last_seen());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_after_half_of_its_life() {
+        let presence = Presence::default();
+        assert!(presence.wants_certificate(1000), "none is known after a restart");
+        presence.certified(1000, 1900);
+        assert!(!presence.wants_certificate(1449));
+        assert!(presence.wants_certificate(1450));
+    }
+
+    #[test]
+    fn what_a_worker_can_make_us_write_is_bounded() {
+        let presence = Presence::default();
+        let allowed = (0..WRITES_MAX * 2).filter(|_| presence.allow_write(1000).is_ok()).count();
+        assert_eq!(allowed, WRITES_MAX as usize);
+        assert!(presence.allow_write(1000 + WRITES_SPAN_S).is_ok());
     }
 }

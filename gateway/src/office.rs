@@ -15,11 +15,11 @@ use crate::config::GatewayConfig;
 use crate::keyring::Keyring;
 use crate::live::Live;
 use crate::nonce::Nonces;
-use tidegate_kit::tls::Authority;
 use crate::pipeline::Budget;
 use crate::rate::Rate;
 use crate::record::Record;
 use crate::refusals::Refusals;
+use tidegate_kit::tls::Authority;
 
 /// A head older than this is looked at again before anything is served by it (design: at most 5 s).
 const HEAD_AGE: Duration = Duration::from_secs(4);
@@ -37,6 +37,8 @@ pub(crate) struct Office {
     pub(crate) manifests: Arc<Semaphore>,
     pub(crate) nonces: Nonces,
     pub(crate) authority: Arc<Authority>,
+    /// One for each lease that may be open.
+    pub(crate) places: Arc<Semaphore>,
     pub(crate) rate: Option<Rate>,
     pub(crate) record: Record,
     pub(crate) refusals: Refusals,
@@ -75,6 +77,7 @@ impl Office {
         Self {
             budget: Budget::new(config.limits.buffers),
             manifests: Arc::new(Semaphore::new(MANIFESTS)),
+            places: Arc::new(Semaphore::new(config.limits.leases)),
             nonces: Nonces::new(crate::keyring::random()),
             rate: config.rate_limit.map(Rate::new),
             refusals: Refusals::default(),

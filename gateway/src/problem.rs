@@ -35,6 +35,24 @@ impl Refusal {
     }
 }
 
+/// Turns what a framework answers on its own (a path that is not UTF-8, say) into a problem document.
+pub(crate) async fn only_problems(response: Response) -> Response {
+    let status = response.status();
+    let is_problem =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == Problem::MEDIA_TYPE);
+    if is_problem || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let kind = match status {
+        StatusCode::NOT_FOUND => ProblemKind::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => ProblemKind::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => ProblemKind::TooLarge,
+        status if status.is_server_error() => ProblemKind::Internal,
+        _ => ProblemKind::Malformed,
+    };
+    Refusal::new(kind, "").into_response()
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let problem = Problem::new(self.kind, self.detail);

@@ -51,7 +51,10 @@ mod tests {
         let waits: Vec<_> = (0..10).map(|_| rate.book(100, start)).collect();
         assert!(waits.is_sorted());
         let last = *waits.last().unwrap();
-        assert!(last > Duration::from_millis(700) && last <= Duration::from_millis(900), "{last:?}");
+        assert!(
+            last > Duration::from_millis(700) && last <= Duration::from_millis(900),
+            "{last:?}"
+        );
         assert_eq!(rate.book(1, start + Duration::from_secs(60)), Duration::ZERO);
     }
 }

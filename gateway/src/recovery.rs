@@ -65,7 +65,11 @@ impl Alive {
         let owner = embedded.then(|| hex::encode(random::<16>()));
         let path = state.join(DIRECTORY).join(owner.as_deref().unwrap_or(DAEMON));
         let file = lock_file(&path)?;
-        if try_lock(&file) { Ok(Self { _file: file, owner, path }) } else { Err(RecoveryError::InUse) }
+        if try_lock(&file) {
+            Ok(Self { _file: file, owner, path })
+        } else {
+            Err(RecoveryError::InUse)
+        }
     }
 }
 
@@ -206,5 +210,6 @@ async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError
         snapshot: survey.snapshot,
         selection: survey.selection,
         layout: survey.layout,
+        _place: Arc::clone(&office.places).try_acquire_owned().ok(),
     })
 }

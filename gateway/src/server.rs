@@ -54,7 +54,7 @@ impl Door {
         Self {
             router,
             tls: TlsAcceptor::from(tls),
-            handshakes: Arc::new(Semaphore::new(limits.strangers)),
+            handshakes: Arc::new(Semaphore::new(limits.connections.max(limits.strangers))),
             strangers: Arc::new(Semaphore::new(limits.strangers)),
             workers: Arc::new(Semaphore::new(limits.connections)),
         }
@@ -106,7 +106,10 @@ impl Door {
     }
 
     /// The TLS handshake, and what the peer's certificate says.
-    async fn shake_hands<S>(&self, stream: S) -> Option<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Caller)>
+    async fn shake_hands<S>(
+        &self,
+        stream: S,
+    ) -> Option<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Caller)>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

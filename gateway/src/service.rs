@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::map_response;
 use axum::routing::{get, post};
 
 use crate::office::Office;
@@ -19,7 +20,7 @@ mod keys;
 mod manifest;
 mod wipe;
 
-use crate::problem::Refusal;
+use crate::problem::{Refusal, only_problems};
 use tidegate_wire::ProblemKind;
 
 /// The routes of the workers' listener. The connection adds a [`crate::admission::Caller`] to each request.
@@ -36,5 +37,6 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
         .method_not_allowed_fallback(async || Refusal::new(ProblemKind::MethodNotAllowed, ""))
         // Bodies are read by our own code, which stops at its own limit.
         .layer(DefaultBodyLimit::disable())
+        .layer(map_response(only_problems))
         .with_state(office)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::HeaderMap;
@@ -18,7 +19,7 @@ use crate::closing::{Closed, cut_off};
 use crate::granting::{GrantError, GrantRequest, grant};
 use crate::json::{json, read};
 use crate::office::Office;
-use crate::problem::Refusal;
+use crate::problem::{Refusal, only_problems};
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
 
@@ -112,6 +113,7 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
         .fallback(async || Refusal::new(ProblemKind::NotFound, ""))
         .method_not_allowed_fallback(async || Refusal::new(ProblemKind::MethodNotAllowed, ""))
         .layer(DefaultBodyLimit::disable())
+        .layer(map_response(only_problems))
         .with_state(office)
 }
 

@@ -7,11 +7,11 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use hyper::HeaderMap;
 use tidegate_lease::Standing;
-use tidegate_wire::{Directive, Heartbeat, HeartbeatReply};
+use tidegate_wire::{Directive, Heartbeat, HeartbeatReply, ProblemKind};
 
-use crate::json::{json, read};
 use crate::admission::{Caller, Purpose, admit};
 use crate::certifying::{Holder, issue};
+use crate::json::{json, read};
 use crate::live::Live;
 use crate::office::Office;
 use crate::problem::Refusal;
@@ -25,6 +25,10 @@ pub(super) async fn heartbeat(
 ) -> Result<Response, Refusal> {
     let admitted = admit(&office, &caller, &lease, Purpose::Speak).await?;
     let beat: Heartbeat = read(&headers, body).await?;
+    if beat.instance != admitted.peer.instance {
+        let detail = "the heartbeat is of another process";
+        return Err(Refusal::new(ProblemKind::Malformed, detail));
+    }
     let now = office.now();
     let presence = admitted.live.presence(admitted.rank);
     presence.beat(beat.counters, now);

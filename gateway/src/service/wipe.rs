@@ -8,8 +8,8 @@ use axum::response::Response;
 use hyper::HeaderMap;
 use tidegate_wire::WipeStatement;
 
-use crate::json::{json, read};
 use crate::admission::{Caller, Purpose, admit};
+use crate::json::{json, read};
 use crate::office::Office;
 use crate::problem::Refusal;
 

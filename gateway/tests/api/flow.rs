@@ -1,7 +1,5 @@
 //! The whole road of one worker, over real TLS on loopback.
 
-
-
 use crate::worker::{Home, Worker};
 use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_plan::{Manifest, sealed_len};
@@ -218,8 +216,7 @@ async fn shares_are_closed_one_by_one_and_the_key_goes_with_the_last() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_rank_of_eight_keeps_the_shares_of_eight() {
     let home = Home::start().await;
-    let request =
-        tidegate_gateway::GrantRequest { ranks: 8, only_rank: Some(3), ..home.request() };
+    let request = tidegate_gateway::GrantRequest { ranks: 8, only_rank: Some(3), ..home.request() };
     let granted = home.gateway.grant(request).await.unwrap();
     assert_eq!(granted.joins.len(), 1);
     assert_eq!(granted.joins[0].rank, 3);

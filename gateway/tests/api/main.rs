@@ -1,7 +1,14 @@
 //! The gateway over real TLS on loopback, spoken to by a worker written by hand.
 
+#[cfg(test)]
 mod admin;
+#[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod flow;
+#[cfg(test)]
 mod order;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod worker;

@@ -195,9 +195,8 @@ async fn another_authority_is_not_believed_by_either_side() {
 
     let mut forger = Worker::new(&home, &granted.joins[0]);
     let public = forger.identity.public_key();
-    let (certificate, _) = other
-        .issue_client(&public, &granted.lease, 0, &worker.instance, u64::MAX)
-        .unwrap();
+    let (certificate, _) =
+        other.issue_client(&public, &granted.lease, 0, &worker.instance, u64::MAX).unwrap();
     forger.certificate = Some(certificate);
     assert!(forger.try_call("GET", &forger.path("manifest"), Vec::new()).await.is_err());
 }

@@ -1,0 +1,103 @@
+//! What strangers and the careless can take up.
+
+use std::time::Duration;
+
+use tidegate_kit::tls::client_config;
+use tidegate_wire::ProblemKind;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::worker::{Home, Worker};
+
+/// A connection whose handshake is done and that then says nothing.
+async fn idle(worker: &Worker) -> TlsStream<TcpStream> {
+    let config = client_config(&worker.join.ca, None).unwrap();
+    let stream = TcpStream::connect(worker.addr).await.unwrap();
+    let name = "127.0.0.1".try_into().unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap()
+}
+
+/// Whether the gateway answers on the connection at all.
+async fn answers(stream: &mut TlsStream<TcpStream>) -> bool {
+    let request = b"POST /v1/challenge HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n";
+    if stream.write_all(request).await.is_err() {
+        return false;
+    }
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.is_ok() && head == *b"HTTP/1.1 200"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_take_no_place_of_a_worker() {
+    let home = Home::start_with(|config| config.limits.strangers = 2).await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    let (mut first, mut second) = (idle(&worker).await, idle(&worker).await);
+    assert!(answers(&mut first).await && answers(&mut second).await);
+    let mut third = idle(&worker).await;
+    assert!(!answers(&mut third).await, "there are two places for strangers");
+    assert_eq!(worker.heartbeat().await.status, 200);
+    assert_eq!(worker.get("blocks/0").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_long_or_not_http_ends_the_connection() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::new(&home, &granted.joins[0]);
+    let mut long = b"GET / HTTP/1.1\r\nx: ".to_vec();
+    long.resize(1 << 20, b'x');
+    for bytes in [long, b"\x00\x01\x02 nonsense\r\n\r\n".to_vec()] {
+        let mut stream = idle(&worker).await;
+        // The gateway may close while we still write.
+        let _ = stream.write_all(&bytes).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.len() < 1024, "no more than a refusal");
+    }
+    assert_eq!(worker.challenge().await.nonce.0.len(), 32);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_framework_refuses_is_a_problem_document_too() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    let answer = worker.call("GET", "/v1/leases/%ff/manifest", Vec::new()).await;
+    assert_eq!(answer.problem(), ProblemKind::Malformed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_holds_over_all_blocks() {
+    let home = Home::start_with(|config| config.rate_limit = Some(8_000_000)).await;
+    let granted = home.grant().await;
+    let mut worker = Worker::new(&home, &granted.joins[0]);
+    let terms = worker.attach().await.unwrap().terms;
+    let start = std::time::Instant::now();
+    let mut bytes = 0;
+    for block in 0..terms.blocks {
+        bytes += worker.get(&format!("blocks/{block}")).await.body.len();
+    }
+    // At 8 MB/s with a tenth of a second of burst, and never faster however slow the machine.
+    let least = Duration::from_secs_f64(bytes as f64 / 8e6 - 0.2);
+    assert!(start.elapsed() >= least, "{bytes} bytes in {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buffers_are_given_back() {
+    let home = Home::start_with(|config| config.limits.buffers = 16 << 20).await;
+    let granted = home.grant().await;
+    let mut worker = Worker::new(&home, &granted.joins[0]);
+    let terms = worker.attach().await.unwrap().terms;
+    let worker = std::sync::Arc::new(worker);
+    let mut reads = tokio::task::JoinSet::new();
+    for n in 0..24 {
+        let worker = std::sync::Arc::clone(&worker);
+        let block = n % terms.blocks;
+        reads.spawn(async move { worker.get(&format!("blocks/{block}")).await.status });
+    }
+    while let Some(status) = reads.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+}
