@@ -23,7 +23,7 @@ use super::spec::S3Options;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until the first byte of an answer: a store that lists a large level takes its time.
 const ANSWER: Duration = Duration::from_secs(60);
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 3;
 /// Stores of one's own have no regions; requests are signed with some name all the same.
 const ANY_REGION: &str = "us-east-1";
 /// More certificates to trust, as in other AWS tools.

@@ -207,7 +207,7 @@ mod tests {
             assert_eq!(parts.iter().filter(|part| name.starts_with(*part)).count(), 1, "{name}");
         }
         // Nothing to cut by: the level as a whole.
-        let wide: Vec<_> = (0..200).map(|n| format!("l/{}/", char::from_u32(0x4e00 + n).unwrap()));
+        let wide = (0..200).map(|n| format!("l/{}/", char::from_u32(0x4e00 + n).unwrap()));
         assert_eq!(together("l/", wide.collect()), (vec!["l/".to_owned()], false));
     }
 }

@@ -45,14 +45,20 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match (status(error), code(error).as_str()) {
-        (Some(404), "NoSuchBucket") | (None, _) => {}
-        // Deleted; a delete marker in its place; another ETag; shorter than the range.
-        (Some(404 | 405 | 412 | 416), _) => return ReadError::Changed,
+        // Deleted, or a delete marker in its place. Other things that are not found, such as the
+        // bucket or the user, say nothing about the object.
+        (Some(404), "NoSuchKey" | "NoSuchVersion" | "NotFound" | NO_CODE)
+        | (Some(405), "MethodNotAllowed")
+        // Another ETag; shorter than the range.
+        | (Some(412 | 416), _) => return ReadError::Changed,
         (Some(403), "AccessDenied" | "InvalidObjectState") => return ReadError::Denied,
         _ => {}
     }
     ReadError::Unavailable(DisplayErrorContext(error).to_string())
 }
+
+/// In place of a code when the store gives none.
+const NO_CODE: &str = "no code";
 
 fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
@@ -61,7 +67,7 @@ fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
 fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
         Some(code) => code.to_owned(),
-        None => status(error).map_or_else(String::new, |status| format!("status {status}")),
+        None => NO_CODE.to_owned(),
     }
 }
 
