@@ -17,13 +17,13 @@ mod read;
 mod resident;
 mod table;
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use tidegate_plan::{Manifest, Piece};
 use tidegate_wire::Counters;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use self::core::Core;
@@ -91,15 +91,31 @@ pub struct Progress {
 /// The blocks of one lease on this worker.
 pub struct Cache {
     core: Arc<Core>,
-    filling: Mutex<Option<JoinHandle<()>>>,
+    filling: Mutex<Option<Filling>>,
 }
+
+/// The filling and the threads it has to itself: they receive, decrypt the link and write to the
+/// disk, and may block there without holding up a heartbeat or a read.
+struct Filling {
+    task: JoinHandle<()>,
+    threads: Runtime,
+}
+
+/// Threads of the filling: each takes in about 1 GB/s.
+const THREADS: usize = 4;
 
 impl Cache {
     /// Takes up what the store holds and begins to fill, in plan order.
-    pub fn start(parts: CacheParts, config: CacheConfig, runtime: &Handle) -> Arc<Self> {
+    pub fn start(parts: CacheParts, config: CacheConfig) -> io::Result<Arc<Self>> {
         let core = Core::new(parts, config);
-        let filling = runtime.spawn(fill::run(Arc::clone(&core)));
-        Arc::new(Self { core, filling: Mutex::new(Some(filling)) })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = Builder::new_multi_thread()
+            .worker_threads(cores.min(THREADS))
+            .thread_name("tidegate-fill")
+            .enable_all()
+            .build()?;
+        let task = threads.spawn(fill::run(Arc::clone(&core)));
+        Ok(Arc::new(Self { core, filling: Mutex::new(Some(Filling { task, threads })) }))
     }
 
     /// Reads into `out`, no longer than the piece, if the bytes are here. `Ok(false)`: they are
@@ -185,14 +201,26 @@ impl Cache {
     pub async fn wipe(&self) -> WipeFigures {
         self.core.close();
         let filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(filling) = filling
-            && let Err(why) = filling.await
-        {
-            tracing::error!(error = %why, "the filling of the cache ended badly");
+        if let Some(Filling { task, threads }) = filling {
+            if let Err(why) = task.await {
+                tracing::error!(error = %why, "the filling of the cache ended badly");
+            }
+            // Connections without a request under way are all that is left there.
+            threads.shutdown_background();
         }
         let core = Arc::clone(&self.core);
         let wiping = tokio::task::spawn_blocking(move || core.store.wipe());
         wiping.await.unwrap_or_else(|why| WipeFigures::failed(why.to_string()))
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.core.close();
+        let filling = self.filling.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(filling) = filling {
+            filling.threads.shutdown_background();
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod block;
 mod connection;
 mod endpoint;
 mod error;
+mod link;
 mod manifest;
 mod pool;
 mod receipt;

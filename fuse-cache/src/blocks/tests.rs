@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_wire::{JoinFile, NodeFacts};
-use tokio::runtime::Handle;
 
 use super::*;
 use crate::client::{Attached, ClientError, Identity, attach};
@@ -111,7 +110,7 @@ async fn open(
         adopted,
         budget: Budget::new(64 * MIB),
     };
-    let cache = Cache::start(parts, CacheConfig { connections: 4, grace }, &Handle::current());
+    let cache = Cache::start(parts, CacheConfig { connections: 4, grace }).unwrap();
     (manifest, client, cache)
 }
 

@@ -17,14 +17,15 @@ use tokio_rustls::TlsConnector;
 
 use super::ClientError;
 use super::endpoint::Endpoint;
+use super::link::Link;
 
 /// For TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(5);
 /// From the request to the head of its answer: a gateway may have to gather a packed block from
 /// hundreds of objects first.
 const ANSWER: Duration = Duration::from_secs(30);
-/// What hyper reads at once, bytes: small enough to stay within the allocator's arenas.
-const READ: usize = 64 << 10;
+/// What hyper reads and passes on at once, bytes.
+const READ: usize = 128 << 10;
 
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -62,9 +63,10 @@ impl Connection {
         };
         let tls =
             timeout(CONNECT, opening).await.map_err(|_| unreachable(&"no answer in time"))??;
+        let (tcp, tls) = tls.into_inner();
         let (sender, driver) = http1::Builder::new()
             .read_buf_exact_size(Some(READ))
-            .handshake(TokioIo::new(tls))
+            .handshake(TokioIo::new(Link::new(tcp, tls)))
             .await
             .map_err(|why| unreachable(&why))?;
         tokio::spawn(async move {

@@ -113,7 +113,9 @@ async fn a_successor_takes_the_cache_up() {
     // The end of a killed worker, but for the descriptors that the kernel would close.
     worker.cache.core.close();
     let filling = worker.cache.filling.lock().unwrap().take();
-    filling.unwrap().await.unwrap();
+    let Filling { task, threads } = filling.unwrap();
+    task.await.unwrap();
+    threads.shutdown_background();
     let Worker { gateway, cache, dir, .. } = worker;
     until(|| Arc::strong_count(&cache.core) == 1).await;
     drop(cache);
