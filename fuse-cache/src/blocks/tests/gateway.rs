@@ -95,8 +95,6 @@ pub(super) struct Gateway {
     /// Of the newest attachment.
     hpke: Mutex<Vec<u8>>,
     salt: AtomicU8,
-    pub(super) presealed: AtomicBool,
-    pub(super) one: Mutex<Bytes>,
 }
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -128,8 +126,6 @@ impl Gateway {
             epoch: Mutex::new(0),
             hpke: Mutex::default(),
             salt: AtomicU8::new(0),
-            presealed: AtomicBool::new(false),
-            one: Mutex::default(),
         });
         gateway.record(Event::LedgerOpened { origin: "tidegate/test".into() });
         tokio::spawn(Arc::clone(&gateway).serve(listener));
@@ -271,14 +267,6 @@ impl Gateway {
 
     fn block(&self, number: u32) -> Response<Body> {
         let fault = self.faults.of(number);
-        if self.presealed.load(Ordering::Relaxed) {
-            let mut frames = Vec::new();
-            let mut rest = self.one.lock().unwrap().clone();
-            while !rest.is_empty() {
-                frames.push(Ok(Frame::data(rest.split_to(rest.len().min(65536)))));
-            }
-            return streamed(number, &self.home, stream::iter(frames));
-        }
         let salt = self.salt.fetch_add(1, Ordering::Relaxed);
         let mut sealed = self.home.sealed_block(number, salt);
         match fault {
