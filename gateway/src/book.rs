@@ -24,6 +24,17 @@ pub(crate) struct KeysGone {
     pub(crate) epoch: Option<bool>,
 }
 
+/// A wipe certificate that was made.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certified {
+    pub(crate) digest: Digest,
+    /// It certifies a complete wipe.
+    pub(crate) complete: bool,
+    /// Its entry is durable in the ledger.
+    pub(crate) recorded: bool,
+}
+
 /// What the gateway must know of a lease after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +54,7 @@ pub(crate) struct Document {
     /// Plaintext bytes whose keys were released, by rank.
     pub(crate) released_bytes: BTreeMap<u16, u64>,
     /// Wipe certificates by rank.
-    pub(crate) certificates: BTreeMap<u16, Digest>,
+    pub(crate) certificates: BTreeMap<u16, Certified>,
     /// When the lease key was destroyed: at the close, or before it when the lease was cut off.
     pub(crate) key_destroyed_at: Option<u64>,
     /// The wrapped key's file was deleted and found absent.

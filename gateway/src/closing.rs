@@ -4,16 +4,17 @@
 //! what had been released is recorded, and nobody claims to have seen the node. Each step can be
 //! taken again: a closing that broke off is finished by whoever comes next.
 
-use tidegate_lease::{Attachment, Event as LeaseEvent, Outcome as LeaseOutcome, Phase};
-use tidegate_ledger::{CertificateError, Digest, Event, Outcome, WipeCertificate};
+use tidegate_lease::{Attachment, Event as LeaseEvent, Phase};
+use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
 
-use crate::book::{Document, KeysGone};
+use crate::book::{Certified, Document, KeysGone};
 use crate::certificates::{Statement, certificate};
-use crate::keyring::KeyringError;
 use crate::live::Live;
-use crate::office::{AdvanceError, Office};
+use crate::office::Office;
+pub use crate::owed::CloseError;
+use crate::owed::{certified_event, outcome, settle_up};
 use crate::record::RecordError;
 
 /// How a lease ended.
@@ -31,38 +32,34 @@ pub struct Closed {
     pub sent_bytes: Option<u64>,
 }
 
-/// A lease could not be closed; what was done of it stays done, and closing may be tried again.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CloseError {
-    #[error("there is no such lease here")]
-    NoSuchLease,
-    #[error("the lease key cannot be destroyed")]
-    Keyring(#[from] KeyringError),
-    #[error("the lease's state cannot be written")]
-    Advance(#[from] AdvanceError),
-    #[error("the closing cannot be recorded")]
-    Record(#[from] RecordError),
-    #[error("a certificate would not hold")]
-    Certificate(#[from] CertificateError),
-}
-
 /// Ends serving and destroys the lease's keys. Repeatable.
-async fn destroy_keys(
-    office: &Office,
-    live: &Live,
-    now: u64,
-) -> Result<(KeysGone, Vec<Event>), CloseError> {
+async fn destroy_keys(office: &Office, live: &Live, now: u64) -> Result<KeysGone, CloseError> {
     live.end(now);
     let absent = office.keyring.destroy(live.id).await?.absent;
-    let document = live.view().document;
     let retired = office.keyring.retire_epochs(now).await?;
-    let gone = KeysGone {
+    if !retired.is_empty() {
+        let event = |epoch| Event::EpochDestroyed { epoch };
+        office.record.append(retired.into_iter().map(event).collect()).await?;
+    }
+    let document = live.view().document;
+    Ok(KeysGone {
         destroyed_at: Some(document.key_destroyed_at.unwrap_or(now)),
         absent: Some(absent),
         epoch: Some(office.keyring.epoch_is_destroyed(document.lease.key_epoch).await?),
-    };
-    Ok((gone, retired.into_iter().map(|epoch| Event::EpochDestroyed { epoch }).collect()))
+    })
+}
+
+/// Asks the workers to finish what is open and to wipe: reads go on until they have.
+pub(crate) async fn drain(office: &Office, live: &Live) -> Result<(), CloseError> {
+    let _turn = live.turn.lock().await;
+    let now = office.now();
+    office
+        .advance(live, |document| {
+            document.lease = document.lease.apply(LeaseEvent::Drain, now)?;
+            Ok(())
+        })
+        .await?;
+    Ok(())
 }
 
 /// Destroys a lease's keys now, for a cause that leaves no grace to read.
@@ -78,7 +75,7 @@ pub(crate) async fn cut_off(
     if live.is_closed() || !waits_for_a_wipe(&live.view().document) {
         return finish(office, live, cause, now).await.map(Some);
     }
-    let (gone, retired) = destroy_keys(office, live, now).await?;
+    let gone = destroy_keys(office, live, now).await?;
     office
         .advance(live, |document| {
             document.lease = document.lease.apply(cause.clone(), now)?;
@@ -86,9 +83,6 @@ pub(crate) async fn cut_off(
             Ok(())
         })
         .await?;
-    if !retired.is_empty() {
-        office.record.append(retired).await?;
-    }
     Ok(None)
 }
 
@@ -110,7 +104,7 @@ pub(crate) async fn finish(
     now: u64,
 ) -> Result<Closed, CloseError> {
     if !live.is_closed() {
-        let (gone, retired) = destroy_keys(office, live, now).await?;
+        let gone = destroy_keys(office, live, now).await?;
         let document = live.view().document;
         let mut certificates = Vec::new();
         for held in current(&document) {
@@ -120,16 +114,8 @@ pub(crate) async fn finish(
             }
         }
         advance_closed(office, live, gone, &certificates, &cause, now).await?;
-        let withdrawn = certificates.into_iter().map(|(rank, certificate)| Event::Withdrawn {
-            lease: live.id,
-            rank,
-            certificate,
-        });
-        record_closed(office, live, withdrawn.chain(retired).collect()).await?;
-    } else if !live.view().document.recorded {
-        // The entry was not durable when the last one who tried gave up.
-        record_closed(office, live, Vec::new()).await?;
     }
+    settle_up(office, live).await?;
     live.clear();
     closed(office, live).await
 }
@@ -147,39 +133,46 @@ pub(crate) async fn settle(
     let document = live.view().document;
     let held = document.lease.attachment(rank).ok_or(CloseError::NoSuchLease)?;
     let last = is_last(live, &document, rank);
-    let (gone, retired) = if last {
-        destroy_keys(office, live, now).await?
-    } else {
-        (KeysGone::default(), Vec::new())
-    };
+    let gone = if last { destroy_keys(office, live, now).await? } else { KeysGone::default() };
     let made = certificate(live, &document, held, gone, Some(statement), now);
     made.check()?;
-    let digest = store(office, &made).await?;
+    let certified = store(office, &made).await?;
     office
         .advance(live, |document| {
-            document.certificates.insert(rank, digest);
-            if complete && !document.lease.is_closed() {
+            document.certificates.insert(rank, certified);
+            if complete {
                 document.lease = document.lease.apply(LeaseEvent::Wiped { rank }, now)?;
             }
             Ok(())
         })
         .await?;
-    let mut events = vec![if complete {
-        Event::Wiped { lease: live.id, rank, certificate: digest }
-    } else {
-        Event::Withdrawn { lease: live.id, rank, certificate: digest }
-    }];
-    let receipts = if last {
-        events.extend(retired);
+    if last {
         advance_closed(office, live, gone, &[], &LeaseEvent::Drain, now).await?;
-        let receipts = record_closed(office, live, events).await?;
+    }
+    let receipt = settle_up(office, live).await?.remove(&rank).ok_or(RecordError::NoReceipt)?;
+    if last {
         live.clear();
-        receipts
-    } else {
-        office.record.append(events).await?
-    };
-    let receipt = receipts.into_iter().next().ok_or(RecordError::NoReceipt)?;
+    }
     Ok((made.to_canonical().map_err(RecordError::Canonical)?, receipt))
+}
+
+/// The certificate of a rank that was settled before, with a receipt of now: its first answer was
+/// lost, or its entry could not be written. The caller holds the turn.
+pub(crate) async fn settled(
+    office: &Office,
+    live: &Live,
+    rank: u16,
+) -> Result<Option<(String, Receipt)>, CloseError> {
+    let document = live.view().document;
+    let Some(certified) = document.certificates.get(&rank) else { return Ok(None) };
+    let Some(text) = office.record.stored_certificate(&certified.digest).await? else {
+        return Ok(None);
+    };
+    let receipt = match settle_up(office, live).await?.remove(&rank) {
+        Some(receipt) => receipt,
+        None => office.record.append_one(certified_event(live.id, rank, certified)).await?,
+    };
+    Ok(Some((text, receipt)))
 }
 
 /// No other worker is still to be waited for.
@@ -192,9 +185,13 @@ fn is_last(live: &Live, document: &Document, rank: u16) -> bool {
     }
 }
 
-async fn store(office: &Office, made: &WipeCertificate) -> Result<Digest, CloseError> {
+async fn store(office: &Office, made: &WipeCertificate) -> Result<Certified, CloseError> {
     office.record.certificate(made).await?;
-    Ok(made.digest().map_err(RecordError::Canonical)?)
+    Ok(Certified {
+        digest: made.digest().map_err(RecordError::Canonical)?,
+        complete: made.observed.outcome == Outcome::Wiped,
+        recorded: false,
+    })
 }
 
 /// Makes the revision that is *closed*: the lease's key is gone.
@@ -202,7 +199,7 @@ async fn advance_closed(
     office: &Office,
     live: &Live,
     gone: KeysGone,
-    certificates: &[(u16, Digest)],
+    certificates: &[(u16, Certified)],
     cause: &LeaseEvent,
     now: u64,
 ) -> Result<(), CloseError> {
@@ -221,48 +218,12 @@ async fn advance_closed(
     Ok(())
 }
 
-/// Appends `events` and the closing entry, then notes in the state that they are in the ledger.
-async fn record_closed(
-    office: &Office,
-    live: &Live,
-    mut events: Vec<Event>,
-) -> Result<Vec<Receipt>, CloseError> {
-    let document = live.view().document;
-    events.push(Event::LeaseClosed {
-        lease: live.id,
-        outcome: outcome(&document),
-        released_blocks: document.lease.released_blocks(),
-        released_bytes: document.released_bytes.values().sum(),
-        sent_bytes: document.sent_bytes,
-        last_release_at: document.last_release_at,
-        key_destroyed_at: document.key_destroyed_at,
-        absence_confirmed: document.key_absent,
-    });
-    let receipts = office.record.append(events).await?;
-    // The lease takes no more events; only this note is made.
-    office
-        .advance(live, |document| {
-            document.recorded = true;
-            Ok(())
-        })
-        .await?;
-    tracing::info!(lease = %live.id, outcome = ?outcome(&document), "a lease was closed");
-    Ok(receipts)
-}
-
-fn outcome(document: &Document) -> Outcome {
-    match document.lease.phase {
-        Phase::Closed(LeaseOutcome::Wiped) => Outcome::Wiped,
-        _ => Outcome::Withdrawn,
-    }
-}
-
 /// What is kept of a closed lease.
 async fn closed(office: &Office, live: &Live) -> Result<Closed, CloseError> {
     let document = live.view().document;
     let mut certificates = Vec::new();
-    for digest in document.certificates.values() {
-        certificates.extend(office.record.stored_certificate(digest).await?);
+    for certified in document.certificates.values() {
+        certificates.extend(office.record.stored_certificate(&certified.digest).await?);
     }
     Ok(Closed {
         lease: live.id,

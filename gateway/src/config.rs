@@ -160,12 +160,6 @@ impl GatewayConfig {
         if let Some(name) = self.names.iter().find(|name| !is_host(name)) {
             return Err(value("names", format!("`{name}` is neither a host name nor an address")));
         }
-        if self.sources.allow.is_empty() {
-            return Err(value(
-                "sources.allow",
-                "is empty: list the directories (\"/data\") or buckets (\"s3://bucket/prefix\") that may be staged",
-            ));
-        }
         self.sources.check().map_err(|why| value("sources.allow", why))?;
         if self.heartbeat_s == 0 {
             return Err(value("heartbeat_s", "must be at least 1"));
@@ -248,7 +242,7 @@ mod tests {
     fn unknown_keys_and_bad_values_are_named() {
         for (text, word) in [
             (format!("{GOOD}stat = 1\n[sources]\nallow = [\"/data\"]\n"), "stat"),
-            (format!("{GOOD}[sources]\nallow = []\n"), "sources.allow"),
+            (format!("{GOOD}[sources]\n"), "allow"),
             (format!("{GOOD}[sources]\nallow = [\"data\"]\n"), "sources.allow"),
             (format!("{GOOD}grace_s = 20\n[sources]\nallow = [\"/data\"]\n"), "grace_s"),
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),

@@ -107,6 +107,9 @@ impl Gateway {
             let router = admin::router(Arc::clone(&office));
             tasks.spawn(admin::keep(router, listener, path, stopped));
         }
+        if office.config.sources.allow.is_empty() {
+            tracing::warn!("`sources.allow` is empty: nothing can be leased from this gateway");
+        }
         tracing::info!(%addr, "the gateway listens");
         Ok(Self { office, addr, alive, stop, tasks: tokio::sync::Mutex::new(tasks) })
     }
@@ -150,6 +153,12 @@ impl Gateway {
     pub async fn revoke(&self, lease: LeaseId) -> Result<Option<Closed>, CloseError> {
         let live = self.office.find(lease).ok_or(CloseError::NoSuchLease)?;
         closing::cut_off(&self.office, &live, Event::Revoke).await
+    }
+
+    /// Asks a lease's workers to finish and wipe; what they have open they may still read.
+    pub async fn drain(&self, lease: LeaseId) -> Result<(), CloseError> {
+        let live = self.office.find(lease).ok_or(CloseError::NoSuchLease)?;
+        closing::drain(&self.office, &live).await
     }
 
     /// A lease as it stands; `None` when this gateway does not know it.

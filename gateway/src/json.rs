@@ -15,6 +15,9 @@ use crate::problem::Refusal;
 /// A body of 256 KiB that takes longer than this comes from nobody who means it.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
+/// How much of a body that is too long is still read.
+const PASSED_OVER: usize = 4 * MAX_JSON_BODY;
+
 /// Reads a whole JSON body. Its content is never repeated in an error.
 pub(crate) async fn read<T: DeserializeOwned>(
     headers: &hyper::HeaderMap,
@@ -26,6 +29,7 @@ pub(crate) async fn read<T: DeserializeOwned>(
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<u64>().ok());
     if declared.is_some_and(|len| len > MAX_JSON_BODY as u64) {
+        pass_over(body).await;
         return Err(too_large());
     }
     let reading = Limited::new(body, MAX_JSON_BODY).collect();
@@ -37,6 +41,17 @@ pub(crate) async fn read<T: DeserializeOwned>(
     };
     serde_json::from_slice(&bytes)
         .map_err(|_| Refusal::new(ProblemKind::Malformed, "the body is not what this route takes"))
+}
+
+/// Reads a body away, a little of it at a time, so that a caller who is still writing gets to read
+/// the refusal. Gives up on one that is far too long or too slow.
+async fn pass_over(body: Body) {
+    let reading = async {
+        let mut body = Limited::new(body, PASSED_OVER);
+        while let Some(Ok(_)) = body.frame().await {}
+    };
+    // Whichever way it ends, the refusal is what is answered.
+    let _ = tokio::time::timeout(BODY_TIME, reading).await;
 }
 
 /// A JSON answer that nobody may keep.

@@ -29,6 +29,7 @@ mod keyring;
 mod live;
 mod nonce;
 mod office;
+mod owed;
 mod problem;
 mod rate;
 mod reaper;

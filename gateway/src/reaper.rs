@@ -10,6 +10,7 @@ use crate::closing::{CloseError, cut_off, finish};
 use crate::config::CERTIFICATE_LIFE_S;
 use crate::live::Live;
 use crate::office::Office;
+use crate::owed::{owes, settle_up};
 use crate::stop::{Stop, stopped};
 
 /// Between two looks.
@@ -56,12 +57,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
     let now = office.now();
     let document = live.view().document;
+    if owes(&document) {
+        let _turn = live.turn.lock().await;
+        settle_up(office, live).await?;
+    }
     match document.lease.phase {
         Phase::Closed(_) => {
-            if !document.recorded {
-                let _turn = live.turn.lock().await;
-                finish(office, live, LeaseEvent::Revoke, now).await?;
-            }
             // Kept for as long as a worker's certificate may still knock with a lost answer.
             let end = document.lease.changed_at + u64::from(CERTIFICATE_LIFE_S);
             if now > end {
@@ -84,9 +85,14 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 cut_off(office, live, LeaseEvent::Expire).await.map(drop)
             }
             Some(_) => {
-                tracing::warn!(lease = %live.id, "a worker was not heard for the grace");
                 let _turn = live.turn.lock().await;
-                finish(office, live, LeaseEvent::Vanished, office.now()).await.map(drop)
+                let now = office.now();
+                // It may have spoken while we waited for our turn.
+                if due(live, &live.view().document, now) != Some(LeaseEvent::Vanished) {
+                    return Ok(());
+                }
+                tracing::warn!(lease = %live.id, "a worker was not heard for the grace");
+                finish(office, live, LeaseEvent::Vanished, now).await.map(drop)
             }
             None => Ok(()),
         },

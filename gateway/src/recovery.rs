@@ -15,6 +15,7 @@ use crate::closing::{CloseError, finish};
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::Office;
+use crate::owed::owes;
 use crate::source::Source;
 use crate::survey::{Survey, SurveyError};
 
@@ -118,7 +119,7 @@ pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
             Err(BookError::Gone) => continue,
             Err(error) => return Err(error.into()),
         };
-        if matches!(document.lease.phase, Phase::Closed(_)) && document.recorded {
+        if document.lease.is_closed() && !owes(&document) {
             continue;
         }
         match &document.owner {

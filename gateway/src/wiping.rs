@@ -5,7 +5,7 @@ use tidegate_wire::{ProblemKind, WipeReceipt, WipeStatement};
 
 use crate::admission::{Admitted, over, refuse, refused};
 use crate::certificates::Statement;
-use crate::closing::{CloseError, settle};
+use crate::closing::{CloseError, settle, settled};
 use crate::office::Office;
 use crate::problem::Refusal;
 use crate::refusals::Reason;
@@ -24,10 +24,8 @@ pub(crate) async fn wiped(
         }
     };
     let _turn = live.turn.lock().await;
-    if let Some(kept) = live.kept(rank) {
-        return again(&kept, &stated).ok_or_else(|| {
-            Refusal::new(ProblemKind::LeaseOver, "this rank has its certificate already")
-        });
+    if live.view().document.certificates.contains_key(&rank) {
+        return again(office, admitted, &stated).await;
     }
     if live.is_closed() {
         return Err(over(office, live.id).await);
@@ -48,10 +46,31 @@ pub(crate) async fn wiped(
     }
 }
 
-/// The kept answer, when it was given to the same statement: its first answer may have been lost.
-fn again(kept: &WipeReceipt, stated: &Stated) -> Option<WipeReceipt> {
-    let certificate = WipeCertificate::parse(&kept.certificate).ok()?;
-    (certificate.stated.as_ref() == Some(stated)).then(|| kept.clone())
+/// The same answer for the same statement: the first may have been lost on its way, or its entry
+/// could not be written then.
+async fn again(
+    office: &Office,
+    admitted: &Admitted,
+    stated: &Stated,
+) -> Result<WipeReceipt, Refusal> {
+    let (live, rank) = (&admitted.live, admitted.rank);
+    let receipt = match live.kept(rank) {
+        Some(kept) => kept,
+        None => match settled(office, live, rank).await {
+            Ok(Some((certificate, receipt))) => WipeReceipt { certificate, receipt },
+            Ok(None) => return Err(over(office, live.id).await),
+            Err(error) => {
+                return Err(Refusal::unavailable("the wipe cannot be recorded now", &error));
+            }
+        },
+    };
+    let certificate = WipeCertificate::parse(&receipt.certificate)
+        .map_err(|error| Refusal::internal("a stored certificate does not hold", &error))?;
+    if certificate.stated.as_ref() != Some(stated) {
+        return Err(over(office, live.id).await);
+    }
+    live.keep(rank, receipt.clone());
+    Ok(receipt)
 }
 
 /// The statement is the caller's own, of this attachment.

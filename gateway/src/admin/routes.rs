@@ -15,9 +15,10 @@ use tidegate_lease::Event as LeaseEvent;
 use tidegate_plan::{LeaseId, SelectionSpec};
 use tidegate_wire::{JoinFile, ProblemKind};
 
-use crate::closing::{Closed, cut_off};
+use crate::closing::{Closed, cut_off, drain};
 use crate::granting::{GrantError, GrantRequest, grant};
 use crate::json::{json, read};
+use crate::live::Live;
 use crate::office::Office;
 use crate::problem::{Refusal, only_problems};
 use crate::source::{S3Options, SourceSpec};
@@ -108,6 +109,7 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
         .route("/v1/admin/leases", post(create).get(list))
         .route("/v1/admin/leases/{lease}", get(show))
         .route("/v1/admin/leases/{lease}/revoke", post(end))
+        .route("/v1/admin/leases/{lease}/drain", post(finish))
         .route("/v1/admin/status", get(state))
         .route("/v1/admin/ledger", get(ledger))
         .fallback(async || Refusal::new(ProblemKind::NotFound, ""))
@@ -191,16 +193,27 @@ fn lease_id(text: &str) -> Result<LeaseId, Refusal> {
     text.parse().map_err(|_| Refusal::new(ProblemKind::Malformed, "not a lease id"))
 }
 
+fn known(office: &Office, lease: &str) -> Result<Arc<Live>, Refusal> {
+    let live = office.find(lease_id(lease)?);
+    live.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "no such lease here"))
+}
+
 async fn show(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
-    let live = office.find(lease_id(&lease)?);
-    let live = live.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "no such lease here"))?;
+    let live = known(&office, &lease)?;
     Ok(json(&status(&office, &live)))
 }
 
+async fn finish(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
+    let live = known(&office, &lease)?;
+    match drain(&office, &live).await {
+        Ok(()) => Ok(json(&status(&office, &live))),
+        Err(error) => Err(Refusal::new(ProblemKind::Unavailable, chain(&error))),
+    }
+}
+
 async fn end(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
-    let id = lease_id(&lease)?;
-    let live = office.find(id);
-    let live = live.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "no such lease here"))?;
+    let live = known(&office, &lease)?;
+    let id = live.id;
     match cut_off(&office, &live, LeaseEvent::Revoke).await {
         Ok(closed) => {
             let (certificates, checkpoint) = match closed {

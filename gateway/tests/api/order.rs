@@ -193,3 +193,43 @@ async fn grants_have_bounds() {
     let keys = std::fs::read_dir(home.state().join("keyring/leases")).unwrap();
     assert_eq!(keys.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wipe_whose_entry_cannot_be_written_is_asked_for_again() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    let mend = break_ledger(&home);
+    let statement = worker.statement(&worker.stated());
+    let answer = worker.post("wipe-certificate", &statement).await;
+    assert_eq!(answer.problem(), ProblemKind::Unavailable);
+    let wrapped = home.state().join("keyring/leases").join(granted.lease.to_string());
+    assert!(!wrapped.exists(), "the keys are gone all the same");
+    mend();
+    let receipt = worker.wipe().await;
+    assert!(matches!(worker.proven(&receipt.receipt), Event::Wiped { .. }));
+    let closed = home.gateway.close(granted.lease).await.unwrap();
+    assert_eq!((closed.outcome, &closed.certificates[0]), (Outcome::Wiped, &receipt.certificate));
+    let closings = home.events().await.into_iter();
+    assert!(closings.filter(|event| matches!(event, Event::LeaseClosed { .. })).count() >= 1);
+    // Another statement does not replace the first.
+    let other = tidegate_ledger::Stated { cache_bytes: 0, ..worker.stated() };
+    let answer = worker.post("wipe-certificate", &worker.statement(&other)).await;
+    assert_eq!(answer.problem(), ProblemKind::LeaseOver);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker_reads_on_until_it_wipes() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    home.gateway.drain(granted.lease).await.unwrap();
+    assert_eq!(worker.beat().await.directive, Directive::Drain);
+    worker.keys(0, 1).await;
+    assert_eq!(worker.get("blocks/0").await.status, 200);
+    let mut late = Worker::new(&home, &granted.joins[0]);
+    late.identity = worker.identity.clone();
+    assert_eq!(late.attach().await, Err(ProblemKind::LeaseOver), "nobody joins any more");
+    worker.wipe().await;
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
+}

@@ -1,0 +1,101 @@
+//! What a lease's end owes the ledger: noted in the state first, so that an entry that could not be
+//! written is written by whoever comes next. Twice is possible, never is not.
+
+use std::collections::BTreeMap;
+
+use tidegate_lease::{Outcome as LeaseOutcome, Phase};
+use tidegate_ledger::{CertificateError, Event, Outcome};
+use tidegate_plan::LeaseId;
+use tidegate_wire::Receipt;
+
+use crate::book::{Certified, Document};
+use crate::keyring::KeyringError;
+use crate::live::Live;
+use crate::office::{AdvanceError, Office};
+use crate::record::RecordError;
+
+/// A lease could not be closed; what was done of it stays done, and closing may be tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    #[error("there is no such lease here")]
+    NoSuchLease,
+    #[error("the lease key cannot be destroyed")]
+    Keyring(#[from] KeyringError),
+    #[error("the lease's state cannot be written")]
+    Advance(#[from] AdvanceError),
+    #[error("the closing cannot be recorded")]
+    Record(#[from] RecordError),
+    #[error("a certificate would not hold")]
+    Certificate(#[from] CertificateError),
+}
+
+/// Whether entries are owed.
+pub(crate) fn owes(document: &Document) -> bool {
+    let closing = document.lease.is_closed() && !document.recorded;
+    closing || document.certificates.values().any(|certified| !certified.recorded)
+}
+
+/// Writes the entries that are owed, and notes that they are. Returns the receipts of the
+/// certificates' entries, by rank. The caller holds the lease's turn.
+pub(crate) async fn settle_up(
+    office: &Office,
+    live: &Live,
+) -> Result<BTreeMap<u16, Receipt>, CloseError> {
+    let document = live.view().document;
+    let owed = document.certificates.iter().filter(|(_, certified)| !certified.recorded);
+    let ranks: Vec<u16> = owed.clone().map(|(rank, _)| *rank).collect();
+    let mut events: Vec<_> =
+        owed.map(|(rank, certified)| certified_event(live.id, *rank, certified)).collect();
+    let closes = document.lease.is_closed() && !document.recorded;
+    if closes {
+        events.push(closed_event(live.id, &document));
+    }
+    if events.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let receipts = office.record.append(events).await?;
+    office
+        .advance(live, |document| {
+            for certified in document.certificates.values_mut() {
+                certified.recorded = true;
+            }
+            document.recorded = closes;
+            Ok(())
+        })
+        .await?;
+    if closes {
+        tracing::info!(lease = %live.id, outcome = ?outcome(&document), "a lease was closed");
+    }
+    Ok(ranks.into_iter().zip(receipts).collect())
+}
+
+/// The entry of one certificate.
+pub(crate) fn certified_event(lease: LeaseId, rank: u16, certified: &Certified) -> Event {
+    let certificate = certified.digest;
+    if certified.complete {
+        Event::Wiped { lease, rank, certificate }
+    } else {
+        Event::Withdrawn { lease, rank, certificate }
+    }
+}
+
+fn closed_event(lease: LeaseId, document: &Document) -> Event {
+    Event::LeaseClosed {
+        lease,
+        outcome: outcome(document),
+        released_blocks: document.lease.released_blocks(),
+        released_bytes: document.released_bytes.values().sum(),
+        sent_bytes: document.sent_bytes,
+        last_release_at: document.last_release_at,
+        key_destroyed_at: document.key_destroyed_at,
+        absence_confirmed: document.key_absent,
+    }
+}
+
+pub(crate) fn outcome(document: &Document) -> Outcome {
+    match document.lease.phase {
+        Phase::Closed(LeaseOutcome::Wiped) => Outcome::Wiped,
+        _ => Outcome::Withdrawn,
+    }
+}
