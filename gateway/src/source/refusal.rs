@@ -30,7 +30,8 @@ where
             | "ExpiredToken"
             | "InvalidToken"
             | "TokenRefreshRequired"
-            | "RequestTimeTooSkewed",
+            | "RequestTimeTooSkewed"
+            | "XAdminUserNotFound",
             _,
         )
         | (_, _, Some(401)) => SourceError::CredentialsRefused { endpoint, code },
