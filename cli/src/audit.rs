@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use tidegate_ledger::{Batch, Document, Entry, Event, LeaseId, Report, VerifierKey, tiles, verify};
+use tidegate_kit::ledger_log::{read_batches, read_document};
+use tidegate_ledger::{Batch, Entry, Event, LeaseId, Report, VerifierKey, tiles, verify};
 
 use crate::args::AuditCommand;
 use crate::story::{lease_of, sentence, when};
@@ -36,22 +37,11 @@ impl Stored {
     /// `dir` is a state directory or its `ledger` part.
     fn read(dir: PathBuf) -> Result<Self> {
         let dir = if dir.join("ledger").is_dir() { dir.join("ledger") } else { dir };
-        let batches = dir.join("batches");
-        let listing = fs::read_dir(&batches)
-            .with_context(|| format!("no ledger in {}: cannot read {}", dir.display(), batches.display()))?;
-        let mut found = Vec::new();
-        for file in listing {
-            let file = file?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            // A store in a directory writes beside the name first; only whole batches have plain numbers.
-            if name.bytes().all(|b| b.is_ascii_digit()) {
-                found.push((name, fs::read(file.path())?));
-            }
-        }
+        let found = read_batches(&dir.join("batches"))
+            .with_context(|| format!("no ledger in {}", dir.display()))?;
         if found.is_empty() {
             bail!("the ledger in {} is empty", dir.display());
         }
-        found.sort();
         Ok(Self { dir, batches: found })
     }
 
@@ -59,8 +49,9 @@ impl Stored {
     fn entries(&self) -> Result<Vec<(String, Entry)>> {
         let mut entries = Vec::new();
         for (name, bytes) in &self.batches {
-            let batch = Batch::parse(bytes)
-                .with_context(|| format!("batch {name} cannot be read; run `tidegate audit verify`"))?;
+            let batch = Batch::parse(bytes).with_context(|| {
+                format!("batch {name} cannot be read; run `tidegate audit verify`")
+            })?;
             for text in batch.entries {
                 let entry = Entry::parse(&text)
                     .with_context(|| format!("batch {name}; run `tidegate audit verify`"))?;
@@ -72,23 +63,21 @@ impl Stored {
 
     /// The verifier key: as given, or the one that was written beside the ledger.
     fn key(&self, given: Option<PathBuf>) -> Result<VerifierKey> {
-        let file = match given {
-            Some(file) => file,
-            None => [self.dir.join("ledger.pub"), self.dir.join("../ledger.pub")]
-                .into_iter()
-                .find(|file| file.exists())
-                .ok_or_else(|| Usage("no ledger.pub beside the ledger: name the key with --key".into()))?,
-        };
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let file = given.unwrap_or_else(|| self.dir.join("ledger.pub"));
+        let text = fs::read_to_string(&file).with_context(|| {
+            format!("cannot read the verifier key {}; name it with --key", file.display())
+        })?;
         Ok(VerifierKey::parse(text.trim())
             .map_err(|error| Usage(format!("{}: {error}", file.display())))?)
     }
 
-    /// The document behind a commitment, when it was not erased.
-    fn document(&self, commitment: &tidegate_ledger::Commitment) -> Option<String> {
-        let path = self.dir.join("documents").join(commitment.to_string());
-        let text = fs::read_to_string(path).ok()?;
-        Document::parse(&text, commitment).ok().map(|document| document.body)
+    /// What the document behind a commitment says, or what became of it.
+    fn document(&self, commitment: &tidegate_ledger::Commitment) -> String {
+        match read_document(&self.dir.join("documents"), commitment) {
+            Ok(Some(text)) => text,
+            Ok(None) => "(erased)".into(),
+            Err(error) => format!("(not what was committed to: {error})"),
+        }
     }
 }
 
@@ -110,8 +99,9 @@ fn show(stored: &Stored, what: &str, json: bool) -> Result<u8> {
     let wanted: Vec<&(String, Entry)> = if let Ok(index) = what.parse::<u64>() {
         entries.iter().filter(|(_, entry)| entry.index == index).collect()
     } else {
-        let lease: LeaseId =
-            what.parse().map_err(|_| Usage(format!("`{what}` is neither a lease id nor an index")))?;
+        let lease: LeaseId = what
+            .parse()
+            .map_err(|_| Usage(format!("`{what}` is neither a lease id nor an index")))?;
         entries.iter().filter(|(_, entry)| lease_of(&entry.event) == Some(lease)).collect()
     };
     if wanted.is_empty() {
@@ -124,10 +114,11 @@ fn show(stored: &Stored, what: &str, json: bool) -> Result<u8> {
         }
         println!("{:>6}  {}  {}", entry.index, when(entry.time), sentence(&entry.event));
         for (name, commitment) in commitments(&entry.event) {
-            let said = stored.document(&commitment).unwrap_or_else(|| "(erased)".into());
-            println!("        {name}: {said}");
+            println!("        {name}: {}", stored.document(&commitment));
         }
-        if let Event::Wiped { certificate, .. } | Event::Withdrawn { certificate, .. } = &entry.event {
+        if let Event::Wiped { certificate, .. } | Event::Withdrawn { certificate, .. } =
+            &entry.event
+        {
             let path = stored.dir.join("certificates").join(certificate.to_string());
             if let Ok(certificate) = fs::read_to_string(path) {
                 println!("        certificate: {certificate}");
@@ -151,7 +142,8 @@ fn judge(stored: &Stored, known: &[PathBuf], key: Option<PathBuf>, json: bool) -
     let key = stored.key(key)?;
     let mut notes = Vec::new();
     for file in known {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         notes.push(note_in(&text));
     }
     // The copy that the gateway keeps apart counts too when it lies where it was put.

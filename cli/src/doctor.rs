@@ -123,7 +123,11 @@ fn namespaces() -> Finding {
             (false, true) => format!("user namespaces allowed ({limit})"),
             (false, false) => "not root, and user namespaces are off".into(),
         },
-        cost: if good { "" } else { "`run` needs root, or sysctl user.max_user_namespaces above 0" },
+        cost: if good {
+            ""
+        } else {
+            "`run` needs root, or sysctl user.max_user_namespaces above 0"
+        },
     }
 }
 
@@ -164,7 +168,11 @@ fn init_on_free(cmdline: &str) -> Finding {
         subject: "memory zeroed when freed",
         grade: if on { Grade::Good } else { Grade::Lacking },
         seen: if on { "init_on_free=1".into() } else { "init_on_free is off".into() },
-        cost: if on { "" } else { "freed page-cache pages keep plaintext until reused; boot with init_on_free=1" },
+        cost: if on {
+            ""
+        } else {
+            "freed page-cache pages keep plaintext until reused; boot with init_on_free=1"
+        },
     }
 }
 
@@ -177,9 +185,15 @@ fn disk(cache: &Path) -> Finding {
             let read_only = stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
             let seen = format!("{}: {} free", existing.display(), bytesize::ByteSize(free));
             let (grade, cost) = if read_only {
-                (Grade::Missing, "the cache's file system is read-only; choose another with --cache")
+                (
+                    Grade::Missing,
+                    "the cache's file system is read-only; choose another with --cache",
+                )
             } else if free < 1 << 30 {
-                (Grade::Lacking, "under 1 GiB for the cache: blocks will be fetched again and again")
+                (
+                    Grade::Lacking,
+                    "under 1 GiB for the cache: blocks will be fetched again and again",
+                )
             } else {
                 (Grade::Good, "")
             };

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,34 @@ pub(crate) struct Job {
 pub(crate) struct NotStarted {
     pub(crate) code: u8,
     pub(crate) message: String,
+}
+
+/// Looks for the command as `execvp(3)` will.
+pub(crate) fn find(command: &[OsString]) -> Result<(), NotStarted> {
+    let name = command.first().map(Path::new).unwrap_or(Path::new(""));
+    let executable = |path: &Path| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    let candidates: Vec<PathBuf> = if name.components().count() > 1 || name.is_absolute() {
+        vec![name.to_owned()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|dir| dir.join(name)).collect()
+    };
+    if candidates.iter().any(|path| executable(path)) {
+        return Ok(());
+    }
+    Err(if candidates.iter().any(|path| path.exists()) {
+        NotStarted {
+            code: exit::COMMAND_NOT_EXECUTABLE,
+            message: format!("cannot execute {}: permission denied", name.display()),
+        }
+    } else {
+        NotStarted {
+            code: exit::COMMAND_NOT_FOUND,
+            message: format!("command not found: {}", name.display()),
+        }
+    })
 }
 
 impl Job {
@@ -95,7 +123,8 @@ pub(crate) fn exit_code(status: ExitStatus) -> u8 {
 
 /// Makes orphans of the command our children, so that they can be found.
 pub(crate) fn adopt_orphans() -> Result<()> {
-    set_child_subreaper(Pid::from_raw(1)).context("cannot become the reaper of the command's orphans")
+    set_child_subreaper(Pid::from_raw(1))
+        .context("cannot become the reaper of the command's orphans")
 }
 
 /// Ends every child of ours but `keep`: TERM first, KILL after [`STRAGGLER_GRACE`]. Returns how many there were.
@@ -108,7 +137,8 @@ pub(crate) async fn end_stragglers(keep: &[u32]) -> Result<usize> {
             if keep.contains(&pid.as_raw_nonzero().get().unsigned_abs()) {
                 continue;
             }
-            let signal = if started.elapsed() < STRAGGLER_GRACE { Signal::TERM } else { Signal::KILL };
+            let signal =
+                if started.elapsed() < STRAGGLER_GRACE { Signal::TERM } else { Signal::KILL };
             if seen.insert(pid) || signal == Signal::KILL {
                 // It may have ended since the list was read.
                 let _ = kill_process(pid, signal);
@@ -129,7 +159,9 @@ fn children() -> Result<Vec<Pid>> {
     for task in std::fs::read_dir("/proc/self/task").context("cannot read /proc")? {
         let list = task?.path().join("children");
         let text = std::fs::read_to_string(list).unwrap_or_default();
-        found.extend(text.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw));
+        found.extend(
+            text.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw),
+        );
     }
     Ok(found)
 }

@@ -32,12 +32,15 @@ fn main() -> ExitCode {
     if matches!(cli.command, Command::Worker) {
         return tidegate_fuse_cache::worker::main();
     }
-    let result = tidegate_kit::tls::install_default().map_err(Into::into).and_then(|()| dispatch(cli));
+    let result =
+        tidegate_kit::tls::install_default().map_err(Into::into).and_then(|()| dispatch(cli));
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("tidegate: {error:#}");
-            ExitCode::from(error.downcast_ref::<Usage>().map_or(exit::TIDEGATE_FAILED, |_| exit::USAGE))
+            ExitCode::from(
+                error.downcast_ref::<Usage>().map_or(exit::TIDEGATE_FAILED, |_| exit::USAGE),
+            )
         }
     }
 }

@@ -4,10 +4,10 @@ use anyhow::Result;
 use tidegate_kit::telemetry;
 
 use crate::args::MountArgs;
+use crate::exit;
 use crate::run::{log_format, read_join};
 use crate::signals::Signals;
 use crate::stage::{self, Stage};
-use crate::exit;
 
 pub(crate) fn main(args: MountArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "warn")?;

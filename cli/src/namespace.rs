@@ -47,7 +47,8 @@ pub(crate) fn enter() -> Result<Namespace> {
 /// Maps the user and the group to themselves: files keep their owners' faces, and the job its own.
 fn map_ids(uid: u32, gid: u32) -> Result<()> {
     let write = |file: &str, text: String| {
-        fs::write(format!("/proc/self/{file}"), text).with_context(|| format!("cannot write {file}"))
+        fs::write(format!("/proc/self/{file}"), text)
+            .with_context(|| format!("cannot write {file}"))
     };
     write("setgroups", "deny".into())?;
     write("uid_map", format!("{uid} {uid} 1"))?;

@@ -20,5 +20,7 @@ fn xdg(variable: &str, below_home: &str, flag: &str) -> Result<PathBuf> {
     set(variable)
         .or_else(|| set("HOME").map(|home| home.join(below_home)))
         .map(|base| base.join("tidegate"))
-        .with_context(|| format!("neither {variable} nor HOME is set; name a directory with {flag}"))
+        .with_context(|| {
+            format!("neither {variable} nor HOME is set; name a directory with {flag}")
+        })
 }

@@ -20,9 +20,8 @@ pub(crate) struct Receipt {
     pub(crate) blocks: u32,
     /// Names that POSIX cannot show, and why.
     pub(crate) unshown: Vec<(String, String)>,
-    /// Sealed bytes that came over the link, and the blocks they were.
+    /// Sealed bytes that left; a block that was sent twice counts twice.
     pub(crate) left_bytes: u64,
-    pub(crate) left_blocks: u64,
     /// Plaintext bytes answered to readers.
     pub(crate) read_bytes: u64,
     pub(crate) read_errors: u64,
@@ -68,8 +67,11 @@ impl Receipt {
             row("source", source.clone());
         }
         let (selected, left) = (ByteSize(self.selected_bytes), ByteSize(self.left_bytes));
-        row("selected", format!("{} files, {selected}, {} blocks", self.selected_files, self.blocks));
-        row("left", format!("{} blocks, {left} sealed", self.left_blocks));
+        row(
+            "selected",
+            format!("{} files, {selected}, {} blocks", self.selected_files, self.blocks),
+        );
+        row("left", format!("{left} sealed"));
         let first = match self.first_byte_ms {
             Some(ms) => format!(", first byte after {ms} ms"),
             None => String::new(),

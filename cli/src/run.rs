@@ -24,7 +24,8 @@ pub(crate) fn main(args: RunArgs, json: bool) -> Result<u8> {
     namespace::enter()?;
     job::adopt_orphans()?;
     // This process holds the lease key: no core image, no ptrace by the job.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot switch core images off")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("cannot switch core images off")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(drive(args, json))
 }
@@ -42,6 +43,11 @@ enum Origin {
 }
 
 async fn drive(args: RunArgs, json: bool) -> Result<u8> {
+    // A mistyped command costs nothing: it is looked for before anything leaves.
+    if let Err(refused) = job::find(&args.command) {
+        eprintln!("tidegate: {}", refused.message);
+        return Ok(refused.code);
+    }
     let mut signals = Signals::listen()?;
     let origin = match Origin::open(&args, &mut signals).await? {
         Ok(origin) => origin,
@@ -227,7 +233,6 @@ impl Origin {
             blocks: ready.blocks,
             unshown: Vec::new(),
             left_bytes: closed.sent_bytes.unwrap_or(closed.released_bytes),
-            left_blocks: u64::from(last.resident_blocks),
             read_bytes: last.bytes_read,
             read_errors: last.read_errors,
             first_byte_ms: last.first_byte_ms,
@@ -257,7 +262,10 @@ impl Origin {
 
 async fn start_gateway(args: &RunArgs, spec: &SourceSpec) -> Result<Gateway> {
     let state = std::path::absolute(paths::state(args.ledger.ledger.clone())?)?;
+    // Beside the ledger, not in it: a ledger that was set back alone is noticed at the next start.
+    let copy = state.join("checkpoint");
     let mut config = GatewayConfig::embedded(state, &allowed(spec)?);
+    config.checkpoint_copy = Some(copy);
     config.rate_limit = args.limit.map(|rate| rate.0);
     Ok(Gateway::start(config).await?)
 }
@@ -297,7 +305,8 @@ fn subject() -> String {
 
 /// Reads a join file and, when asked, puts another gateway first.
 pub(crate) fn read_join(file: &PathBuf, gateway: Option<&str>) -> Result<JoinFile> {
-    let bytes = fs::read(file).map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
+    let bytes =
+        fs::read(file).map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
     let mut join = JoinFile::parse(&bytes)
         .map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
     if let Some(gateway) = gateway {

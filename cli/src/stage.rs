@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tidegate_fuse_cache::budget::Budget;
-use tidegate_fuse_cache::{Progress, Ready};
 use tidegate_fuse_cache::holder::{Mount, MountOptions};
 use tidegate_fuse_cache::supervisor::{
     CacheConfig, Supervisor, SupervisorError, WorkerLaunch, WorkerReport,
 };
+use tidegate_fuse_cache::{Progress, Ready};
 use tidegate_ledger::WipeCertificate;
 use tidegate_wire::JoinFile;
 
@@ -50,7 +50,8 @@ impl Stage {
         let (at, made) = match at {
             Some(at) => (std::path::absolute(at)?, None),
             None => {
-                let made = TempDir::with_prefix("tidegate-").context("cannot make a mount point")?;
+                let made =
+                    TempDir::with_prefix("tidegate-").context("cannot make a mount point")?;
                 let at = made.path().join("data");
                 fs::create_dir(&at)?;
                 (at, Some(made))
@@ -118,7 +119,6 @@ pub(crate) fn receipt(ready: &Ready, report: &WorkerReport) -> Result<Receipt> {
         blocks: ready.blocks,
         unshown: Vec::new(),
         left_bytes: certificate.observed.sent_bytes.unwrap_or(progress.bytes_fetched),
-        left_blocks: counters.map_or(0, |c| c.blocks_fetched),
         read_bytes: counters.map_or(progress.bytes_read, |c| c.bytes_read),
         read_errors: counters.map_or(progress.read_errors, |c| c.read_errors),
         first_byte_ms: progress.first_byte_ms,

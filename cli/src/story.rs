@@ -11,12 +11,14 @@ pub(crate) fn sentence(event: &Event) -> String {
             "snapshot {} taken: {files} files, {bytes} bytes, {unshown} names that cannot be shown",
             short(snapshot)
         ),
-        Event::LeaseGranted { lease, snapshot, ranks, blocks, bytes, files, deadline, .. } => format!(
-            "lease {lease} granted on snapshot {}: {files} files, {bytes} bytes in {blocks} blocks for {ranks} \
+        Event::LeaseGranted { lease, snapshot, ranks, blocks, bytes, files, deadline, .. } => {
+            format!(
+                "lease {lease} granted on snapshot {}: {files} files, {bytes} bytes in {blocks} blocks for {ranks} \
              ranks, until {}",
-            short(snapshot),
-            when(*deadline)
-        ),
+                short(snapshot),
+                when(*deadline)
+            )
+        }
         Event::Attached { lease, rank, instance, identity, revision, .. } => format!(
             "rank {rank} of lease {lease} attached: worker {instance}, identity {}, revision {revision}",
             short(identity)
@@ -56,7 +58,9 @@ pub(crate) fn sentence(event: &Event) -> String {
                 None => "bytes sent unknown, the bound stands".into(),
             };
             let key = match (key_destroyed_at, absence_confirmed) {
-                (Some(at), true) => format!("key destroyed {} and its absence read back", when(*at)),
+                (Some(at), true) => {
+                    format!("key destroyed {} and its absence read back", when(*at))
+                }
                 (Some(at), false) => format!("key destroyed {}, absence not confirmed", when(*at)),
                 (None, _) => "key not destroyed".into(),
             };
@@ -66,7 +70,9 @@ pub(crate) fn sentence(event: &Event) -> String {
             )
         }
         Event::EpochDestroyed { epoch } => {
-            format!("key-encryption key of epoch {epoch} destroyed: backups of its lease keys are dead")
+            format!(
+                "key-encryption key of epoch {epoch} destroyed: backups of its lease keys are dead"
+            )
         }
         other => format!("{other:?}"),
     }

@@ -29,6 +29,8 @@ use writer::{Append, Writer};
 pub const BATCHES: &str = "ledger/batches";
 /// Where the documents lie in the state.
 pub const DOCUMENTS: &str = "ledger/documents";
+/// The first verifier key, beside the batches, so that a copied ledger can be checked offline.
+pub const VERIFIER: &str = "ledger/ledger.pub";
 /// Appends that may wait at once before callers are held back.
 const QUEUE: usize = 256;
 
@@ -50,6 +52,8 @@ pub struct Head {
     pub size: u64,
     /// Signed note over them.
     pub checkpoint: String,
+    /// Time of the last entry, seconds since the epoch; 0 while there is none.
+    pub time: u64,
 }
 
 /// A ledger that can be appended to. Cheap to clone; the log closes with the last clone.
@@ -67,6 +71,8 @@ impl LedgerLog {
     pub async fn open(store: StateStore, config: LedgerConfig) -> Result<Self, LogError> {
         let (writer, head) = Writer::open(store.clone(), config).await?;
         let key = Arc::new(writer.first_key().clone());
+        // Whoever opened the ledger first wrote the same.
+        let _ = store.create(VERIFIER, format!("{key}\n")).await?;
         let (appends, requests) = mpsc::channel(QUEUE);
         tokio::spawn(writer.run(requests));
         Ok(Self { store, key, appends, head })

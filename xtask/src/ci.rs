@@ -1,10 +1,12 @@
 //! The one command that CI runs, and what it says at its end.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::{parts, shell, tidy};
 
@@ -42,34 +44,104 @@ pub(crate) fn run() -> Result<()> {
     });
     report.step("cargo-deny", || deny(&["bans", "licenses", "sources"]));
     report.advisories = deny(&["advisories"]).err().map(|error| format!("{error:#}"));
+    let mut built = Vec::new();
     report.step("build", || {
-        plain(shell::cargo().args(["build", "--release", "--workspace", "--locked"]))
+        built = build()?;
+        Ok(Tests::default())
     });
-    report.step("unit tests", || {
-        tests(
-            shell::cargo()
-                .args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"])
-                .args(["--exclude", "tidegate-tests", "--exclude", "tidegate-fuzz"]),
-        )
-    });
-    report.step("fuzz smoke", || {
-        tests(shell::cargo().args([
-            "test",
-            "--release",
-            "--locked",
-            "--no-fail-fast",
-            "-p",
-            "tidegate-fuzz",
-        ]))
-    });
-    report.step("scenarios", || {
-        tests(
-            shell::cargo()
-                .args(["test", "--release", "--locked", "--no-fail-fast", "-p", "tidegate-tests"])
-                .env("TIDEGATE_PARTS", shell::parts_dir()),
-        )
-    });
+    let of = |kind: Kind| built.iter().filter(move |binary| binary.kind == kind);
+    report.step("unit tests", || sum(of(Kind::Unit).map(|binary| tests(&mut binary.command()))));
+    report.step("fuzz smoke", || sum(of(Kind::Fuzz).map(|binary| tests(&mut binary.command()))));
+    report.step("scenarios", || sum(of(Kind::Scenario).map(|binary| tests(&mut binary.alone()))));
     report.finish(started)
+}
+
+/// Where a test binary belongs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unit,
+    Fuzz,
+    Scenario,
+}
+
+/// One test binary that Cargo built.
+struct TestBinary {
+    kind: Kind,
+    executable: PathBuf,
+    package: PathBuf,
+}
+
+/// Builds everything in one go, so that every crate is compiled with one set of features, and
+/// returns the test binaries.
+fn build() -> Result<Vec<TestBinary>> {
+    let listing = shell::output(
+        shell::cargo()
+            .args(["build", "--release", "--workspace", "--all-targets", "--locked"])
+            .arg("--message-format=json-render-diagnostics"),
+    )?;
+    let mut binaries = Vec::new();
+    for line in listing.lines() {
+        let message: Value = serde_json::from_str(line).context("Cargo's message")?;
+        if message["profile"]["test"] != true {
+            continue;
+        }
+        let (Some(executable), Some(manifest)) =
+            (message["executable"].as_str(), message["manifest_path"].as_str())
+        else {
+            continue;
+        };
+        let package = Path::new(manifest).parent().context("a manifest has a folder")?;
+        let kind = match package.strip_prefix(shell::root()).ok().and_then(Path::to_str) {
+            Some("tests") => Kind::Scenario,
+            Some("fuzz") => Kind::Fuzz,
+            _ => Kind::Unit,
+        };
+        binaries.push(TestBinary {
+            kind,
+            executable: executable.into(),
+            package: package.to_owned(),
+        });
+    }
+    ensure!(!binaries.is_empty(), "Cargo built no test");
+    binaries.sort_by(|a, b| (&a.package, &a.executable).cmp(&(&b.package, &b.executable)));
+    Ok(binaries)
+}
+
+impl TestBinary {
+    /// As `cargo test` would start it.
+    fn command(&self) -> Command {
+        self.environment(Command::new(&self.executable))
+    }
+
+    /// In mount and process namespaces of its own: whatever a test that failed leaves mounted or
+    /// running is gone with them.
+    fn alone(&self) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"])
+            .args(["--mount-proc", "--"])
+            .arg(&self.executable);
+        self.environment(command)
+    }
+
+    fn environment(&self, mut command: Command) -> Command {
+        command
+            .current_dir(&self.package)
+            .env("CARGO_MANIFEST_DIR", &self.package)
+            .env("TIDEGATE_PARTS", shell::parts_dir());
+        command
+    }
+}
+
+fn sum(parts: impl Iterator<Item = Result<Tests>>) -> Result<Tests> {
+    let mut sum = Tests::default();
+    for part in parts {
+        let part = part?;
+        sum.passed += part.passed;
+        sum.failed += part.failed;
+    }
+    ensure!(sum.passed + sum.failed > 0, "no test ran");
+    Ok(sum)
 }
 
 impl Report {
@@ -135,10 +207,10 @@ fn deny(checks: &[&str]) -> Result<Tests> {
     plain(&mut command)
 }
 
-/// Runs `cargo test`, passing its output on and adding up its `test result` lines.
+/// Runs a test binary, passing its output on and adding up its `test result` lines.
 fn tests(command: &mut Command) -> Result<Tests> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
-    let stdout = child.stdout.take().context("cargo has no standard output")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start a test binary")?;
+    let stdout = child.stdout.take().context("a test binary has no standard output")?;
     let mut sum = Tests::default();
     for line in BufReader::new(stdout).lines() {
         let line = line?;
@@ -150,7 +222,7 @@ fn tests(command: &mut Command) -> Result<Tests> {
         }
     }
     let status = child.wait()?;
-    ensure!(status.success() || sum.failed > 0, "cargo test ended with {status} before it ran");
+    ensure!(status.success() || sum.failed > 0, "a test binary ended with {status} before it ran");
     Ok(sum)
 }
 

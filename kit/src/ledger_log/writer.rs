@@ -44,7 +44,7 @@ impl Writer {
     ) -> Result<(Self, watch::Receiver<Head>), LogError> {
         let key = signing_key(&store, &config.key_file, config.origin).await?;
         let copy = config.checkpoint_copy.map(CheckpointCopy::new);
-        let empty = Head { size: 0, checkpoint: String::new() };
+        let empty = Head { size: 0, checkpoint: String::new(), time: 0 };
         let (head, receiver) = watch::channel(empty);
         let mut writer = Self {
             ledger: Ledger::new(key.verifier().clone()),
@@ -184,7 +184,7 @@ impl Writer {
                 tokio::task::spawn_blocking(move || copy.advance(&note, size, &keys)).await;
             advanced.map_err(|_| LogError::Closed)??;
         }
-        self.head.send_replace(Head { size, checkpoint });
+        self.head.send_replace(Head { size, checkpoint, time: self.ledger.time() });
         Ok(())
     }
 }
