@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -50,6 +51,8 @@ pub(crate) struct Start {
     pub(crate) init: Base64,
     /// Counts the workers of this mount, from 1.
     pub(crate) generation: u32,
+    /// What killed workers of this mount had counted, as far as they could report it.
+    pub(crate) before: Progress,
     /// User and group that the files belong to.
     pub(crate) owner: (u32, u32),
 }
@@ -90,11 +93,12 @@ pub struct Ready {
     pub deadline: u64,
 }
 
-/// How far a worker is. Counts begin anew when a killed worker is replaced.
+/// How far the workers of a mount are. What a killed worker counted in its last half second is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     pub resident_blocks: u32,
     pub blocks: u32,
+    pub blocks_fetched: u64,
     /// Sealed bytes received.
     pub bytes_fetched: u64,
     /// Plaintext bytes answered to readers.
@@ -107,14 +111,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn of(counters: &Counters) -> Self {
+    /// What this worker counted, on top of what its predecessors had.
+    pub(crate) fn with(self, counters: &Counters) -> Self {
         Self {
-            bytes_fetched: counters.bytes_fetched,
-            bytes_read: counters.bytes_read,
-            reads: counters.reads,
-            read_errors: counters.read_errors,
-            refetched: counters.refetched,
-            ..Self::default()
+            blocks_fetched: self.blocks_fetched + counters.blocks_fetched,
+            bytes_fetched: self.bytes_fetched + counters.bytes_fetched,
+            bytes_read: self.bytes_read + counters.bytes_read,
+            reads: self.reads + counters.reads,
+            read_errors: self.read_errors + counters.read_errors,
+            refetched: self.refetched + counters.refetched,
+            ..self
         }
     }
 }
@@ -170,6 +176,11 @@ impl Control {
             SendFlags::NOSIGNAL,
         )?;
         (&self.0).write_all(&text)
+    }
+
+    /// How long a `receive` waits for the other side before it fails.
+    pub(crate) fn wait_at_most(&self, time: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(time))
     }
 
     /// The next message and its descriptors; `None` when the other side is gone.

@@ -9,6 +9,8 @@ use crate::blocks::ReadError;
 pub(crate) enum FsError {
     #[error("no such record")]
     NotFound,
+    #[error("the name is longer than any can be")]
+    NameTooLong,
     #[error("not a directory")]
     NotDirectory,
     #[error("not a regular file")]
@@ -31,6 +33,7 @@ impl FsError {
     pub(crate) fn errno(self) -> Errno {
         match self {
             Self::NotFound => Errno::ENOENT,
+            Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::NotDirectory => Errno::ENOTDIR,
             Self::NotFile => Errno::EISDIR,
             Self::NotLink => Errno::EINVAL,

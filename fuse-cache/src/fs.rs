@@ -17,9 +17,13 @@ use crate::tree::{Listed, Part, Tree};
 /// handles that a killed worker gave out are not given out again.
 const HANDLE_BITS: u32 = 40;
 
+/// Longest name, in bytes.
+const NAME_MAX: u32 = 255;
+
 /// Answer to `statfs`: sizes in units of 4096 bytes, nothing free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Statfs {
+    pub(crate) name_max: u32,
     pub(crate) blocks: u64,
     pub(crate) files: u64,
 }
@@ -63,6 +67,9 @@ impl Fs {
     /// `Ok(None)`: there is no such name, and there never will be.
     pub(crate) fn lookup(&self, parent: INodeNo, name: &[u8]) -> Result<Option<FileAttr>, FsError> {
         let directory = self.directory(parent)?;
+        if name.len() > NAME_MAX as usize {
+            return Err(FsError::NameTooLong);
+        }
         Ok(self.tree.lookup(directory, name).map(|record| self.tree.attributes(record)))
     }
 
@@ -138,7 +145,11 @@ impl Fs {
 
     pub(crate) fn statfs(&self) -> Statfs {
         let inodes = self.tree.inodes();
-        Statfs { blocks: self.tree.total_bytes().div_ceil(4096), files: inodes.end - inodes.start }
+        Statfs {
+            name_max: NAME_MAX,
+            blocks: self.tree.total_bytes().div_ceil(4096),
+            files: inodes.end - inodes.start,
+        }
     }
 
     /// From here on every open and read fails; names can still be listed.

@@ -3,6 +3,7 @@
 //! Its standard input is the control socket. It has the keys, so it leaves no core, cannot be traced
 //! by its own user, keeps its memory out of swap where it may, and ends when its holder does.
 
+mod harden;
 mod heartbeat;
 mod identity;
 mod live;
@@ -15,8 +16,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::mm::MlockAllFlags;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use tidegate_kit::telemetry::Format;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -81,7 +80,7 @@ impl WorkerError {
 /// Runs a worker until its holder is done with it. Only a holder starts one.
 pub fn main() -> ExitCode {
     let _set_up_by_the_caller = tidegate_kit::telemetry::init(Format::Text, "warn");
-    if let Err(error) = harden() {
+    if let Err(error) = harden::process() {
         tracing::error!(%error, "the worker cannot protect its memory");
         return ExitCode::FAILURE;
     }
@@ -102,22 +101,6 @@ pub fn main() -> ExitCode {
     // Reads that still wait are answered by nobody any more; do not wait for them.
     runtime.shutdown_background();
     code
-}
-
-/// No core file, no tracing, no swap where that is allowed, and a signal when the holder dies.
-fn harden() -> io::Result<()> {
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-    // Locked memory counts against a limit; under a finite one later allocations would fail.
-    let unlimited = Rlimit { current: None, maximum: None };
-    if rustix::process::setrlimit(Resource::Memlock, unlimited).is_ok() {
-        let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-        if let Err(error) = rustix::mm::mlockall(flags) {
-            tracing::debug!(%error, "memory is not locked");
-        }
-    }
-    Ok(())
 }
 
 fn control_socket() -> io::Result<Control> {

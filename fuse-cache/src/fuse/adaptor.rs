@@ -20,7 +20,6 @@ use super::reads::Reads;
 /// How long the kernel may remember names, absences and attributes: nothing ever changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 const GENERATION: Generation = Generation(0);
-const NAME_MAX: u32 = 255;
 
 pub(super) struct Adaptor {
     fs: Arc<Fs>,
@@ -121,12 +120,9 @@ impl Filesystem for Adaptor {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.fs.check_directory(ino) {
-            Ok(()) => {
-                reply.opened(
-                    FileHandle(0),
-                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
-                );
-            }
+            // Not cached as a listing: a listing that fills the kernel's name cache on the way serves
+            // both a second listing and the opens that follow it.
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(error) => reply.error(error.errno()),
         }
     }
@@ -174,7 +170,7 @@ impl Filesystem for Adaptor {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let figures = self.fs.statfs();
-        reply.statfs(figures.blocks, 0, 0, figures.files, 0, 4096, NAME_MAX, 4096);
+        reply.statfs(figures.blocks, 0, 0, figures.files, 0, 4096, figures.name_max, 4096);
     }
 
     // Not offered. The kernel remembers each of these and answers alone from then on: no locks or

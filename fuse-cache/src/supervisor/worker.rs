@@ -24,6 +24,8 @@ const MAX_UNREADY_DEATHS: u32 = 5;
 const MAX_IDLE_DEATHS: u32 = 20;
 /// Pause before a worker is replaced, for each death in a row.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a worker that has wiped may take to exit.
+const LEAVING: Duration = Duration::from_secs(5);
 /// What a worker keeps of the parent's environment.
 const ENVIRONMENT: [&str; 3] = ["PATH", "RUST_BACKTRACE", "TIDEGATE_LOG"];
 
@@ -151,6 +153,11 @@ impl Watcher {
             let (mut child, control) = self.spawn()?;
             let end = self.live(&control, generation, child.id());
             self.link.disconnect();
+            if matches!(end, End::Wiped(_)) {
+                let _leaves_by_itself = control
+                    .wait_at_most(LEAVING)
+                    .and_then(|()| control.receive::<FromWorker>().map(drop));
+            }
             reap(&mut child);
             match end {
                 End::Wiped(mut report) => {
@@ -200,7 +207,8 @@ impl Watcher {
 
     fn live(&mut self, control: &Arc<Control>, generation: u32, pid: u32) -> End {
         let mut reached = Reached::Nothing;
-        let mut last = Progress::default();
+        let before = *self.progress.borrow();
+        let mut last = before;
         if self
             .send_start(control, generation)
             .and_then(|()| self.link.connect(control, pid))
@@ -215,7 +223,7 @@ impl Watcher {
                     self.phase.send_replace(Phase::Ready(ready));
                 }
                 Ok(Some((FromWorker::Progress(progress), _))) => {
-                    if progress.bytes_read > 0 {
+                    if progress.bytes_read > before.bytes_read {
                         reached = Reached::Read;
                     }
                     last = progress;
@@ -264,6 +272,7 @@ impl Watcher {
             mount_id: self.mount.id(),
             init: self.mount.init().into(),
             generation,
+            before: *self.progress.borrow(),
             owner: self.mount.owner(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.identity.as_fd()];

@@ -37,6 +37,7 @@ pub(super) struct Live {
     pub(super) at: PathBuf,
     pub(super) mount_id: Option<u64>,
     pub(super) heartbeat: JoinHandle<()>,
+    before: Progress,
     ready: Ready,
     directive: watch::Receiver<Directive>,
 }
@@ -75,7 +76,7 @@ impl Live {
             adopted,
             budget: budget.clone(),
         };
-        let cache = Cache::start(parts, config, &tokio::runtime::Handle::current());
+        let cache = Cache::start(parts, config).map_err(WorkerError::Serve)?;
         let fs = Arc::new(Fs::new(
             Arc::clone(&manifest),
             Arc::clone(&cache),
@@ -94,7 +95,7 @@ impl Live {
             cache_bytes,
             deadline: terms.deadline,
         };
-        let Start { at, mount_id, .. } = start;
+        let Start { at, mount_id, before, .. } = start;
         Ok(Self {
             client,
             cache,
@@ -105,6 +106,7 @@ impl Live {
             at,
             mount_id,
             heartbeat,
+            before,
             ready,
             directive,
         })
@@ -116,13 +118,13 @@ impl Live {
 
     pub(super) fn progress(&self) -> Progress {
         let seen = self.cache.progress();
+        let first_byte =
+            seen.first_byte.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Progress {
             resident_blocks: seen.resident_blocks,
             blocks: seen.blocks,
-            first_byte_ms: seen
-                .first_byte
-                .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-            ..Progress::of(&seen.counters)
+            first_byte_ms: self.before.first_byte_ms.or(first_byte),
+            ..self.before.with(&seen.counters)
         }
     }
 

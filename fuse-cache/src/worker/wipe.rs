@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_ledger::{Discarded, METHOD_OVERWRITE, Stated, StatedCounters};
-use tidegate_wire::{Counters, WipeReceipt};
+use tidegate_wire::WipeReceipt;
 use tokio::sync::mpsc;
 
-use crate::control::{Control, FromWorker, ToWorker};
+use crate::control::{Control, FromWorker, Progress, ToWorker};
 use crate::store::WipeFigures;
 
 use super::WorkerError;
@@ -63,7 +63,7 @@ async fn wipe(
     live: Live,
     unmount: impl Future<Output = Result<bool, WorkerError>>,
 ) -> Result<(WipeReceipt, String), WorkerError> {
-    let counters = live.cache.counters();
+    let progress = live.progress();
     live.destroy_keys().await;
     let keys_destroyed_at = now();
     live.heartbeat.abort();
@@ -96,7 +96,7 @@ async fn wipe(
         unlinked: figures.unlinked.is_ok(),
         method: METHOD_OVERWRITE.into(),
         page_cache_bytes_freed_without_overwrite: page_cache_bytes,
-        counters: stated_counters(&counters),
+        counters: stated_counters(&progress),
         facts: crate::facts::stated(&facts),
     };
     let statement = stated.to_canonical()?;
@@ -113,14 +113,14 @@ fn discarded(figures: &WipeFigures) -> Discarded {
     }
 }
 
-fn stated_counters(counters: &Counters) -> StatedCounters {
+fn stated_counters(progress: &Progress) -> StatedCounters {
     StatedCounters {
-        blocks_fetched: counters.blocks_fetched,
-        bytes_fetched: counters.bytes_fetched,
-        bytes_read: counters.bytes_read,
-        reads: counters.reads,
-        read_errors: counters.read_errors,
-        refetched: counters.refetched,
+        blocks_fetched: progress.blocks_fetched,
+        bytes_fetched: progress.bytes_fetched,
+        bytes_read: progress.bytes_read,
+        reads: progress.reads,
+        read_errors: progress.read_errors,
+        refetched: progress.refetched,
     }
 }
 
