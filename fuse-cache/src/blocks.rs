@@ -15,6 +15,7 @@ mod fetch;
 mod fill;
 mod read;
 mod resident;
+mod scratch;
 mod table;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +33,7 @@ use crate::client::{Client, ManifestBytes};
 use crate::keys::KeyRing;
 use crate::store::{Adopted, Store, WipeFigures};
 
-pub use read::MAX_READ;
+pub use scratch::MAX_READ;
 
 /// The share's manifest, in memory of its own.
 pub type ShareManifest = Manifest<ManifestBytes>;

@@ -9,6 +9,7 @@ mod block;
 mod connection;
 mod endpoint;
 mod error;
+mod idle;
 mod link;
 mod manifest;
 mod pool;
@@ -45,7 +46,7 @@ pub struct Client {
     instance: InstanceId,
     terms: LeaseTerms,
     hpke: HpkeKeyPair,
-    pool: Arc<Pool>,
+    pool: Pool,
     ledger: Ledger,
     ring: Arc<KeyRing>,
 }

@@ -239,7 +239,7 @@ impl Store {
         wipe::wipe(&self.file, &ranges, self.bytes())
     }
 
-    /// Type of the file system under the cache, as `statfs` numbers it in hex.
+    /// The cache file.
     pub fn path(&self) -> &std::path::Path {
         self.file.path()
     }

@@ -1,14 +1,15 @@
 //! What the readers, the filling and the fetches share.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidegate_wire::Counters;
 use tokio::sync::{Notify, watch};
 
-use super::read::Scratches;
 use super::resident::{End, Resident};
+use super::scratch::Scratches;
 use super::table::Table;
 use super::{CacheConfig, CacheParts, ReadError, ShareManifest};
 use crate::budget::{Budget, Reservation};
@@ -34,6 +35,8 @@ pub(super) struct Core {
     pub(super) grace: Duration,
     /// Blocks under suspicion: none, nearly always, and then reads need not ask the table.
     pub(super) suspects: AtomicUsize,
+    /// A demand found every slot in use.
+    starved: AtomicBool,
     table: Mutex<Table>,
     woken: Notify,
     closed: watch::Sender<bool>,
@@ -62,6 +65,7 @@ impl Core {
             connections,
             grace: config.grace,
             suspects: AtomicUsize::new(0),
+            starved: AtomicBool::new(false),
             table: Mutex::new(table),
             woken: Notify::new(),
             closed: watch::Sender::new(false),
@@ -71,6 +75,18 @@ impl Core {
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A block for a reader's use, which keeps it from being evicted.
+    pub(super) fn pin(&self, resident: Arc<Resident>) -> Pinned<'_> {
+        Pinned { core: self, resident: Some(resident) }
+    }
+
+    /// Says that a demand waits for a slot, so that whoever lets a block go wakes the filling. To be
+    /// called before the last look for one.
+    pub(super) fn set_starved(&self) {
+        self.starved.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     /// Makes the filling look again.
@@ -125,6 +141,35 @@ impl Core {
                 tracing::error!(block = resident.block, "a block fetched again does not open");
                 Err(ReadError::Integrity)
             }
+        }
+    }
+}
+
+/// A resident that a reader uses.
+pub(super) struct Pinned<'a> {
+    core: &'a Core,
+    /// `None` only while it is dropped.
+    resident: Option<Arc<Resident>>,
+}
+
+impl Deref for Pinned<'_> {
+    type Target = Arc<Resident>;
+
+    fn deref(&self) -> &Arc<Resident> {
+        self.resident.as_ref().expect("only the drop takes it")
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.resident = None;
+        // Pairs with the fence in `set_starved`: either we see the flag, or the filling sees that
+        // the block is free.
+        fence(Ordering::SeqCst);
+        if self.core.starved.load(Ordering::SeqCst)
+            && self.core.starved.swap(false, Ordering::SeqCst)
+        {
+            self.core.wake();
         }
     }
 }

@@ -84,8 +84,9 @@ impl Filling {
                 Some(block) if under_way < (limit + HASTE).min(core.connections) => (block, None),
                 Some(_) => return,
                 None => {
-                    // What nobody asked for never holds more than half of a small cache.
-                    let most = limit.min(core.store.slots() / 2).max(1);
+                    // What nobody asked for holds no more than half of a small cache, and leaves
+                    // a connection to those who ask.
+                    let most = limit.min(core.store.slots() / 2).min(core.connections - 1).max(1);
                     if under_way >= limit || self.prefetches >= most {
                         return;
                     }
@@ -117,6 +118,13 @@ impl Filling {
             if let Some(slot) = self.core.store.take() {
                 return Some(slot);
             }
+            if table.evict(than) {
+                continue;
+            }
+            if than.is_some() {
+                return None;
+            }
+            self.core.set_starved();
             if !table.evict(than) {
                 return None;
             }
@@ -128,13 +136,13 @@ impl Filling {
         let review = Instant::now() + REVIEW;
         let again = [self.link.down.as_ref().map(|down| down.not_before), core.table().next_try()];
         let again = again.into_iter().flatten().min().map_or(review, |at| at.min(review));
-        // Time matters only while something is in trouble; otherwise only events do.
-        let in_trouble = self.link.down.is_some() || core.table().is_troubled();
+        // Time matters only while something is in trouble or waits; otherwise only events do.
+        let timed = self.link.down.is_some() || core.table().is_pressed();
         tokio::select! {
             () = core.closed() => {}
             () = core.woken() => {}
             () = core.store.freed() => {}
-            () = sleep_until(again), if in_trouble => {}
+            () = sleep_until(again), if timed => {}
             Some(fetched) = self.fetches.join_next() => match fetched {
                 Ok((fetched, prefetch)) => self.settle(fetched, prefetch),
                 Err(why) => tracing::error!(error = %why, "a fetch ended badly"),

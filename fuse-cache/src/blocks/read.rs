@@ -1,31 +1,16 @@
 //! From sealed chunks in a slot to plaintext in a buffer.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tidegate_plan::{CHUNK, Piece};
 use tidegate_seal::SEALED_CHUNK_LEN;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ReadError;
 use super::core::Core;
 use super::resident::{End, Resident};
+use super::scratch::{MAX_READ, RUN, Scratch};
 use super::table::Demanded;
-use crate::budget::{Budget, Buffer};
 use crate::keys::KeyError;
-
-/// Longest read at once, bytes: the kernel's largest FUSE request.
-pub const MAX_READ: usize = 1 << 20;
-
-/// Chunks read and opened in one go: ciphertext and plaintext stay within a core's cache.
-const RUN: usize = 16;
-/// A read that begins and ends within chunks, and the tags of its last run.
-const SCRATCH: usize = MAX_READ + 2 * CHUNK as usize + RUN * 16;
-/// Readers that open at the same time; each part of the budget that large allows one.
-const SHARE_OF_BUDGET: u64 = 8 << 20;
-const FEWEST: u64 = 2;
-const MOST: u64 = 8;
 
 /// Why bytes that have arrived cannot be shown.
 enum Fault {
@@ -42,6 +27,7 @@ impl Core {
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>, ReadError> {
         let Some(resident) = self.table().get(piece.block)? else { return Ok(None) };
+        let resident = self.pin(resident);
         if resident.received() < needed(&resident, piece, len) {
             return Ok(None);
         }
@@ -69,6 +55,7 @@ impl Core {
                     granted.await.unwrap_or(Err(ReadError::LeaseOver))?
                 }
             };
+            let resident = self.pin(resident);
             match resident.wait(needed(&resident, piece, len)).await {
                 Ok(()) => {}
                 Err(End::Torn) => continue,
@@ -169,83 +156,4 @@ fn chunks(at: usize, len: usize) -> (usize, usize) {
 fn needed(resident: &Resident, piece: &Piece, len: usize) -> u64 {
     let (_, last) = chunks(piece.at as usize, len.min(MAX_READ).min(piece.len as usize));
     (((last + 1) * SEALED_CHUNK_LEN) as u64).min(resident.chunk_bytes())
-}
-
-/// A fixed few page-aligned buffers. A reader holds one only while it opens and answers, never
-/// while it waits, so all get their turn.
-pub(super) struct Scratches {
-    permits: Semaphore,
-    free: Mutex<Free>,
-}
-
-struct Free {
-    buffers: Vec<Buffer>,
-    closed: bool,
-}
-
-impl Scratches {
-    /// Takes its buffers out of the budget.
-    pub(super) fn new(budget: &Budget) -> Self {
-        let wanted = (budget.total() / SHARE_OF_BUDGET).clamp(FEWEST, MOST);
-        let buffers: Vec<_> = (0..wanted).map_while(|_| budget.try_buffer(SCRATCH)).collect();
-        // A budget that others have used up already still leaves one reader at a time.
-        let buffers = if buffers.is_empty() { vec![Buffer::unbudgeted(SCRATCH)] } else { buffers };
-        Self {
-            permits: Semaphore::new(buffers.len()),
-            free: Mutex::new(Free { buffers, closed: false }),
-        }
-    }
-
-    fn try_take(&self) -> Option<Scratch<'_>> {
-        Some(self.taken(self.permits.try_acquire().ok()?))
-    }
-
-    async fn take(&self) -> Scratch<'_> {
-        self.taken(self.permits.acquire().await.expect("the semaphore is never closed"))
-    }
-
-    fn taken<'a>(&'a self, permit: SemaphorePermit<'a>) -> Scratch<'a> {
-        Scratch { buffer: self.free().buffers.pop(), scratches: self, _permit: permit }
-    }
-
-    /// Wipes the plaintext in the buffers, now or when the last reader gives its one back.
-    pub(super) fn wipe(&self) {
-        let mut free = self.free();
-        free.closed = true;
-        free.buffers.clear();
-    }
-
-    fn free(&self) -> MutexGuard<'_, Free> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Scratch<'a> {
-    /// `None` once the cache was closed.
-    buffer: Option<Buffer>,
-    scratches: &'a Scratches,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Deref for Scratch<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.buffer.as_deref().unwrap_or_default()
-    }
-}
-
-impl DerefMut for Scratch<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.buffer.as_deref_mut().unwrap_or_default()
-    }
-}
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        let mut free = self.scratches.free();
-        if !free.closed {
-            free.buffers.extend(self.buffer.take());
-        }
-    }
 }

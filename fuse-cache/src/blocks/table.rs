@@ -229,8 +229,9 @@ impl Table {
         });
     }
 
-    pub(super) fn is_troubled(&self) -> bool {
-        !self.troubles.is_empty()
+    /// Whether a block is in trouble or demanded.
+    pub(super) fn is_pressed(&self) -> bool {
+        !self.troubles.is_empty() || !self.demands.is_empty()
     }
 
     /// Fails every reader that waits for a fetch to begin.

@@ -40,7 +40,7 @@ pub async fn attach(
         join.gateways.iter().map(|url| Endpoint::parse(url)).collect::<Result<Vec<_>, _>>()?;
     let secret = JoinSecret::from_slice(&join.secret.0)
         .ok_or_else(|| ClientError::Nonsense("the join file's secret is not 32 bytes".into()))?;
-    let pool = Arc::new(Pool::anonymous(endpoints, &join.ca)?);
+    let pool = Pool::anonymous(endpoints, &join.ca)?;
     let challenge: Challenge = pool.post_bytes("/v1/challenge", Bytes::new()).await?;
     let ledger = Ledger::new(&join.ledger_key, challenge.time)?;
 

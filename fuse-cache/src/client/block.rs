@@ -9,22 +9,22 @@ use tokio::time::timeout;
 
 use super::ClientError;
 use super::connection::Connection;
-use super::pool::Pool;
+use super::idle::Idle;
 
 /// Longest silence within a body.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// Sealed bytes on their way, as long as was announced and no longer.
 pub struct BlockBody {
-    pool: Arc<Pool>,
+    idle: Arc<Idle>,
     connection: Option<Connection>,
     body: Incoming,
     rest: u64,
 }
 
 impl BlockBody {
-    pub(super) fn new(pool: Arc<Pool>, connection: Connection, body: Incoming, len: u64) -> Self {
-        Self { pool, connection: Some(connection), body, rest: len }
+    pub(super) fn new(idle: Arc<Idle>, connection: Connection, body: Incoming, len: u64) -> Self {
+        Self { idle, connection: Some(connection), body, rest: len }
     }
 
     /// The next bytes, as they arrive; `None` after the last. A body that ends early is
@@ -52,7 +52,7 @@ impl BlockBody {
                 }
                 None => {
                     if let Some(connection) = self.connection.take() {
-                        self.pool.put_back(connection);
+                        self.idle.put_back(connection);
                     }
                     return Ok(None);
                 }

@@ -56,7 +56,9 @@ impl Connection {
                             endpoint.authority
                         ))
                     }
-                    Some(rustls::Error::AlertReceived(alert)) => refused_by(*alert),
+                    Some(rustls::Error::AlertReceived(alert)) if is_refusal(*alert) => {
+                        refused_by(*alert)
+                    }
                     _ => unreachable(&why),
                 }
             })
@@ -95,7 +97,7 @@ impl Connection {
             .and_then(|source| source.downcast_ref())
             .and_then(tls_error)
         {
-            Some(rustls::Error::AlertReceived(alert)) => refused_by(*alert),
+            Some(rustls::Error::AlertReceived(alert)) if is_refusal(*alert) => refused_by(*alert),
             _ => ClientError::Unreachable(format!("the connection broke: {why}")),
         };
         let answer = async {
@@ -111,6 +113,21 @@ impl Connection {
 /// The TLS error inside an I/O error.
 fn tls_error(why: &std::io::Error) -> Option<&rustls::Error> {
     why.get_ref()?.downcast_ref()
+}
+
+/// Whether the gateway does not take the certificate we show.
+fn is_refusal(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
 }
 
 /// In TLS 1.3 a server refuses a client's certificate after the client's handshake is over.

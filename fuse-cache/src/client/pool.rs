@@ -1,8 +1,7 @@
-//! Connections between requests, the gateways in order, and the certificate that new connections
-//! show.
+//! Requests and answers over whichever connection is free, the gateways in order.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,10 +19,9 @@ use tokio::time::timeout;
 use super::block::BlockBody;
 use super::connection::Connection;
 use super::endpoint::Endpoint;
+use super::idle::Idle;
 use super::{ClientError, Identity};
 
-/// Connections kept open while nothing goes over them.
-const IDLE: usize = 20;
 /// For the body of a JSON answer.
 const BODY: Duration = Duration::from_secs(15);
 
@@ -31,23 +29,14 @@ pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
     /// The gateway that answered last is asked first.
     preferred: AtomicUsize,
-    state: Mutex<State>,
-}
-
-struct State {
-    config: Arc<ClientConfig>,
-    generation: u64,
-    idle: Vec<Connection>,
+    idle: Arc<Idle>,
 }
 
 impl Pool {
     /// Connections without a certificate of ours, for the attach itself.
     pub(super) fn anonymous(endpoints: Vec<Endpoint>, ca: &str) -> Result<Self, ClientError> {
-        Ok(Self {
-            endpoints,
-            preferred: AtomicUsize::new(0),
-            state: Mutex::new(State { config: config(ca, None)?, generation: 0, idle: Vec::new() }),
-        })
+        let idle = Arc::new(Idle::new(config(ca, None)?));
+        Ok(Self { endpoints, preferred: AtomicUsize::new(0), idle })
     }
 
     /// Uses a new certificate for every connection from now on.
@@ -59,11 +48,7 @@ impl Pool {
     ) -> Result<(), ClientError> {
         let identity =
             ClientIdentity { certificate: certificate.to_owned(), key: identity.clone() };
-        let config = config(ca, Some(&identity))?;
-        let mut state = self.lock();
-        state.config = config;
-        state.generation += 1;
-        state.idle.clear();
+        self.idle.renew(config(ca, Some(&identity))?);
         Ok(())
     }
 
@@ -86,17 +71,13 @@ impl Pool {
     ) -> Result<T, ClientError> {
         let (connection, response) = self.send(Method::POST, route, body).await?;
         let bytes = read_small(response.into_body()).await?;
-        self.put_back(connection);
+        self.idle.put_back(connection);
         serde_json::from_slice(&bytes)
             .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
     }
 
     /// Begins to read sealed bytes that must be exactly `len` long.
-    pub(super) async fn get_sealed(
-        self: &Arc<Self>,
-        route: &str,
-        len: u64,
-    ) -> Result<BlockBody, ClientError> {
+    pub(super) async fn get_sealed(&self, route: &str, len: u64) -> Result<BlockBody, ClientError> {
         let (connection, response) = self.send(Method::GET, route, Bytes::new()).await?;
         let stated = response.headers().get(CONTENT_LENGTH);
         let stated: Option<u64> = stated.and_then(|len| len.to_str().ok()?.parse().ok());
@@ -104,7 +85,7 @@ impl Pool {
             let what = format!("{len} sealed bytes were due, the gateway announces {stated:?}");
             return Err(ClientError::Nonsense(what));
         }
-        Ok(BlockBody::new(Arc::clone(self), connection, response.into_body(), len))
+        Ok(BlockBody::new(Arc::clone(&self.idle), connection, response.into_body(), len))
     }
 
     /// Sends a request over an idle or a new connection; anything but 2xx is an error. A connection
@@ -116,7 +97,7 @@ impl Pool {
         route: &str,
         body: Bytes,
     ) -> Result<(Connection, Response<Incoming>), ClientError> {
-        let mut reused = self.idle();
+        let mut reused = self.idle.take();
         loop {
             let was_reused = reused.is_some();
             let mut connection = match reused.take() {
@@ -144,30 +125,8 @@ impl Pool {
         }
     }
 
-    fn idle(&self) -> Option<Connection> {
-        let mut state = self.lock();
-        while let Some(connection) = state.idle.pop() {
-            if connection.is_open() {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    /// A connection whose answer was read to its end.
-    pub(super) fn put_back(&self, connection: Connection) {
-        let mut state = self.lock();
-        let current = connection.generation == state.generation;
-        if current && connection.is_open() && state.idle.len() < IDLE {
-            state.idle.push(connection);
-        }
-    }
-
     async fn connect(&self) -> Result<Connection, ClientError> {
-        let (config, generation) = {
-            let state = self.lock();
-            (Arc::clone(&state.config), state.generation)
-        };
+        let (config, generation) = self.idle.config();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = ClientError::Unreachable("the join file names no gateway".into());
         for turn in 0..self.endpoints.len() {
@@ -181,10 +140,6 @@ impl Pool {
             }
         }
         Err(last)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

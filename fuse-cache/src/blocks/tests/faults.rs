@@ -144,7 +144,7 @@ async fn a_short_outage_is_not_seen() {
         let worker = Arc::clone(&worker);
         tokio::spawn(async move { worker.check(2, 0, 4 << 20).await })
     };
-    until(|| worker.cache.core.table().is_troubled()).await;
+    until(|| worker.cache.core.table().is_pressed()).await;
     assert!(!reader.is_finished());
     gateway.faults.down.store(false, Ordering::Relaxed);
     reader.await.unwrap();

@@ -68,6 +68,28 @@ async fn a_cache_of_four_slots_serves_many_random_readers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_demand_that_found_every_slot_in_use_gets_the_first_that_is_let_go() {
+    let worker = Arc::new(Worker::start(Home::new(&[40 * MIB]), Some(17 * MIB), LONG).await);
+    let core = &worker.cache.core;
+    let mut used = Vec::new();
+    for block in 0..4_u64 {
+        worker.check(0, block * 4 * MIB, 10).await;
+        let resident = core.table().get(u32::try_from(block).unwrap()).unwrap();
+        used.extend(resident.map(|resident| core.pin(resident)));
+    }
+    assert_eq!(used.len(), 4);
+    let reader = {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move { worker.check(0, 36 * MIB, 10).await })
+    };
+    until(|| core.table().is_pressed()).await;
+    assert!(!reader.is_finished());
+    used.remove(2);
+    reader.await.unwrap();
+    assert!(core.table().get(2).unwrap().is_none(), "the one that was let go");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sequential_reader_with_four_slots_fetches_each_block_about_once() {
     let home = Home::new(&[60 * MIB]);
     let worker = Worker::start(home, Some(17 * MIB), LONG).await;
