@@ -3,7 +3,7 @@
 //! Whoever may open the socket is the gateway's own user or root; anybody else is turned away by
 //! the kernel's word about the peer, whatever the file's mode was for a moment.
 
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,14 @@ pub struct AdminError {
     pub why: String,
 }
 
-/// Binds the socket. A socket left behind by a gateway that is gone is replaced; one that answers,
+/// Binds the socket, in a directory made for it (0700) when there is none. A socket left behind by a gateway that is gone is replaced; one that answers,
 /// or anything else of that name, is not.
 pub(crate) async fn bind(path: &Path) -> Result<UnixListener, AdminError> {
     let failed = |why: String| AdminError { path: path.to_owned(), why };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        made.map_err(|e| failed(format!("{}: {e}", parent.display())))?;
+    }
     if let Ok(meta) = std::fs::symlink_metadata(path) {
         if !meta.file_type().is_socket() {
             return Err(failed("a file of that name is there".to_owned()));

@@ -61,8 +61,9 @@ pub struct Gateway {
 impl Gateway {
     /// Opens state, keyring and ledger, takes over or withdraws what an earlier process left, and
     /// listens. Needs a multi-threaded tokio runtime.
-    pub async fn start(config: GatewayConfig) -> Result<Self, StartError> {
+    pub async fn start(mut config: GatewayConfig) -> Result<Self, StartError> {
         config.check()?;
+        config.sources.resolve();
         let store = StateStore::open(&config.state)?;
         let alive = Alive::mark(&config.state, config.embedded)?;
         let keyring = Keyring::open(&config.state.join("keyring")).await?;

@@ -37,6 +37,7 @@ mod record;
 mod recovery;
 mod refusals;
 mod releasing;
+mod seats;
 mod server;
 mod service;
 mod serving;

@@ -4,11 +4,10 @@
 //! hears of what it records.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_kit::ledger_log::{LedgerLog, LogError};
 use tidegate_kit::state::{StateError, StateStore};
-use tidegate_ledger::{Commitment, Entry, Event, Receipt, WipeCertificate};
+use tidegate_ledger::{Commitment, Event, Receipt, WipeCertificate};
 use tidegate_plan::Snapshot;
 
 use crate::problem::Refusal;
@@ -36,7 +35,6 @@ impl From<RecordError> for Refusal {
 pub(crate) struct Record {
     log: LedgerLog,
     store: StateStore,
-    time: AtomicU64,
 }
 
 /// An entry's receipt in the wire's words.
@@ -51,12 +49,12 @@ pub(crate) fn to_wire(receipt: Receipt) -> tidegate_wire::Receipt {
 
 impl Record {
     pub(crate) fn new(log: LedgerLog, store: StateStore) -> Self {
-        Self { log, store, time: AtomicU64::new(0) }
+        Self { log, store }
     }
 
-    /// Time of the newest entry that this process wrote; 0 before the first.
+    /// Time of the newest entry that this process knows, seconds since the epoch.
     pub(crate) fn time(&self) -> u64 {
-        self.time.load(Ordering::SeqCst)
+        self.log.head().time
     }
 
     /// Verifier key in signed-note form, for join files.
@@ -75,9 +73,6 @@ impl Record {
         events: Vec<Event>,
     ) -> Result<Vec<tidegate_wire::Receipt>, RecordError> {
         let receipts = self.log.append(events).await?;
-        if let Some(Ok(entry)) = receipts.last().map(|last| Entry::parse(&last.entry)) {
-            self.time.fetch_max(entry.time, Ordering::SeqCst);
-        }
         Ok(receipts.into_iter().map(to_wire).collect())
     }
 

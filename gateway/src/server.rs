@@ -1,7 +1,8 @@
 //! Connections: accepted, bounded, shaken hands with, and handed to the routes with who is calling.
 //!
 //! Three bounds keep strangers out of workers' way: handshakes under way, connections without a
-//! certificate, and connections with one each have their own permits. Whoever is slow with a
+//! certificate, and connections with one each have their own permits, and no worker takes the
+//! places of all others. Whoever is slow with a
 //! handshake, a request's head or reading an answer is dropped.
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tower::ServiceExt as _;
 
 use crate::admission::Caller;
 use crate::config::Limits;
+use crate::seats::{Seat, Seats};
 use crate::stop::{Stop, stopped};
 
 /// A handshake is two round trips; over a slow link that is a second.
@@ -47,6 +49,7 @@ pub(crate) struct Door {
     handshakes: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     workers: Arc<Semaphore>,
+    seats: Seats,
 }
 
 impl Door {
@@ -57,6 +60,7 @@ impl Door {
             handshakes: Arc::new(Semaphore::new(limits.connections.max(limits.strangers))),
             strangers: Arc::new(Semaphore::new(limits.strangers)),
             workers: Arc::new(Semaphore::new(limits.connections)),
+            seats: Seats::default(),
         }
     }
 
@@ -144,7 +148,10 @@ impl Door {
     {
         let known = caller.0.is_some();
         let permits = if known { &self.workers } else { &self.strangers };
-        let Ok(_permit) = Arc::clone(permits).try_acquire_owned() else {
+        let permit = Arc::clone(permits).try_acquire_owned().ok();
+        let seat = caller.0.as_deref().map(|peer| self.seats.take(peer));
+        let (Some(_permit), Some(_seat)) = (permit, seat.unwrap_or_else(|| Some(Seat::none())))
+        else {
             metrics::counter!("tidegate_connections_dropped_total").increment(1);
             return;
         };

@@ -25,6 +25,21 @@ impl SourcesConfig {
         Ok(())
     }
 
+    /// Adds the real paths of allowed directories that are named through links: what is opened is
+    /// compared by its real path.
+    pub(crate) fn resolve(&mut self) {
+        let real = self.allow.iter().filter(|prefix| prefix.starts_with('/'));
+        let real: Vec<String> = real
+            .filter_map(|prefix| std::fs::canonicalize(prefix).ok())
+            .filter_map(|path| path.into_os_string().into_string().ok())
+            .collect();
+        for path in real {
+            if !self.allow.contains(&path) {
+                self.allow.push(path);
+            }
+        }
+    }
+
     /// Whether `source` (an absolute directory or an `s3://` address) lies under an allowed prefix.
     pub fn allows(&self, source: &str) -> bool {
         if !source.starts_with("s3://") && !is_plain_absolute(source) {
@@ -55,6 +70,19 @@ fn under(prefix: &str, source: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_allowed_link_allows_what_it_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let mut sources = SourcesConfig { allow: vec![link.to_str().unwrap().to_owned()] };
+        let real = real.canonicalize().unwrap();
+        assert!(!sources.allows(real.to_str().unwrap()));
+        sources.resolve();
+        assert!(sources.allows(real.to_str().unwrap()));
+    }
 
     #[test]
     fn a_prefix_ends_at_a_slash() {

@@ -5,7 +5,7 @@ use tidegate_ledger::Event;
 use tidegate_plan::{InstanceId, LeaseId, TokenId};
 use tidegate_wire::ProblemKind;
 
-use crate::worker::{Home, Worker, random};
+use crate::worker::{Home, Worker, ask, random};
 
 /// Reasons and counts of the refusals in the ledger.
 async fn refusals(home: &Home) -> Vec<(String, u64)> {
@@ -199,6 +199,30 @@ async fn another_authority_is_not_believed_by_either_side() {
         other.issue_client(&public, &granted.lease, 0, &worker.instance, u64::MAX).unwrap();
     forger.certificate = Some(certificate);
     assert!(forger.try_call("GET", &forger.path("manifest"), Vec::new()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_its_certificate() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let mut worker = Worker::attached(&home, &granted.joins[0]).await;
+    let authority = Authority::load_or_create(&home.state().join("ca/authority.pem")).unwrap();
+    let (public, now) = (worker.identity.public_key(), tidegate_kit::clock::now_unix());
+    let short = authority.issue_client(&public, &granted.lease, 0, &worker.instance, now + 3);
+    worker.certificate = Some(short.unwrap().0);
+    let mut connection = worker.connect().await.unwrap();
+    let path = worker.path("blocks/0");
+    let first = ask(&mut connection, "GET", &path, Vec::new()).await.unwrap();
+    assert_eq!(first.status, 200);
+    let refused = loop {
+        let answer = ask(&mut connection, "GET", &path, Vec::new()).await.unwrap();
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(tidegate_kit::clock::now_unix() < now + 60, "still served");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!(refused.problem(), ProblemKind::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,6 +141,26 @@ impl Answer {
     }
 }
 
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Connection = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+
+pub(crate) async fn ask(
+    connection: &mut Connection,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Answer, Failed> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "gateway")
+        .body(Full::new(Bytes::from(body)))?;
+    connection.ready().await?;
+    let (parts, body) = connection.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
 /// A worker by hand.
 pub(crate) struct Worker {
     pub(crate) addr: std::net::SocketAddr,
@@ -179,7 +199,12 @@ impl Worker {
         method: &str,
         path: &str,
         body: Vec<u8>,
-    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Answer, Failed> {
+        ask(&mut self.connect().await?, method, path, body).await
+    }
+
+    /// A connection of its own; with the certificate, if there is one.
+    pub(crate) async fn connect(&self) -> Result<Connection, Failed> {
         let identity = self
             .certificate
             .clone()
@@ -188,17 +213,10 @@ impl Worker {
         let stream = tokio::net::TcpStream::connect(self.addr).await?;
         let name = ServerName::try_from("127.0.0.1")?;
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "gateway")
-            .body(Full::new(Bytes::from(body)))?;
-        let (parts, body) = sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        Ok(sender)
     }
 
     pub(crate) async fn challenge(&self) -> Challenge {
