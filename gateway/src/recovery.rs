@@ -158,7 +158,18 @@ async fn take_over(
 ) -> Result<(), RecoveryError> {
     let id = document.lease.id;
     let serving = matches!(document.lease.phase, Phase::Granted | Phase::Active);
-    if !serving || !office.keyring.load(id).await? {
+    let has_key = match office.keyring.load(id).await {
+        Ok(there) => there,
+        // Unreadable for good: the lease is over, the gateway is not.
+        Err(
+            error @ (KeyringError::Damaged | KeyringError::NoEpoch(_) | KeyringError::Unwrap(_)),
+        ) => {
+            tracing::error!(lease = %id, %error, "a lease's key is lost");
+            false
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !serving || !has_key {
         return withdraw(office, id, revision, document).await;
     }
     let count_lost = !document.lease.attachments.is_empty();

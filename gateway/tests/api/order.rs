@@ -233,3 +233,26 @@ async fn a_drained_worker_reads_on_until_it_wipes() {
     worker.wipe().await;
     assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_key_ends_its_lease_and_not_the_gateway() {
+    let home = Home::start_with(|config| config.embedded = false).await;
+    let (lost, kept) = (home.grant().await, home.grant().await);
+    let mut worker = Worker::attached(&home, &kept.joins[0]).await;
+    let Home { dir, gateway } = home;
+    gateway.shutdown().await;
+    drop(gateway);
+    let wrapped = dir.path().join("state/keyring/leases").join(lost.lease.to_string());
+    let mut bytes = std::fs::read(&wrapped).unwrap();
+    bytes[70] ^= 1;
+    std::fs::write(&wrapped, bytes).unwrap();
+    let config = Home::config(dir.path(), |config| config.embedded = false);
+    let home = Home { gateway: Gateway::start(config).await.unwrap(), dir };
+    worker.addr = home.gateway.addr();
+    worker.keys(0, 1).await;
+    assert!(home.gateway.status(lost.lease).is_none());
+    let withdrawn = home.events().await.into_iter().any(|event| {
+        matches!(event, Event::LeaseClosed { lease, outcome: Outcome::Withdrawn, .. } if lease == lost.lease)
+    });
+    assert!(withdrawn);
+}
