@@ -1,11 +1,12 @@
 //! Where sealed blocks lie on the worker: one preallocated file of fixed slots.
 //!
 //! ```text
-//! page 0        superblock: which lease and layout, slot length, slots
-//! slot 0        page: header (block, sealing, complete?)   then the sealed chunks as received
+//! superblock    page: which lease and layout, slot length, slots; then nothing up to 64 KiB
+//! slot 0        the sealed chunks as received; last page: header (block, sealing, complete?)
 //! slot 1        ...
 //! ```
 //!
+//! Slots begin on multiples of 64 KiB, so that the kernel keeps their bytes in large folios.
 //! Space is reserved before it is written, so a full disk shows at the start and never in the job.
 //! Slot headers let a restarted worker take complete slots up again; they are not trusted for more
 //! than that, since every chunk authenticates when it is opened. The file is named, mode 0600, and
@@ -36,6 +37,9 @@ pub use wipe::WipeFigures;
 
 /// Fewer slots are refused, unless the share has fewer blocks.
 pub const LEAST_SLOTS: u32 = 4;
+
+/// What slots begin on, bytes.
+const GRAIN: u64 = 64 << 10;
 
 /// Where the cache lies and how large it may be.
 #[derive(Clone, Debug)]
@@ -154,7 +158,7 @@ impl Store {
         let least = LEAST_SLOTS.min(demand.blocks.max(1));
         let free = file.free_bytes()?;
         let slots_in = |bytes: u64| {
-            let slots = bytes.saturating_sub(PAGE as u64) / superblock.slot_len;
+            let slots = bytes.saturating_sub(GRAIN) / superblock.slot_len;
             u32::try_from(slots).unwrap_or(u32::MAX).min(demand.blocks.max(LEAST_SLOTS))
         };
         let (slots, given) = match config.bytes {
@@ -183,7 +187,7 @@ impl Store {
         let mut adopted: Vec<Adopted> = Vec::new();
         let mut free = Vec::new();
         for index in 0..self.slots {
-            let page = self.file.read_page(self.slot_at(index))?;
+            let page = self.file.read_page(self.slot_page_at(index))?;
             match SlotPage::parse(&page).filter(|page| {
                 page.lease == terms.lease
                     && page.layout == terms.layout
@@ -245,7 +249,11 @@ impl Store {
     }
 
     fn slot_at(&self, index: u32) -> u64 {
-        PAGE as u64 + u64::from(index) * self.slot_len
+        GRAIN + u64::from(index) * self.slot_len
+    }
+
+    fn slot_page_at(&self, index: u32) -> u64 {
+        self.slot_at(index) + self.slot_len - PAGE as u64
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -253,14 +261,14 @@ impl Store {
     }
 }
 
-/// Header page and sealed chunks of a block that long, rounded up to pages.
+/// Sealed chunks of a block that long and the slot's page, rounded up to grains.
 fn slot_len(largest: u32) -> u64 {
     let chunks = sealed_len(largest.into()) - HEADER_LEN as u64;
-    PAGE as u64 + chunks.next_multiple_of(PAGE as u64)
+    (chunks + PAGE as u64).next_multiple_of(GRAIN)
 }
 
 fn file_len(slots: u32, slot_len: u64) -> u64 {
-    PAGE as u64 + u64::from(slots) * slot_len
+    GRAIN + u64::from(slots) * slot_len
 }
 
 impl fmt::Debug for Store {

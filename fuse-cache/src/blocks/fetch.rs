@@ -14,9 +14,8 @@ use super::resident::{End, Resident};
 use crate::client::{BlockBody, ClientError};
 use crate::keys::KeyError;
 
-/// Bytes gathered before they are written: the first piece small, for the reader who waits.
-const FIRST: usize = 64 << 10;
-const PIECE: usize = 256 << 10;
+/// Bytes are written in pieces that begin and end on multiples of this, unless a reader waits.
+const PIECE: u64 = 256 << 10;
 
 /// How one fetch went.
 pub(super) struct Fetched {
@@ -91,7 +90,7 @@ struct Arrival<'a> {
     resident: &'a Arc<Resident>,
     header: Vec<u8>,
     pending: Vec<Bytes>,
-    pending_len: usize,
+    pending_len: u64,
     /// Chunk bytes in the slot.
     written: u64,
     bytes: u64,
@@ -114,6 +113,10 @@ impl<'a> Arrival<'a> {
         loop {
             let next = tokio::select! {
                 next = body.next() => next,
+                () = self.resident.asked() => {
+                    self.write_what_is_due()?;
+                    continue;
+                }
                 () = self.core.closed() => return Err(End::Over),
             };
             let next = next.map_err(|error| why(self.resident.block, &error))?;
@@ -123,11 +126,17 @@ impl<'a> Arrival<'a> {
             let Some(bytes) = next else { break };
             self.bytes += bytes.len() as u64;
             self.keep(bytes)?;
-            if self.pending_len >= if self.written == 0 { FIRST } else { PIECE } {
-                self.write(false)?;
-            }
+            self.write_what_is_due()?;
         }
-        self.write(true)
+        self.write(self.written + self.pending_len)
+    }
+
+    fn write_what_is_due(&mut self) -> Result<(), End> {
+        let arrived = self.written + self.pending_len;
+        let awaited = self.resident.awaited();
+        let is_awaited = self.written < awaited && awaited <= arrived;
+        let end = if is_awaited { arrived } else { arrived / PIECE * PIECE };
+        if end > self.written { self.write(end) } else { Ok(()) }
     }
 
     /// Splits the sealed header off and checks at once that it is one of this block's.
@@ -147,23 +156,21 @@ impl<'a> Arrival<'a> {
                 }
             }
         }
-        self.pending_len += bytes.len();
+        self.pending_len += bytes.len() as u64;
         if !bytes.is_empty() {
             self.pending.push(bytes);
         }
         Ok(())
     }
 
-    /// Writes what is pending, and at the end the slot's page; then readers may have it. This
-    /// blocks the thread while the disk is behind, which holds the link back and nobody else: the
-    /// threads of the filling do nothing but this.
-    fn write(&mut self, last: bool) -> Result<(), End> {
-        let pieces = std::mem::take(&mut self.pending);
-        let (from, to) = (self.written, self.written + self.pending_len as u64);
-        self.pending_len = 0;
+    /// Writes what has arrived up to `end`, and at the block's end the slot's page; then readers
+    /// may have it. This blocks the thread while the disk is behind, which holds the link back and
+    /// nobody else: the threads of the filling do nothing but this.
+    fn write(&mut self, end: u64) -> Result<(), End> {
+        let from = self.written;
+        let pieces = self.take_pending(end - from);
         let resident = self.resident;
         let terms = self.core.client.terms();
-        let (lease, layout) = (terms.lease, terms.layout);
         let slices: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
         let written = (|| {
             if from == 0 {
@@ -171,8 +178,8 @@ impl<'a> Arrival<'a> {
             }
             resident.slot.write_at(from, &slices)?;
             match resident.header() {
-                Some(header) if last && to == resident.chunk_bytes() => {
-                    resident.slot.finish(lease, layout, resident.block, *header)
+                Some(header) if end == resident.chunk_bytes() => {
+                    resident.slot.finish(terms.lease, terms.layout, resident.block, *header)
                 }
                 _ => Ok(()),
             }
@@ -181,8 +188,26 @@ impl<'a> Arrival<'a> {
             tracing::error!(block = resident.block, %error, "the cache cannot be written");
             return Err(End::Torn);
         }
-        self.written = to;
-        resident.advance(to);
+        self.written = end;
+        resident.advance(end);
         Ok(())
+    }
+
+    /// The first `len` of the pending bytes.
+    fn take_pending(&mut self, len: u64) -> Vec<Bytes> {
+        self.pending_len -= len;
+        let mut pieces = std::mem::take(&mut self.pending);
+        let mut rest = usize::try_from(self.pending_len).unwrap_or(usize::MAX);
+        while rest > 0
+            && let Some(mut last) = pieces.pop()
+        {
+            let later = last.split_off(last.len().saturating_sub(rest));
+            rest -= later.len();
+            self.pending.insert(0, later);
+            if !last.is_empty() {
+                pieces.push(last);
+            }
+        }
+        pieces
     }
 }

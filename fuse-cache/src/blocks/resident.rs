@@ -41,6 +41,9 @@ pub(super) struct Resident {
     header: OnceLock<[u8; HEADER_LEN]>,
     /// Chunk bytes in the slot, from the first without a gap.
     received: AtomicU64,
+    /// The furthest chunk byte that any reader waited for.
+    awaited: AtomicU64,
+    asked: Notify,
     end: AtomicU8,
     changed: Notify,
     /// A packed block's status bitmap, once somebody has read it.
@@ -55,6 +58,8 @@ impl Resident {
             slot,
             header: OnceLock::new(),
             received: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
+            asked: Notify::new(),
             end: AtomicU8::new(0),
             changed: Notify::new(),
             bitmap: OnceLock::new(),
@@ -102,6 +107,16 @@ impl Resident {
         self.received() == self.chunk_bytes()
     }
 
+    /// Up to where readers have waited for bytes.
+    pub(super) fn awaited(&self) -> u64 {
+        self.awaited.load(Ordering::Acquire)
+    }
+
+    /// Resolves when a reader begins to wait for bytes beyond the watermark.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
     /// Moves the watermark and wakes those who wait for it.
     pub(super) fn advance(&self, received: u64) {
         self.received.store(received, Ordering::Release);
@@ -131,6 +146,9 @@ impl Resident {
             }
             if let Some(end) = self.end() {
                 return Err(end);
+            }
+            if self.awaited.fetch_max(need, Ordering::AcqRel) < need {
+                self.asked.notify_one();
             }
             changed.await;
         }

@@ -13,6 +13,8 @@ use rustls::ClientConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::budget::Buffer;
+
 /// What is taken from the socket at once, bytes.
 const RECEIVE: usize = 128 << 10;
 
@@ -20,7 +22,7 @@ pub(super) struct Link {
     tcp: TcpStream,
     tls: ClientConnection,
     /// Records as received; those in `pending` are not yet in `tls`.
-    received: Box<[u8]>,
+    received: Buffer,
     pending: Range<usize>,
     /// Records to send, of which those before `sent` are gone.
     sending: Vec<u8>,
@@ -33,7 +35,7 @@ impl Link {
         Self {
             tcp,
             tls,
-            received: vec![0; RECEIVE].into(),
+            received: Buffer::unbudgeted(RECEIVE),
             pending: 0..0,
             sending: Vec::new(),
             sent: 0,

@@ -52,7 +52,7 @@ impl Superblock {
     }
 }
 
-/// Page before a slot's chunks, written once they are complete: magic ‖ lease ‖ layout ‖ block
+/// Last page of a slot, written once its chunks are complete: magic ‖ lease ‖ layout ‖ block
 /// u32 ‖ header of the sealed block ‖ BLAKE3 of those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotPage {

@@ -28,12 +28,12 @@ impl Slot {
     /// Begins to fill: what the slot's page said holds no more. Blocking.
     pub fn begin(&self) -> io::Result<()> {
         self.store.lock().written[self.index as usize] = true;
-        self.store.file.as_file().write_all_at(&[0; PAGE], self.at())
+        self.store.file.as_file().write_all_at(&[0; PAGE], self.page_at())
     }
 
     /// Writes sealed chunk bytes at an offset behind the sealed header. Blocking.
     pub fn write_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()> {
-        let mut at = self.at() + PAGE as u64 + offset;
+        let mut at = self.at() + offset;
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         if offset + len as u64 > self.store.slot_len - PAGE as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "past the end of the slot"));
@@ -64,16 +64,20 @@ impl Slot {
         header: [u8; HEADER_LEN],
     ) -> io::Result<()> {
         let page = SlotPage { lease, layout, block, header }.to_page();
-        self.store.file.as_file().write_all_at(page.as_slice(), self.at())
+        self.store.file.as_file().write_all_at(page.as_slice(), self.page_at())
     }
 
     /// Reads sealed chunk bytes at an offset behind the sealed header. Blocking.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.store.file.as_file().read_exact_at(out, self.at() + PAGE as u64 + offset)
+        self.store.file.as_file().read_exact_at(out, self.at() + offset)
     }
 
     fn at(&self) -> u64 {
         self.store.slot_at(self.index)
+    }
+
+    fn page_at(&self) -> u64 {
+        self.store.slot_page_at(self.index)
     }
 }
 
