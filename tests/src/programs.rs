@@ -31,7 +31,7 @@ impl GatewayProgram {
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\nnames = [\"127.0.0.1\"]\nstate = \"{0}/state\"\n\
              checkpoint_copy = \"{0}/elsewhere\"\nadmin_socket = \"{0}/admin.sock\"\n{extra}\n\
-             [sources]\nallow = [\"{allow}\"]\n",
+             [nodes]\nallow_swap = true\nallow_stored_cores = true\n[sources]\nallow = [\"{allow}\"]\n",
             scratch.path().display()
         );
         fs::write(scratch.join("gateway.toml"), text)?;

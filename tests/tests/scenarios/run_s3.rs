@@ -24,6 +24,7 @@ fn shown_keys() -> Vec<String> {
         "set/quote\"and'tick.bin".into(),
         "set/deep/er/and/deeper/file".into(),
         "set/empty".into(),
+        "set/clash/below-a-file".into(),
         format!(
             "set/{}",
             ["x".repeat(200), "y".repeat(200), "z".repeat(200), "w".repeat(200), "v".repeat(191)]
@@ -72,13 +73,7 @@ fn odd_keys_on_versitygw() -> Result<()> {
 fn odd_keys_on_ceph_rgw() -> Result<()> {
     check(
         &CephRgw::start()?.client()?,
-        &[
-            "set/double//slash",
-            "set/trailing/",
-            "set/./dot",
-            "set/../up",
-            "set/plain.bin/below-a-file",
-        ],
+        &["set/double//slash", "set/trailing/", "set/./dot", "set/../up", "set/clash"],
     )
 }
 
@@ -112,7 +107,7 @@ fn store_credentials_do_not_reach_the_job() -> Result<()> {
         .env("AWS_ACCESS_KEY_ID", "testkey")
         .env("AWS_SECRET_ACCESS_KEY", "testsecret");
     let outcome =
-        run.shell("cat \"$TIDEGATE_DATA/object\"; env | grep -c ^AWS_ || true").succeed()?;
+        run.shell("cat \"$TIDEGATE_DATA/object\"; env | grep -cE '^AWS_.*(KEY|SECRET|TOKEN|CREDENTIALS|PROFILE)' || true").succeed()?;
     assert_eq!(outcome.stdout, "body0\n");
     Ok(())
 }
