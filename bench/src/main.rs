@@ -6,8 +6,8 @@
 
 mod crypto;
 mod data;
-mod report;
 mod reader;
+mod report;
 mod road;
 mod spread;
 

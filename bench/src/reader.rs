@@ -43,7 +43,9 @@ const PAGE: usize = 4096;
 pub(crate) fn run(plan: &Plan) -> Result<()> {
     let dir = match &plan.dir {
         Some(dir) => dir.clone(),
-        None => PathBuf::from(std::env::var_os("TIDEGATE_DATA").context("TIDEGATE_DATA is not set")?),
+        None => {
+            PathBuf::from(std::env::var_os("TIDEGATE_DATA").context("TIDEGATE_DATA is not set")?)
+        }
     };
     let mut files = Vec::new();
     list(&dir, &mut files)?;
@@ -110,7 +112,9 @@ fn read_all(files: &[PathBuf], threads: usize) -> Result<Pass> {
                 })
             })
             .collect();
-        readers.into_iter().try_for_each(|r| r.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+        readers
+            .into_iter()
+            .try_for_each(|r| r.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
     })?;
     let seconds = start.elapsed().as_secs_f64();
     let after = Relatives::look()?;
@@ -138,7 +142,8 @@ impl Relatives {
     fn look() -> Result<Self> {
         let own = std::process::id();
         let mut seen = Self { own: cpu(own)?, ..Self::default() };
-        let Some(parent) = rustix::process::getppid().map(|p| p.as_raw_nonzero().get().unsigned_abs())
+        let Some(parent) =
+            rustix::process::getppid().map(|p| p.as_raw_nonzero().get().unsigned_abs())
         else {
             return Ok(seen);
         };
@@ -182,6 +187,8 @@ fn peak(pid: u32) -> u64 {
     fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap_or_default()
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok()
+        })
         .map_or(0, |kib| kib * 1024)
 }

@@ -32,7 +32,14 @@ impl Report {
         let reference = reference.and_then(|(name, v)| Some((name, Spread::of(v)?)));
         let what = what.into();
         eprintln!("  {what}: {ours} {unit}");
-        self.rows.push(Row { what, unit, ours, reference, cpu_per_gib: Spread::of(cpu_per_gib), bar });
+        self.rows.push(Row {
+            what,
+            unit,
+            ours,
+            reference,
+            cpu_per_gib: Spread::of(cpu_per_gib),
+            bar,
+        });
     }
 
     #[allow(clippy::print_stdout, reason = "the table is this program's output")]

@@ -12,7 +12,12 @@ use crate::report::Report;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-pub(crate) fn measure(tidegate: &Path, set: &Set, rounds: usize, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(
+    tidegate: &Path,
+    set: &Set,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
     let (mut ours, mut local) = (Vec::new(), Vec::new());
     // Cold, then resident with one reader, then with four.
     for round in 0..rounds {
@@ -44,7 +49,14 @@ pub(crate) fn measure(tidegate: &Path, set: &Set, rounds: usize, report: &mut Re
         );
     }
     let peaks = ours.iter().map(|p| p[2].worker_peak as f64 / (1 << 20) as f64).collect();
-    report.add("worker's peak RSS, large files", "MiB", peaks, None, Vec::new(), "≤ 512 + manifest");
+    report.add(
+        "worker's peak RSS, large files",
+        "MiB",
+        peaks,
+        None,
+        Vec::new(),
+        "≤ 512 + manifest",
+    );
 
     let (mut ours, mut local) = (Vec::new(), Vec::new());
     for round in 0..rounds {
@@ -60,7 +72,14 @@ pub(crate) fn measure(tidegate: &Path, set: &Set, rounds: usize, report: &mut Re
         report.add(what, "files/s", files(&ours, n), reference, cpu, "–");
     }
     let peaks = ours.iter().map(|p| p[1].worker_peak as f64 / (1 << 20) as f64).collect();
-    report.add("worker's peak RSS, small files", "MiB", peaks, None, Vec::new(), "≤ 512 + manifest");
+    report.add(
+        "worker's peak RSS, small files",
+        "MiB",
+        peaks,
+        None,
+        Vec::new(),
+        "≤ 512 + manifest",
+    );
     Ok(())
 }
 

@@ -7,12 +7,13 @@ use tidegate_ledger::{Digest, Event, to_canonical, verify_signature};
 use tidegate_seal::{HPKE_PUBLIC_LEN, verify_attach_proof};
 use tidegate_wire::{AttachRequest, AttachResponse, ProblemKind};
 
-use crate::admission::refused;
+use crate::admission::{refuse, refused};
 use crate::certifying::{Holder, issue};
 use crate::live::Live;
 use crate::nonce::NonceError;
 use crate::office::Office;
 use crate::problem::Refusal;
+use crate::refusals::Reason;
 
 /// Longest text of facts and evidence that becomes a document, bytes.
 const FACTS_MAX: usize = 64 * 1024;
@@ -32,6 +33,9 @@ pub(crate) async fn attach(
     let Proven { live, identity, rank } = prove(office, &request, now)?;
     if request.hpke_key.0.len() != HPKE_PUBLIC_LEN {
         return Err(Refusal::new(ProblemKind::Malformed, "the HPKE key is not an X-Wing key"));
+    }
+    if let Some(why) = office.config.nodes.objection(&request.facts) {
+        return Err(refuse(office, live.id, Reason::Node, ProblemKind::Forbidden, why).await);
     }
     let facts = to_canonical(&(&request.facts, &request.evidence))
         .map_err(|_| Refusal::new(ProblemKind::Malformed, "facts hold what JSON cannot say"))?;

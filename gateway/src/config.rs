@@ -9,6 +9,8 @@ pub mod allow;
 
 pub use allow::SourcesConfig;
 
+use crate::nodes::NodePolicy;
+
 /// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
 pub const CERTIFICATE_LIFE_S: u32 = 15 * 60;
 /// Seconds between heartbeats: a gateway notices a lost worker within a minute.
@@ -46,6 +48,9 @@ pub struct GatewayConfig {
     pub sources: SourcesConfig,
     #[serde(default)]
     pub limits: Limits,
+    /// What a worker's node may be like.
+    #[serde(default)]
+    pub nodes: NodePolicy,
     /// Seconds between heartbeats.
     #[serde(default = "heartbeat_s")]
     pub heartbeat_s: u32,
@@ -126,6 +131,7 @@ impl GatewayConfig {
             admin_socket: None,
             sources: SourcesConfig { allow: vec![source.to_owned()] },
             limits: Limits::default(),
+            nodes: NodePolicy::OWN_MACHINE,
             heartbeat_s: HEARTBEAT_S,
             grace_s: GRACE_S,
             rate_limit: None,

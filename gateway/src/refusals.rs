@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Fenced,
     /// The lease is closed, revoked or past its deadline.
     LeaseOver,
+    /// A node that this gateway's policy does not allow.
+    Node,
     /// Blocks outside the share.
     OutsideShare,
     /// The token belongs to another identity.
@@ -44,6 +46,7 @@ impl Reason {
             Self::ForeignLease => "foreign-lease",
             Self::Fenced => "fenced",
             Self::LeaseOver => "lease-over",
+            Self::Node => "node",
             Self::OutsideShare => "outside-share",
             Self::TokenBound => "token-bound",
             Self::Statement => "statement",
