@@ -6,13 +6,11 @@ use tidegate_ledger::{
     StatedCounters, StatedFacts, WipeCertificate,
 };
 use tidegate_plan::{
-    Entry, InstanceId, Kind, Layout, RelPath, Selection, SelectionSpec, Snapshot, Timestamp,
-    Unshown, Version, build_manifest,
+    Entry, InstanceId, Kind, Layout, LayoutId, RelPath, Selection, SelectionSpec, Snapshot,
+    Timestamp, Unshown, Version, build_manifest,
 };
-use tidegate_seal::{BlockKey, Cover, LeaseKey, Release, depth, seal_message};
+use tidegate_seal::{BlockKey, Context, Cover, LeaseKey, Release, depth, seal_message};
 use tidegate_wire::{Base64, Problem, ProblemKind};
-
-use crate::targets::seal_context;
 
 /// What the seeds of `targets::sealed` hold.
 pub(crate) const PLAIN: &[u8] = &[0x5a; 20_000];
@@ -69,6 +67,17 @@ pub fn paths() -> Vec<Vec<u8>> {
 pub fn selections() -> Vec<Vec<u8>> {
     let spec = json!({"include": ["a/**", "*.{bin,txt}", "[!x]?"], "exclude": ["**/tmp"], "list": ["big"]});
     vec![spec.to_string().into_bytes(), b"{}".to_vec()]
+}
+
+/// The context that [`sealed`] is sealed under.
+pub(crate) fn seal_context() -> Context {
+    Context {
+        kind: tidegate_seal::Kind::Block,
+        lease: LeaseId::from_bytes([1; 16]),
+        layout: LayoutId::from_bytes([2; 32]),
+        number: 3,
+        count: 9,
+    }
 }
 
 pub fn sealed() -> Vec<Vec<u8>> {

@@ -6,8 +6,8 @@ use tidegate_ledger::{
     Batch, Checkpoint, Entry, Ledger, SigningKey, Stated, VerifierKey, WipeCertificate, open_note,
     verify,
 };
-use tidegate_plan::{LayoutId, LeaseId, Manifest, RelPath, SelectionSpec, Snapshot};
-use tidegate_seal::{BlockKey, Context, Cover, HEADER_LEN, Kind, Opener, Release, open_message};
+use tidegate_plan::{Manifest, RelPath, SelectionSpec, Snapshot};
+use tidegate_seal::{BlockKey, Cover, HEADER_LEN, Opener, Release, open_message};
 use tidegate_wire::{
     AttachRequest, AttachResponse, Challenge, Heartbeat, HeartbeatReply, JoinFile, KeyGrant,
     KeyRequest, Problem, WipeReceipt, WipeStatement,
@@ -62,7 +62,7 @@ pub fn selection(data: &[u8]) {
 /// Header of a sealed block and all that follows it.
 pub fn sealed(data: &[u8]) {
     let key = BlockKey::from_bytes([7; 32]);
-    let context = seal_context();
+    let context = seeds::seal_context();
     if let Ok(plain) = open_message(&key, &context, data) {
         assert_eq!(&plain[..], seeds::PLAIN, "something else than what was sealed opened");
     }
@@ -73,17 +73,6 @@ pub fn sealed(data: &[u8]) {
             let _ = opener.open_chunk(index, &mut body.to_vec());
             let _ = opener.open_run(index, &mut body.to_vec());
         }
-    }
-}
-
-/// The context that the seeds of [`sealed`] are sealed under.
-pub(crate) fn seal_context() -> Context {
-    Context {
-        kind: Kind::Block,
-        lease: LeaseId::from_bytes([1; 16]),
-        layout: LayoutId::from_bytes([2; 32]),
-        number: 3,
-        count: 9,
     }
 }
 

@@ -172,15 +172,9 @@ impl MountProgram {
     }
 
     /// Ends it with SIGTERM and waits for the wipe. The receipt.
-    pub fn finish(self) -> Result<Value> {
-        self.finish_keeping(|| Ok(()))
-    }
-
-    /// Like [`finish`](Self::finish); looks at what is left before its folders go.
-    pub fn finish_keeping(mut self, look: impl FnOnce() -> Result<()>) -> Result<Value> {
+    pub fn finish(mut self) -> Result<Value> {
         let status = self.process.stop(Signal::TERM)?;
         ensure!(status.success(), "the mount ended with {status}:\n{}", self.log());
-        look()?;
         crate::tidegate::receipt(&self.scratch)
     }
 }

@@ -160,7 +160,7 @@ fn a_crashing_worker_writes_no_core() -> Result<()> {
         .find(|line| line.starts_with("Max core file size"))
         .context("no core limit")?;
     assert!(core.split_whitespace().nth(4) == Some("0"), "{core}");
-    signal_pid(worker, Signal::SEGV)?;
+    signal_pid(worker, Signal::ABORT)?;
     tidegate_tests::process::wait_for("another worker", || {
         held.worker().ok().filter(|pid| *pid != worker)
     })?;

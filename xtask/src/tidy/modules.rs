@@ -1,7 +1,8 @@
 //! No two modules of a crate import each other, at any level, over any number of steps.
 //!
 //! A scan of `crate::`, `super::` and `self::` paths, not a compiler: it also follows names that
-//! `lib.rs` re-exports. A module and its own parent are one house and may know each other.
+//! `lib.rs` re-exports. A module and its own parent are one house and may know each other; modules
+//! called `tests` or `testing` may know everybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,10 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
         if let Some((name, inner)) = source.path.split_once("/src/")
             && !inner.starts_with("bin/")
         {
-            crates.entry(name).or_default().push((module_path(inner), source));
+            let path = module_path(inner);
+            if !path.iter().any(|name| name == "tests" || name == "testing") {
+                crates.entry(name).or_default().push((path, source));
+            }
         }
     }
     crates.iter().flat_map(|(name, modules)| check_crate(name, modules)).collect()
@@ -223,6 +227,16 @@ mod tests {
             ("c/d.rs", "fn f() -> crate::Other {}"),
         ];
         assert_eq!(findings(&files).len(), 1);
+    }
+
+    #[test]
+    fn what_only_tests_use_may_look_at_everything() {
+        let files = [
+            ("lib.rs", ""),
+            ("a.rs", "use crate::testing::t;"),
+            ("testing.rs", "use crate::a::A;"),
+        ];
+        assert!(findings(&files).is_empty());
     }
 
     #[test]
