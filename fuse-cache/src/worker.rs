@@ -153,6 +153,7 @@ async fn serve(
     let lost =
         |error: io::Error| WorkerError::Internal(format!("the holder cannot be told: {error}"));
     control.send(&FromWorker::Ready(live.ready()), &[]).map_err(lost)?;
+    let holder = rustix::process::getppid();
     let mut terminate = signal(SignalKind::terminate()).map_err(WorkerError::Serve)?;
     let mut ticks = tokio::time::interval(PROGRESS_EVERY);
     let mut reported = None;
@@ -163,7 +164,13 @@ async fn serve(
                 Some(_) => continue,
                 None => true,
             },
-            _ = terminate.recv() => true,
+            // Sent when the holder dies, or by somebody who ends a whole group: then the holder decides.
+            _ = terminate.recv() => {
+                if rustix::process::getppid() == holder {
+                    continue;
+                }
+                true
+            }
             directive = live.directed() => {
                 let _sent_or_orphaned = control.send(&FromWorker::Directed(directive), &[]);
                 continue;

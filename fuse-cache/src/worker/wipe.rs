@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidegate_ledger::{Discarded, METHOD_OVERWRITE, Stated, StatedCounters};
-use tidegate_wire::WipeReceipt;
+use tidegate_wire::{NodeFacts, WipeReceipt};
 use tokio::sync::mpsc;
 
+use crate::client::{Client, ClientError};
 use crate::control::{Control, FromWorker, Progress, ToWorker};
 use crate::store::WipeFigures;
 
@@ -16,6 +17,9 @@ use super::live::{Live, blocking};
 
 /// How long the session threads may take to notice that the mount is gone.
 const SESSIONS_END: Duration = Duration::from_secs(10);
+
+/// Pause before a gateway that cannot be reached is asked again.
+const POST_AGAIN: Duration = Duration::from_secs(1);
 
 /// Wipes; the holder unmounts.
 pub(super) async fn with_holder(
@@ -40,7 +44,8 @@ pub(super) async fn with_holder(
             }
         }
     };
-    let (receipt, statement) = wipe(live, unmount).await?;
+    let patience = Duration::from_secs(u64::from(live.client.terms().grace));
+    let (receipt, statement) = wipe(live, unmount, patience).await?;
     let _last_figures = control.send(&FromWorker::Progress(progress), &[]);
     control
         .send(&FromWorker::Wiped { receipt: Box::new(receipt), statement }, &[])
@@ -56,12 +61,13 @@ pub(super) async fn alone(live: Live) -> Result<(), WorkerError> {
             false
         }))
     };
-    wipe(live, unmount).await.map(|_| ())
+    wipe(live, unmount, Duration::ZERO).await.map(|_| ())
 }
 
 async fn wipe(
     live: Live,
     unmount: impl Future<Output = Result<bool, WorkerError>>,
+    patience: Duration,
 ) -> Result<(WipeReceipt, String), WorkerError> {
     let progress = live.progress();
     live.destroy_keys().await;
@@ -100,10 +106,29 @@ async fn wipe(
         facts: crate::facts::stated(&facts),
     };
     let statement = stated.to_canonical()?;
-    let receipt = client.wipe_certificate(statement.clone(), facts).await?;
+    let receipt = post(&client, &statement, &facts, patience).await?;
     drop(client);
     identity.destroy().map_err(WorkerError::Serve)?;
     Ok((receipt, statement))
+}
+
+/// Posts the statement; a gateway that is away for a moment is asked again.
+async fn post(
+    client: &Client,
+    statement: &str,
+    facts: &NodeFacts,
+    patience: Duration,
+) -> Result<WipeReceipt, ClientError> {
+    let begun = Instant::now();
+    loop {
+        match client.wipe_certificate(statement.to_owned(), facts.clone()).await {
+            Err(ClientError::Unreachable(why)) if begun.elapsed() < patience => {
+                tracing::warn!(%why, "the wipe is done; its certificate waits for the gateway");
+                tokio::time::sleep(POST_AGAIN).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn discarded(figures: &WipeFigures) -> Discarded {
