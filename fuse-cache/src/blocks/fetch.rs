@@ -80,7 +80,11 @@ fn why(block: u32, error: &ClientError) -> End {
             _ => End::Nonsense,
         },
     };
-    tracing::warn!(block, %error, "a block was not fetched");
+    if end == End::Torn {
+        tracing::debug!(block, %error, "a block was not fetched and will be asked for again");
+    } else {
+        tracing::warn!(block, %error, "a block was not fetched");
+    }
     end
 }
 

@@ -198,10 +198,15 @@ impl Filling {
 impl Link {
     fn heard(&mut self, heard: bool, now: Instant) {
         if heard {
-            self.down = None;
+            if self.down.take().is_some() {
+                tracing::warn!("a gateway answers again");
+            }
             return;
         }
-        let down = self.down.get_or_insert(Down { since: now, failures: 0, not_before: now });
+        let down = self.down.get_or_insert_with(|| {
+            tracing::warn!("no gateway answers; reads of what is not here stall");
+            Down { since: now, failures: 0, not_before: now }
+        });
         down.not_before = now + pause(down.failures);
         down.failures = down.failures.saturating_add(1);
     }
