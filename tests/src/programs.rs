@@ -20,6 +20,7 @@ use crate::tidegate::tidegate;
 pub struct GatewayProgram {
     process: Process,
     scratch: Scratch,
+    state: PathBuf,
     port: u16,
 }
 
@@ -27,16 +28,27 @@ impl GatewayProgram {
     /// Allows the one source. `extra` are more lines of configuration, before the `[sources]` table.
     pub fn start(allow: &str, extra: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
+        let state = scratch.join("state");
+        Self::with(scratch, state, allow, extra)
+    }
+
+    /// The same with its state somewhere else.
+    pub fn start_in(state: &Path, allow: &str, extra: &str) -> Result<Self> {
+        Self::with(Scratch::new()?, state.to_owned(), allow, extra)
+    }
+
+    fn with(scratch: Scratch, state: PathBuf, allow: &str, extra: &str) -> Result<Self> {
         let port = port::free()?;
         let text = format!(
-            "listen = \"127.0.0.1:{port}\"\nnames = [\"127.0.0.1\"]\nstate = \"{0}/state\"\n\
+            "listen = \"127.0.0.1:{port}\"\nnames = [\"127.0.0.1\"]\nstate = \"{1}\"\n\
              checkpoint_copy = \"{0}/elsewhere\"\nadmin_socket = \"{0}/admin.sock\"\n{extra}\n\
-             [nodes]\nallow_swap = true\nallow_stored_cores = true\n[sources]\nallow = [\"{allow}\"]\n",
-            scratch.path().display()
+             [sources]\nallow = [\"{allow}\"]\n",
+            scratch.path().display(),
+            state.display()
         );
         fs::write(scratch.join("gateway.toml"), text)?;
         let process = Self::launch(&scratch)?;
-        Ok(Self { process, scratch, port })
+        Ok(Self { process, scratch, state, port })
     }
 
     fn launch(scratch: &Scratch) -> Result<Process> {
@@ -63,7 +75,7 @@ impl GatewayProgram {
     }
 
     pub fn state(&self) -> PathBuf {
-        self.scratch.join("state")
+        self.state.clone()
     }
 
     pub fn log(&self) -> String {

@@ -23,6 +23,13 @@ impl Scratch {
         self.path().join(name)
     }
 
+    /// What is mounted inside, as the test sees it.
+    pub fn mounts(&self) -> Result<Vec<String>> {
+        let all = std::fs::read_to_string("/proc/self/mounts").context("no /proc")?;
+        let inside = self.path().display().to_string();
+        Ok(all.lines().filter(|line| line.contains(&inside)).map(str::to_owned).collect())
+    }
+
     /// A folder inside, made now.
     pub fn dir(&self, name: &str) -> Result<PathBuf> {
         let path = self.join(name);

@@ -65,10 +65,13 @@ impl Run {
             env: Vec::new(),
             job: Vec::new(),
         };
-        let (ledger, cache) = (run.scratch.dir("ledger")?, run.scratch.dir("cache")?);
+        let ledger = run.scratch.dir("ledger")?;
+        run.scratch.dir("cache")?;
         let receipt = run.scratch.join("receipt.json");
         run = run.arg("--ledger").arg(ledger).arg("--receipt").arg(receipt);
-        run.env.push(("TIDEGATE_TEST_CACHE".into(), cache.into()));
+        // Where the mount point is made when none is named.
+        let temporary = run.scratch.dir("tmp")?;
+        run.env.push(("TMPDIR".into(), temporary.into()));
         Ok(run)
     }
 
@@ -202,6 +205,11 @@ impl Outcome {
         receipt(&self.scratch)
     }
 
+    /// Fails if a mount, a mount point or anything in the cache is left.
+    pub fn expect_nothing_left(&self) -> Result<()> {
+        nothing_left(&self.scratch)
+    }
+
     pub fn cache(&self) -> PathBuf {
         self.scratch.join("cache")
     }
@@ -219,6 +227,18 @@ impl Outcome {
         }
         Ok(())
     }
+}
+
+/// Fails if a run left a mount, a mount point or anything in its cache.
+pub fn nothing_left(scratch: &Scratch) -> Result<()> {
+    let mut left = scratch.mounts()?;
+    for folder in ["cache", "tmp"] {
+        for entry in fs::read_dir(scratch.join(folder)).into_iter().flatten().flatten() {
+            left.push(entry.path().display().to_string());
+        }
+    }
+    anyhow::ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
 }
 
 /// The receipt that a run wrote into its scratch.

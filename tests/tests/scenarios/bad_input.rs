@@ -27,13 +27,7 @@ fn refused(run: Run, codes: &[i32], words: &[&str]) -> Result<Outcome> {
     assert!(!outcome.scratch.join("the-job-ran").exists(), "the job ran all the same");
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains("file-of-the-set"), "a name leaked:\n{}", outcome.stderr);
-    let cache = outcome.cache();
-    if let Ok(entries) = fs::read_dir(&cache) {
-        let left: Vec<_> =
-            entries.flatten().map(|e| e.file_name()).filter(|n| n != "lost+found").collect();
-        assert!(left.is_empty(), "left in the cache: {left:?}");
-    }
-    assert!(!fs::read_to_string("/proc/self/mounts")?.contains("fuse.tidegate"));
+    outcome.expect_nothing_left()?;
     Ok(outcome)
 }
 

@@ -2,7 +2,9 @@
 
 mod audit;
 mod bad_input;
+mod bounds;
 mod credentials;
+mod doctor;
 mod exit_codes;
 mod interop;
 mod no_plaintext;

@@ -9,7 +9,7 @@ use tidegate_tests::digest;
 use tidegate_tests::held::Held;
 use tidegate_tests::process::{command_line, descendants};
 use tidegate_tests::scratch::Scratch;
-use tidegate_tests::tidegate::Run;
+use tidegate_tests::tidegate::{Run, nothing_left};
 
 #[test]
 fn an_odd_tree_arrives_as_it_is_and_leaves_nothing() -> Result<()> {
@@ -24,11 +24,7 @@ fn an_odd_tree_arrives_as_it_is_and_leaves_nothing() -> Result<()> {
     for option in ["ro", "nosuid", "nodev"] {
         assert!(mount.split([' ', ',']).any(|word| word == option), "{mount}");
     }
-    let ours = fs::read_to_string("/proc/self/mounts")?;
-    assert!(
-        !ours.contains("tidegate.") && !ours.contains("fuse.tidegate"),
-        "mounted outside the job"
-    );
+    assert!(held.scratch().mounts()?.is_empty(), "mounted outside the job");
     let family = descendants(held.pid());
 
     let (scratch, receipt) = held.finish()?;
@@ -45,7 +41,7 @@ fn an_odd_tree_arrives_as_it_is_and_leaves_nothing() -> Result<()> {
     assert!(receipt["selected_bytes"].as_u64() > Some(20 << 20));
     assert!(receipt["left_bytes"].as_u64() >= receipt["selected_bytes"].as_u64());
     assert_eq!(receipt["read_errors"], 0);
-    assert!(empty(&scratch.join("cache"))?, "the cache folder is not empty");
+    nothing_left(&scratch)?;
     for pid in family {
         let words = command_line(pid);
         assert!(!words.iter().any(|word| word.contains("tidegate")), "{pid} still runs: {words:?}");
@@ -136,8 +132,4 @@ fn a_cache_smaller_than_the_selection_works() -> Result<()> {
     assert_eq!(receipt["read_errors"], 0);
     assert_eq!(receipt["outcome"], "wiped");
     Ok(())
-}
-
-fn empty(folder: &Path) -> Result<bool> {
-    Ok(!folder.exists() || fs::read_dir(folder)?.next().is_none())
 }

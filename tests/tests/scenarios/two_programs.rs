@@ -5,11 +5,12 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use tidegate_tests::dataset::{self, odd_tree};
+use tidegate_tests::device::LoopDevice;
 use tidegate_tests::digest;
 use tidegate_tests::process::{signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of, succeed};
 use tidegate_tests::scratch::Scratch;
-use tidegate_tests::tidegate::tidegate;
+use tidegate_tests::tidegate::{Run, tidegate};
 
 /// Short, so that a vanished worker is noticed within the test.
 const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4";
@@ -40,6 +41,38 @@ fn gateway_and_mount_serve_the_tree_and_close_as_wiped() -> Result<()> {
         gateway.state().as_os_str(),
     ])?;
     succeed(verify)?;
+    Ok(())
+}
+
+/// The same command for a bare GPU machine: `run` with a join file, the gateway elsewhere.
+#[test]
+fn run_joins_a_lease_of_a_gateway_elsewhere() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 3, 700_000, 15)?;
+    let gateway = start(&home, "")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let run = Run::new()?.arg("--join").arg(&join);
+    let outcome = run.shell("cat \"$TIDEGATE_DATA\"/*.bin | wc -c").succeed()?;
+    assert_eq!(outcome.stdout.trim(), "2100000");
+    assert_eq!(outcome.receipt()?["outcome"], "wiped");
+    outcome.expect_nothing_left()
+}
+
+/// P8: where the ledger cannot be written, no key is released and nothing is mounted.
+#[test]
+fn no_key_leaves_while_the_ledger_cannot_be_written() -> Result<()> {
+    let (home, scratch) = (Scratch::new()?, Scratch::new()?);
+    dataset::flat(home.path(), 2, 100_000, 16)?;
+    let device = LoopDevice::ext4(&scratch, "state", 64 << 20)?;
+    let state = device.path().join("state");
+    let mut gateway = GatewayProgram::start_in(&state, &home.path().display().to_string(), "")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    device.remount("ro")?;
+    let mut mount = MountProgram::launch(&join, &[])?;
+    let status = mount.process().wait()?;
+    assert_eq!(status.code(), Some(125), "{}", mount.log());
+    device.remount("rw")?;
+    gateway.process().stop(Signal::TERM)?;
     Ok(())
 }
 
