@@ -1,5 +1,6 @@
 //! `cargo xtask`: the parts that tests need, the rules of the house, and the one command that CI runs.
 
+mod bench;
 mod ci;
 mod parts;
 mod shell;
@@ -22,6 +23,12 @@ enum Command {
     Parts,
     /// Check the rules that no compiler holds: arrows, purity, sizes, markers, module cycles.
     Tidy,
+    /// Measure beside references in one run; what follows goes to the bench (`--rounds 3`).
+    #[command(trailing_var_arg = true)]
+    Bench {
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
     /// Everything CI runs: gates, unit tests, fuzz smoke, scenarios.
     Ci,
 }
@@ -30,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Parts => parts::all(),
         Command::Tidy => tidy::check(),
+        Command::Bench { args } => bench::run(&args),
         Command::Ci => ci::run(),
     };
     match outcome {
