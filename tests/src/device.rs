@@ -46,6 +46,18 @@ impl LoopDevice {
         Ok(())
     }
 
+    /// Takes every free byte; the file that holds them.
+    pub fn fill(&self) -> Result<PathBuf> {
+        let filler = self.path().join("filler");
+        for step in ["bs=64K", "bs=4K", "bs=512"] {
+            let mut dd = Command::new("dd");
+            dd.args(["if=/dev/zero", step, "status=none", "oflag=append", "conv=notrunc,fsync"]);
+            dd.arg(format!("of={}", filler.display()));
+            anyhow::ensure!(check(&mut dd).is_err(), "the device did not fill up");
+        }
+        Ok(filler)
+    }
+
     /// Brings all that was written down to the device and returns the file with its raw bytes.
     pub fn raw(&self) -> Result<&Path> {
         check(Command::new(part::program("sync")?).arg("-f").arg(self.path()))?;

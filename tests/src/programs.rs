@@ -39,10 +39,16 @@ impl GatewayProgram {
 
     fn with(scratch: Scratch, state: PathBuf, allow: &str, extra: &str) -> Result<Self> {
         let port = port::free()?;
+        // Unless a scenario speaks of nodes: this machine may have swap or keep core images.
+        let nodes = if extra.contains("nodes.") {
+            ""
+        } else {
+            "[nodes]\nallow_swap = true\nallow_stored_cores = true\n"
+        };
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\nnames = [\"127.0.0.1\"]\nstate = \"{1}\"\n\
              checkpoint_copy = \"{0}/elsewhere\"\nadmin_socket = \"{0}/admin.sock\"\n{extra}\n\
-             [sources]\nallow = [\"{allow}\"]\n",
+             [sources]\nallow = [\"{allow}\"]\n{nodes}",
             scratch.path().display(),
             state.display()
         );

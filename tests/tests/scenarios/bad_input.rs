@@ -150,12 +150,7 @@ fn a_cache_that_is_read_only_too_small_or_full() -> Result<()> {
     refused(on(&device)?, &[125], &["cache", "read-only"])?;
     device.remount("rw")?;
 
-    let filler = device.path().join("filler");
-    let full = std::process::Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "status=none"])
-        .arg(format!("of={}", filler.display()))
-        .output()?;
-    assert!(!full.status.success(), "the device did not fill up");
+    let filler = device.fill()?;
     let run = on(&device)?;
     let outcome = run.shell("cat \"$TIDEGATE_DATA/folder/file-of-the-set\" | wc -c").finish()?;
     // Either it says so and ends, or it streams: never an error in the job.

@@ -147,3 +147,21 @@ fn a_source_outside_the_allowed_ones_is_refused() -> Result<()> {
     assert!(message.contains("allow"), "{message}");
     Ok(())
 }
+
+/// P2: a node that keeps core images is refused unless policy allows it.
+#[test]
+fn a_node_that_stores_core_images_is_refused_unless_allowed() -> Result<()> {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "name-of-the-set", b"content")?;
+    let extra = "nodes.allow_swap = true\nnodes.allow_stored_cores = false";
+    let gateway = GatewayProgram::start(&home.path().display().to_string(), extra)?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    if matches!(pattern.trim(), "" | "|/bin/false" | "|/bin/true") {
+        // This node keeps none: it is let in.
+        MountProgram::start(&join, &[])?.finish()?;
+        return Ok(());
+    }
+    let site = Site { home, gateway };
+    site.refused(&join, &["core images"])
+}

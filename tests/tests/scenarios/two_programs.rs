@@ -67,11 +67,11 @@ fn no_key_leaves_while_the_ledger_cannot_be_written() -> Result<()> {
     let state = device.path().join("state");
     let mut gateway = GatewayProgram::start_in(&state, &home.path().display().to_string(), "")?;
     let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
-    device.remount("ro")?;
+    let filler = device.fill()?;
     let mut mount = MountProgram::launch(&join, &[])?;
     let status = mount.process().wait()?;
     assert_eq!(status.code(), Some(125), "{}", mount.log());
-    device.remount("rw")?;
+    fs::remove_file(filler)?;
     gateway.process().stop(Signal::TERM)?;
     Ok(())
 }
