@@ -31,7 +31,7 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command with the selected data at a path; then wipe, and print what left.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print what would leave: files, bytes, blocks, minutes. Nothing moves.
     Plan(PlanArgs),
     /// Serve leases to workers, from a config file.
@@ -185,7 +185,7 @@ pub(crate) enum LeaseCommand {
         #[command(flatten)]
         admin: AdminArgs,
         #[command(flatten)]
-        source: SourceArgs,
+        source: Box<SourceArgs>,
         /// How long the lease may live.
         #[arg(long = "for", value_name = "DURATION", default_value = "12h")]
         duration: Duration,

@@ -178,7 +178,7 @@ fn init_on_free(cmdline: &str) -> Finding {
 
 fn disk(cache: &Path) -> Finding {
     // The cache directory may not exist yet; its nearest ancestor stands on the same disk.
-    let existing = cache.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let existing = cache.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"));
     match rustix::fs::statvfs(existing) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);

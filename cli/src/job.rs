@@ -42,7 +42,7 @@ pub(crate) struct NotStarted {
 
 /// Looks for the command as `execvp(3)` will.
 pub(crate) fn find(command: &[OsString]) -> Result<(), NotStarted> {
-    let name = command.first().map(Path::new).unwrap_or(Path::new(""));
+    let name = command.first().map_or_else(|| Path::new(""), Path::new);
     let executable = |path: &Path| {
         path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
     };

@@ -53,7 +53,7 @@ struct Usage(String);
 fn dispatch(cli: Cli) -> Result<u8> {
     let json = cli.json;
     match cli.command {
-        Command::Run(args) => run::main(args, json),
+        Command::Run(args) => run::main(*args, json),
         Command::Plan(args) => plan::main(args, json),
         Command::Gateway(args) => daemon::main(&args, json),
         Command::Mount(args) => mount::main(args, json),
