@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::client::ClientError;
 use crate::control::{Control, FailureCode, FromWorker, ToWorker};
 use crate::store::StoreError;
-use tidegate_wire::ProblemKind;
+use tidegate_wire::{Directive, ProblemKind};
 
 use self::live::Live;
 
@@ -172,6 +172,10 @@ async fn serve(
                 true
             }
             directive = live.directed() => {
+                if directive == Directive::Die {
+                    tracing::warn!("the gateway ended the lease: destroying the keys");
+                    live.destroy_keys().await;
+                }
                 let _sent_or_orphaned = control.send(&FromWorker::Directed(directive), &[]);
                 continue;
             }

@@ -128,17 +128,12 @@ impl Live {
         }
     }
 
-    /// Waits for a new word of the gateway. `Die` is obeyed before it is returned.
+    /// Waits for a new word of the gateway. Cancel safe: a word is either still to come or returned.
     pub(super) async fn directed(&mut self) -> Directive {
         if self.directive.changed().await.is_err() {
             std::future::pending::<()>().await; // the heart has stopped; nothing more will be said
         }
-        let directive = *self.directive.borrow_and_update();
-        if directive == Directive::Die {
-            tracing::warn!("the gateway ended the lease: destroying the keys");
-            self.destroy_keys().await;
-        }
-        directive
+        *self.directive.borrow_and_update()
     }
 
     /// From here on nothing can be opened or read, by this process or from the kernel's cache.
