@@ -87,11 +87,6 @@ macro_rules! key {
             pub fn expose(&self) -> &[u8; 32] {
                 self.0.expose()
             }
-
-            #[allow(dead_code, reason = "made for every key type, used by two")]
-            pub(crate) fn duplicate(&self) -> Secret32 {
-                self.0.duplicate()
-            }
         }
 
         impl From<Secret32> for $name {
@@ -176,5 +171,17 @@ impl BlockKey {
     /// Derives a message's own secrets (C2SP `chunked-encryption`, "Key derivation").
     pub(crate) fn expand(&self, info: &[&[u8]], okm: &mut [u8]) {
         expand(self.expose(), info, okm);
+    }
+}
+
+impl EpochKey {
+    pub(crate) fn duplicate(&self) -> Secret32 {
+        self.0.duplicate()
+    }
+}
+
+impl NodeKey {
+    pub(crate) fn duplicate(&self) -> Secret32 {
+        self.0.duplicate()
     }
 }

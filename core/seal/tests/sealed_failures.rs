@@ -54,7 +54,6 @@ struct Message {
 struct Case {
     name: String,
     message: String,
-    #[allow(dead_code, reason = "for the reader of the corpus")]
     why: String,
     #[serde(default)]
     edits: Vec<Edit>,
@@ -214,7 +213,8 @@ fn no_case_opens() {
         let key = key(case.key.as_ref().unwrap_or(&corpus.key));
         let context = corpus.place.moved(&case.place).context();
         let plain_len = case.plain_len.unwrap_or(message.plain_len);
-        let name = &case.name;
+        // Says what should have been caught, not only which case let it through.
+        let name = &format!("{}: {}", case.name, case.why);
         assert!(open_run(&key, &context, &sealed, plain_len).is_err(), "{name} opened as a run");
         assert!(open_chunks(&key, &context, &sealed, plain_len).is_err(), "{name} opened");
         if case.plain_len.is_none() {
