@@ -14,6 +14,7 @@ use crate::office::Office;
 
 mod attach;
 mod blocks;
+mod call;
 mod challenge;
 mod heartbeat;
 mod keys;

@@ -3,24 +3,25 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tidegate_wire::{ProblemKind, SEALED_MEDIA_TYPE};
 
-use crate::admission::{Admitted, Caller, Purpose, admit};
+use super::call::Call;
+use crate::admission::{Admitted, Purpose};
 use crate::office::Office;
 use crate::problem::Refusal;
 use crate::serving::Sealed;
 
 pub(super) async fn block(
     State(office): State<Arc<Office>>,
-    Extension(caller): Extension<Caller>,
-    Path((lease, block)): Path<(String, String)>,
+    call: Call,
 ) -> Result<Response, Refusal> {
-    let admitted = admit(&office, &caller, &lease, Purpose::Serve).await?;
-    let block = block
+    let admitted = call.admit(&office, Purpose::Serve).await?;
+    let block = call
+        .param("block")
         .parse::<u32>()
         .map_err(|_| Refusal::new(ProblemKind::Malformed, "a block is named by its number"))?;
     let sealed = crate::serving::block(&office, &admitted, block).await?;

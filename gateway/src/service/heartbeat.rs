@@ -2,29 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use hyper::HeaderMap;
 use tidegate_lease::Standing;
 use tidegate_wire::{Directive, Heartbeat, HeartbeatReply, ProblemKind};
 
-use crate::admission::{Caller, Purpose, admit};
+use super::call::Call;
+use crate::admission::Purpose;
 use crate::certifying::{Holder, issue};
-use crate::json::{json, read};
+use crate::json::json;
 use crate::live::Live;
 use crate::office::Office;
 use crate::problem::Refusal;
 
 pub(super) async fn heartbeat(
     State(office): State<Arc<Office>>,
-    Extension(caller): Extension<Caller>,
-    Path(lease): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    call: Call,
 ) -> Result<Response, Refusal> {
-    let admitted = admit(&office, &caller, &lease, Purpose::Speak).await?;
-    let beat: Heartbeat = read(&headers, body).await?;
+    let admitted = call.admit(&office, Purpose::Speak).await?;
+    let beat: Heartbeat = call.json().await?;
     if beat.instance != admitted.peer.instance {
         let detail = "the heartbeat is of another process";
         return Err(Refusal::new(ProblemKind::Malformed, detail));

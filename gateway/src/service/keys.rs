@@ -2,25 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use hyper::HeaderMap;
 use tidegate_wire::KeyRequest;
 
-use crate::admission::{Caller, Purpose, admit};
-use crate::json::{json, read};
+use super::call::Call;
+use crate::admission::Purpose;
+use crate::json::json;
 use crate::office::Office;
 use crate::problem::Refusal;
 
 pub(super) async fn keys(
     State(office): State<Arc<Office>>,
-    Extension(caller): Extension<Caller>,
-    Path(lease): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    call: Call,
 ) -> Result<Response, Refusal> {
-    let admitted = admit(&office, &caller, &lease, Purpose::Serve).await?;
-    let request: KeyRequest = read(&headers, body).await?;
+    let admitted = call.admit(&office, Purpose::Serve).await?;
+    let request: KeyRequest = call.json().await?;
     Ok(json(&crate::releasing::release(&office, &admitted, &request).await?))
 }

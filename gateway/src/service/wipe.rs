@@ -2,25 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::State;
 use axum::response::Response;
-use hyper::HeaderMap;
 use tidegate_wire::WipeStatement;
 
-use crate::admission::{Caller, Purpose, admit};
-use crate::json::{json, read};
+use super::call::Call;
+use crate::admission::Purpose;
+use crate::json::json;
 use crate::office::Office;
 use crate::problem::Refusal;
 
 pub(super) async fn wipe_certificate(
     State(office): State<Arc<Office>>,
-    Extension(caller): Extension<Caller>,
-    Path(lease): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    call: Call,
 ) -> Result<Response, Refusal> {
-    let admitted = admit(&office, &caller, &lease, Purpose::Settle).await?;
-    let statement: WipeStatement = read(&headers, body).await?;
+    let admitted = call.admit(&office, Purpose::Settle).await?;
+    let statement: WipeStatement = call.json().await?;
     Ok(json(&crate::wiping::wiped(&office, &admitted, statement).await?))
 }
