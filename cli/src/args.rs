@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use tidegate_fuse_cache::holder::Feature;
+
 use crate::units::{Duration, RankArg, Rate, Size};
 
 /// Stage selected data, sealed, to where the job runs; show it as a directory; leave nothing behind.
@@ -131,6 +133,9 @@ pub(crate) struct CacheArgs {
     /// Bytes of memory for all buffers together. Default: 512MiB, or a quarter of the cgroup's limit.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<Size>,
+    /// Do without a kernel feature, as older kernels must: `resend`, `direct-mmap`. Repeatable.
+    #[arg(long, value_name = "FEATURE")]
+    pub(crate) kernel_without: Vec<Feature>,
 }
 
 #[derive(Debug, Args)]

@@ -68,7 +68,7 @@ pub(crate) fn examine(cache: &Path) -> Vec<Finding> {
         needs(
             "requests re-sent after a worker's death (kernel 6.9)",
             (6, 9),
-            "a killed worker ends the mount: reads under way fail with EIO and the command must be run again",
+            "a killed worker ends the mount: reads under way fail with ENOTCONN and the command must be run again",
         ),
         needs(
             "shared mmap of large files (kernel 6.6)",

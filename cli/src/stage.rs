@@ -58,7 +58,9 @@ impl Stage {
             }
         };
         let covers = may_cover.is_some_and(|source| source == at);
-        let options = MountOptions { at: at.clone(), threads: FUSE_THREADS, cover: covers };
+        let without = cache.kernel_without.clone();
+        let options =
+            MountOptions { at: at.clone(), threads: FUSE_THREADS, cover: covers, without };
         let mount = Mount::new(options).map_err(explain)?;
         let launch = WorkerLaunch {
             exe: std::env::current_exe().context("cannot find this program's own file")?,

@@ -8,6 +8,8 @@
 
 mod init;
 
+pub use self::init::Feature;
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -35,6 +37,8 @@ pub struct MountOptions {
     pub cover: bool,
     /// Threads of the worker, one `/dev/fuse` descriptor each; 1 to 64.
     pub threads: usize,
+    /// Kernel features to do without, as on a kernel that does not have them.
+    pub without: Vec<Feature>,
 }
 
 /// Why there is no mount. Nothing is left mounted.
@@ -97,7 +101,7 @@ impl Mount {
             can_resend: false,
             mounted: true,
         };
-        mount.answer_init()?;
+        mount.answer_init(&options.without)?;
         for _ in 1..options.threads.clamp(1, 64) {
             let clone =
                 clone_device(mount.devices[0].as_fd()).map_err(|source| mount.failed(source))?;
@@ -150,14 +154,15 @@ impl Mount {
         self.unmount()
     }
 
-    fn answer_init(&mut self) -> Result<(), MountError> {
+    fn answer_init(&mut self, without: &[Feature]) -> Result<(), MountError> {
         let device = &self.devices[0];
         let mut request = vec![0; INIT_BUFFER];
         let length = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut request[..]))
             .map_err(|error| self.failed(error.into()))?;
         request.truncate(length);
         let init = Init::parse(&request)
-            .map_err(|error: InitError| MountError::Protocol(error.to_string()))?;
+            .map_err(|error: InitError| MountError::Protocol(error.to_string()))?
+            .without(without);
         rustix::io::write(device, &init.answer()).map_err(|error| self.failed(error.into()))?;
         self.can_resend = init.can_resend();
         self.init = request;

@@ -13,6 +13,7 @@ pub mod port;
 pub mod process;
 pub mod programs;
 pub mod reader;
+pub mod relay;
 pub mod s3;
 pub mod scratch;
 pub mod tidegate;

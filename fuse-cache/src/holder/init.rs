@@ -18,6 +18,38 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
     .union(InitFlags::FUSE_HAS_RESEND);
 
+/// A kernel feature that older kernels lack and that can be done without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Requests that a killed worker had taken are sent again (Linux 6.9). Without it a killed worker
+    /// ends the mount.
+    Resend,
+    /// Shared mappings of files that are read directly (Linux 6.6). Without it `mmap` with `MAP_SHARED`
+    /// of files over 1 MiB is `ENODEV`; private mappings work.
+    DirectMmap,
+}
+
+impl Feature {
+    const fn flag(self) -> InitFlags {
+        match self {
+            Self::Resend => InitFlags::FUSE_HAS_RESEND,
+            Self::DirectMmap => InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        }
+    }
+}
+
+impl std::str::FromStr for Feature {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "resend" => Ok(Self::Resend),
+            "direct-mmap" => Ok(Self::DirectMmap),
+            _ => Err("known features are `resend` and `direct-mmap`"),
+        }
+    }
+}
+
 const MAJOR: u32 = 7;
 /// Newest minor whose structures fuser 0.18 writes.
 const MINOR: u32 = 40;
@@ -78,6 +110,14 @@ impl Init {
             offered |= InitFlags::from_bits_retain(u64::from(high) << 32);
         }
         Ok(Self { unique, minor, max_readahead: u32_at(IN_HEADER + 8)?, offered })
+    }
+
+    /// The same as if the kernel had not offered these.
+    pub(super) fn without(mut self, features: &[Feature]) -> Self {
+        for feature in features {
+            self.offered.remove(feature.flag());
+        }
+        self
     }
 
     /// Whether requests that a killed worker had taken can be sent again (Linux 6.9).
@@ -147,6 +187,19 @@ mod tests {
         let high = u32::from_ne_bytes(answer[48..52].try_into().unwrap());
         let given = u64::from(low) | u64::from(high) << 32;
         assert_eq!(given, (offered & WANTED).bits());
+    }
+
+    #[test]
+    fn a_feature_done_without_is_not_answered() {
+        let offered = InitFlags::FUSE_INIT_EXT
+            | InitFlags::FUSE_HAS_RESEND
+            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+        let whole = Init::parse(&request(45, offered.bits())).unwrap();
+        let less = whole.without(&[Feature::Resend, Feature::DirectMmap]);
+        assert!(whole.can_resend() && !less.can_resend());
+        let high = |init: Init| init.answer()[48..52].to_vec();
+        assert_ne!(high(whole), high(less));
+        assert_eq!(high(less), [0; 4]);
     }
 
     #[test]

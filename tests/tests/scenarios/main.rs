@@ -3,10 +3,12 @@
 mod audit;
 mod bad_input;
 mod bounds;
+mod corruption;
 mod credentials;
 mod doctor;
 mod exit_codes;
 mod interop;
+mod kernels;
 mod no_plaintext;
 mod only_the_selection;
 mod ordinary_user;

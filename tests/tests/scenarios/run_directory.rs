@@ -8,6 +8,7 @@ use tidegate_tests::dataset::{self, odd_tree};
 use tidegate_tests::digest;
 use tidegate_tests::held::Held;
 use tidegate_tests::process::{command_line, descendants};
+use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, nothing_left};
 
@@ -131,5 +132,27 @@ fn a_cache_smaller_than_the_selection_works() -> Result<()> {
     let (_, receipt) = held.finish()?;
     assert_eq!(receipt["read_errors"], 0);
     assert_eq!(receipt["outcome"], "wiped");
+    Ok(())
+}
+
+/// On a terminal a bar shows what is staged, and is gone before the end; elsewhere there is none.
+#[test]
+fn a_terminal_sees_a_progress_bar_and_a_file_does_not() -> Result<()> {
+    // Runs a program on a terminal of its own, and ends with its code.
+    const ON_A_TERMINAL: &str = "import os, pty, sys\n\
+        sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 8, 2 << 20, 60)?;
+    let slow = ["--limit", "80Mbit"];
+    let job = "cat \"$TIDEGATE_DATA\"/* | wc -c";
+    let run = || anyhow::Ok(Run::from_dir(home.path())?.args(slow).shell(job));
+    let seen =
+        run()?.under([python()?.as_os_str(), "-c".as_ref(), ON_A_TERMINAL.as_ref()]).succeed()?;
+    assert!(seen.stdout.contains("tidegate: staged"), "no bar: {:?}", seen.stdout);
+    assert!(seen.stdout.contains(&(8 << 21).to_string()), "the job's words: {:?}", seen.stdout);
+    let after = seen.stdout.rsplit("tidegate: staged").next().unwrap_or_default();
+    assert!(after.contains("\u{1b}[2K"), "the bar stays: {:?}", seen.stdout);
+    let quiet = run()?.succeed()?;
+    assert!(!quiet.stderr.contains("tidegate: staged"), "{}", quiet.stderr);
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result};
 use tidegate_tests::dataset;
-use tidegate_tests::digest;
 use tidegate_tests::held::Held;
 use tidegate_tests::s3::S3;
 use tidegate_tests::scratch::Scratch;
@@ -103,40 +102,6 @@ fn an_object_written_over_or_deleted_is_estale_alone() -> Result<()> {
     assert_eq!(fs::read(held.data().join("z-small/a"))?, dataset::bytes(10, 30_000));
     assert_eq!(fs::read(held.data().join("z-small/c"))?, dataset::bytes(12, 30_000));
     held.finish()?;
-    Ok(())
-}
-
-/// S27: every resident slot gets a flipped bit; reads are right all the same, and the receipt says so.
-#[test]
-fn s27_a_corrupt_slot_on_disk_is_fetched_once_more() -> Result<()> {
-    let home = Scratch::new()?;
-    dataset::flat(home.path(), 5, (4 << 20) + 10, 50)?;
-    let held = Held::start(Run::from_dir(home.path())?)?;
-    let want = digest::tree(home.path())?;
-    digest::assert_same(&want, &digest::tree(held.data())?);
-    let mut flipped = 0;
-    for entry in fs::read_dir(held.scratch().join("cache"))? {
-        let file = File::options().read(true).write(true).open(entry?.path())?;
-        let len = file.metadata()?.len();
-        let mut at = 300 << 10;
-        while at < len {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at)?;
-            file.write_all_at(&[byte[0] ^ 1], at)?;
-            flipped += 1;
-            at += 1 << 20;
-        }
-    }
-    assert!(flipped > 10, "the cache holds the blocks");
-    digest::assert_same(&want, &digest::tree(held.data())?);
-    let log = held.log();
-    assert!(log.contains("again") || log.contains("refetch"), "it is logged: {log}");
-    let (_, receipt) = held.finish()?;
-    assert_eq!(receipt["read_errors"], 0);
-    assert!(
-        receipt["certificate"]["stated"]["counters"]["refetched"].as_u64() > Some(0),
-        "{receipt:#}"
-    );
     Ok(())
 }
 
