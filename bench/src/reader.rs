@@ -27,7 +27,8 @@ pub(crate) struct Pass {
     pub(crate) files: usize,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// CPU seconds of the reader, of the worker and of the parent (gateway and holder).
+    /// CPU seconds of the reader, of the worker and of the parent (gateway and holder); of the last two
+    /// since the pass before, or since they started.
     pub(crate) reader_cpu: f64,
     pub(crate) worker_cpu: f64,
     pub(crate) parent_cpu: f64,
@@ -50,6 +51,8 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let mut files = Vec::new();
     list(&dir, &mut files)?;
     files.sort();
+    // What was fetched before the first pass began, and the start itself, is the first pass's.
+    let mut before = Relatives::default();
     for pass in plan.passes.split(',') {
         let (shuffled, threads) = match pass.strip_prefix('s') {
             Some(threads) => (true, threads),
@@ -58,8 +61,10 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         if shuffled {
             shuffle(&mut files);
         }
-        let pass = read_all(&files, threads.parse().context("threads of a pass")?)?;
+        before.own = cpu(std::process::id())?;
+        let pass = read_all(&files, threads.parse().context("threads of a pass")?, &before)?;
         println!("{}", serde_json::to_string(&pass)?);
+        before = Relatives::look()?;
     }
     Ok(())
 }
@@ -84,9 +89,8 @@ fn shuffle(files: &mut [PathBuf]) {
     }
 }
 
-fn read_all(files: &[PathBuf], threads: usize) -> Result<Pass> {
+fn read_all(files: &[PathBuf], threads: usize, before: &Relatives) -> Result<Pass> {
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
-    let before = Relatives::look()?;
     let start = Instant::now();
     std::thread::scope(|scope| -> Result<()> {
         let readers: Vec<_> = (0..threads)

@@ -7,6 +7,7 @@ mod daemon;
 mod doctor;
 mod exit;
 mod job;
+mod memory;
 mod mount;
 mod namespace;
 mod paths;
@@ -28,6 +29,7 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
+    memory::keep_freed_memory();
     let cli = Cli::parse();
     if matches!(cli.command, Command::Worker) {
         return tidegate_fuse_cache::worker::main();

@@ -39,6 +39,8 @@ const STALL_MS: u32 = 60_000;
 const STRANGER_TIME: Duration = Duration::from_secs(60);
 /// Request heads: the longest we know is a few hundred bytes.
 const HEAD_BYTES: usize = 16 * 1024;
+/// Sealed records that wait for the socket: a frame of a block goes out in one system call.
+const SEND_BUFFER: usize = 288 * 1024;
 /// Waits after a failed accept (out of descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -118,7 +120,7 @@ impl Door {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let shaken = tokio::time::timeout(HANDSHAKE_TIME, self.tls.accept(stream)).await;
-        let stream = match shaken {
+        let mut stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 metrics::counter!("tidegate_handshakes_failed_total").increment(1);
@@ -130,6 +132,7 @@ impl Door {
                 return None;
             }
         };
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let caller = match certificate.map(PeerIdentity::from_certificate).transpose() {
             Ok(peer) => Caller(peer.map(Arc::new)),
