@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use tidegate_tests::dataset;
 use tidegate_tests::held::Held;
-use tidegate_tests::process::{signal_pid, wait_for};
+use tidegate_tests::process::{Process, signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram};
 use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
@@ -86,6 +86,68 @@ fn s30_in_a_mapping_it_is_sigbus() -> Result<()> {
         Command::new(python()?).args(["-c", script]).arg(held.data().join("z-changed")).output()?;
     assert_eq!(output.status.signal(), Some(7), "{output:?}");
     held.finish()?;
+    Ok(())
+}
+
+/// Pages that a mapping had already seen are taken out of it when the lease ends.
+#[test]
+fn s30_a_mapping_loses_its_pages_with_the_lease() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "large", &dataset::bytes(1, 3 << 20))?;
+    dataset::write(home.path(), "small", &dataset::bytes(2, 10_000))?;
+    let gateway =
+        GatewayProgram::start(&home.path().display().to_string(), "heartbeat_s = 1\ngrace_s = 4")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mut mount = MountProgram::start(&join, &[])?;
+    let script = "import mmap, os, sys\n\
+                  fd = os.open(sys.argv[1], os.O_RDONLY)\n\
+                  view = mmap.mmap(fd, 0, prot=mmap.PROT_READ)\n\
+                  first = view[4096]\n\
+                  print('mapped', flush=True)\n\
+                  while view[4096] == first: pass\n\
+                  print('other bytes', flush=True)";
+    let (mut readers, logs) = (Vec::new(), Scratch::new()?);
+    for name in ["large", "small"] {
+        let mut command = Command::new(python()?);
+        command.args(["-c", script]).arg(mount.data().join(name));
+        let mut reader = Process::start(name, &mut command, logs.path())?;
+        reader.wait_ready(|reader| reader.log().contains("mapped"))?;
+        readers.push(reader);
+    }
+    gateway.revoke(&join)?;
+    for mut reader in readers {
+        let status = reader.wait()?;
+        assert_eq!(status.signal(), Some(Signal::BUS.as_raw()), "{status}: {}", reader.log());
+    }
+    mount.process().wait()?;
+    Ok(())
+}
+
+/// Mapped pages outlive the worker that filled them, and the others come from its successor.
+#[test]
+fn s31_a_mapping_goes_on_under_the_next_worker() -> Result<()> {
+    let home = Scratch::new()?;
+    let want = dataset::bytes(1, 6 << 20);
+    dataset::write(home.path(), "large", &want)?;
+    let held = Held::start(Run::from_dir(home.path())?)?;
+    let file = File::open(held.data().join("large"))?;
+    #[allow(unsafe_code, reason = "a mapping is what is tested")]
+    // SAFETY: a fresh read-only mapping of a file that nobody writes, unmapped after its last use.
+    unsafe {
+        let flags = rustix::mm::MapFlags::SHARED;
+        let read = rustix::mm::ProtFlags::READ;
+        let start = rustix::mm::mmap(std::ptr::null_mut(), want.len(), read, flags, &file, 0)?;
+        let mapped = std::slice::from_raw_parts(start.cast::<u8>(), want.len());
+        assert!(mapped[..3 << 20] == want[..3 << 20]);
+        let worker = held.worker()?;
+        signal_pid(worker, Signal::KILL)?;
+        assert!(mapped == want);
+        wait_for("another worker", || held.worker().ok().filter(|pid| *pid != worker))?;
+        assert!(mapped == want);
+        rustix::mm::munmap(start, want.len())?;
+    }
+    let (_, receipt) = held.finish()?;
+    assert_eq!(receipt["workers_replaced"], 1);
     Ok(())
 }
 
