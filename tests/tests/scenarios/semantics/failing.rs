@@ -146,6 +146,7 @@ fn s31_a_mapping_goes_on_under_the_next_worker() -> Result<()> {
         assert!(mapped == want);
         rustix::mm::munmap(start, want.len())?;
     }
+    drop(file);
     let (_, receipt) = held.finish()?;
     assert_eq!(receipt["workers_replaced"], 1);
     Ok(())
