@@ -18,4 +18,5 @@ pub mod s3;
 pub mod scratch;
 pub mod tidegate;
 pub mod versitygw;
+pub mod wan;
 pub mod wire;

@@ -22,4 +22,5 @@ mod semantics;
 mod signals;
 mod source_changes;
 mod two_programs;
+mod wan;
 mod worker_killed;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::shell::{on_path, run};
 
 /// A program and the package that has it.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ceph", "ceph-common"),
     ("ceph-authtool", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
@@ -20,6 +20,8 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("ip", "iproute2"),
 ];
 
 /// Installs what is missing. True if anything was.
