@@ -14,6 +14,7 @@ use crate::port;
 use crate::process::{Process, check, command_line, descendants};
 use crate::scratch::Scratch;
 use crate::tidegate::tidegate;
+use crate::wan::Namespace;
 
 /// A gateway with state, admin socket and log in a scratch folder.
 #[derive(Debug)]
@@ -22,6 +23,35 @@ pub struct GatewayProgram {
     scratch: Scratch,
     state: PathBuf,
     port: u16,
+    place: Place,
+}
+
+/// Where a program runs: words before it, and the address it has there.
+#[derive(Clone, Debug)]
+struct Place {
+    words: Vec<String>,
+    address: String,
+}
+
+impl Place {
+    fn loopback() -> Self {
+        Self { words: Vec::new(), address: "127.0.0.1".into() }
+    }
+
+    fn within(namespace: &Namespace) -> Self {
+        Self { words: namespace.words(), address: namespace.address().into() }
+    }
+
+    /// `tidegate` there.
+    fn tidegate(&self) -> Result<Command> {
+        let program = part::tidegate()?;
+        let Some((first, rest)) = self.words.split_first() else {
+            return Ok(Command::new(program));
+        };
+        let mut command = Command::new(part::program(first)?);
+        command.args(rest).arg(program);
+        Ok(command)
+    }
 }
 
 impl GatewayProgram {
@@ -29,15 +59,28 @@ impl GatewayProgram {
     pub fn start(allow: &str, extra: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
-        Self::with(scratch, state, allow, extra)
+        Self::with(Place::loopback(), scratch, state, allow, extra)
+    }
+
+    /// The same at one end of a link.
+    pub fn start_at(namespace: &Namespace, allow: &str, extra: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let state = scratch.join("state");
+        Self::with(Place::within(namespace), scratch, state, allow, extra)
     }
 
     /// The same with its state somewhere else.
     pub fn start_in(state: &Path, allow: &str, extra: &str) -> Result<Self> {
-        Self::with(Scratch::new()?, state.to_owned(), allow, extra)
+        Self::with(Place::loopback(), Scratch::new()?, state.to_owned(), allow, extra)
     }
 
-    fn with(scratch: Scratch, state: PathBuf, allow: &str, extra: &str) -> Result<Self> {
+    fn with(
+        place: Place,
+        scratch: Scratch,
+        state: PathBuf,
+        allow: &str,
+        extra: &str,
+    ) -> Result<Self> {
         let port = port::free()?;
         // Unless a scenario speaks of nodes: this machine may have swap or keep core images.
         let nodes = if extra.contains("nodes.") {
@@ -46,19 +89,20 @@ impl GatewayProgram {
             "[nodes]\nallow_swap = true\nallow_stored_cores = true\n"
         };
         let text = format!(
-            "listen = \"127.0.0.1:{port}\"\nnames = [\"127.0.0.1\"]\nstate = \"{1}\"\n\
+            "listen = \"{2}:{port}\"\nnames = [\"{2}\"]\nstate = \"{1}\"\n\
              checkpoint_copy = \"{0}/elsewhere\"\nadmin_socket = \"{0}/admin.sock\"\n{extra}\n\
              [sources]\nallow = [\"{allow}\"]\n{nodes}",
             scratch.path().display(),
-            state.display()
+            state.display(),
+            place.address
         );
         fs::write(scratch.join("gateway.toml"), text)?;
-        let process = Self::launch(&scratch)?;
-        Ok(Self { process, scratch, state, port })
+        let process = Self::launch(&place, &scratch)?;
+        Ok(Self { process, scratch, state, port, place })
     }
 
-    fn launch(scratch: &Scratch) -> Result<Process> {
-        let mut command = Command::new(part::tidegate()?);
+    fn launch(place: &Place, scratch: &Scratch) -> Result<Process> {
+        let mut command = place.tidegate()?;
         command.args(["gateway", "--config"]).arg(scratch.join("gateway.toml"));
         let mut process = Process::start("gateway", &mut command, scratch.path())?;
         process.wait_ready(|process| process.log().contains("gateway listens on"))?;
@@ -68,7 +112,7 @@ impl GatewayProgram {
     /// Kills it with -9 and starts it again on the same state and port.
     pub fn crash_and_restart(&mut self) -> Result<()> {
         self.process.stop(Signal::KILL)?;
-        self.process = Self::launch(&self.scratch)?;
+        self.process = Self::launch(&self.place, &self.scratch)?;
         Ok(())
     }
 
@@ -150,16 +194,29 @@ pub struct MountProgram {
 impl MountProgram {
     /// Mounts and waits until the data is there.
     pub fn start(join: &Path, args: &[&str]) -> Result<Self> {
-        let mut mount = Self::launch(join, args)?;
+        Self::launch(join, args)?.ready()
+    }
+
+    /// The same at one end of a link.
+    pub fn start_at(namespace: &Namespace, join: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch_at(&Place::within(namespace), join, args)?.ready()
+    }
+
+    fn ready(self) -> Result<Self> {
+        let mut mount = self;
         mount.process.wait_ready(|process| process.log().contains(" files, "))?;
         Ok(mount)
     }
 
     /// Starts it and does not wait: for those that are refused.
     pub fn launch(join: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch_at(&Place::loopback(), join, args)
+    }
+
+    fn launch_at(place: &Place, join: &Path, args: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
-        let mut command = Command::new(part::tidegate()?);
+        let mut command = place.tidegate()?;
         command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at).arg("--cache").arg(cache);
         command.arg("--receipt").arg(scratch.join("receipt.json")).args(args);
         let process = Process::start("mount", &mut command, scratch.path())?;
