@@ -10,6 +10,7 @@ pub mod allow;
 pub use allow::SourcesConfig;
 
 use crate::nodes::NodePolicy;
+use crate::state::StateBucket;
 
 /// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
 pub const CERTIFICATE_LIFE_S: u32 = 15 * 60;
@@ -37,8 +38,15 @@ pub struct GatewayConfig {
     /// Names or addresses under which workers reach it, for its certificate and the join files.
     #[serde(default)]
     pub names: Vec<String>,
-    /// Directory of all state, made with mode 0700.
+    /// Directory of this gateway's own, made with mode 0700: its lock, and all state and secrets that
+    /// are not said to lie elsewhere.
     pub state: PathBuf,
+    /// A bucket for the state, shared by any number of replicas.
+    #[serde(default)]
+    pub state_bucket: Option<StateBucket>,
+    /// Directory of the keys that replicas must have in common; `state` when absent.
+    #[serde(default)]
+    pub secrets: Option<PathBuf>,
     /// A second place for the newest checkpoint, best on another disk.
     #[serde(default)]
     pub checkpoint_copy: Option<PathBuf>,
@@ -127,6 +135,8 @@ impl GatewayConfig {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             names: Vec::new(),
             state,
+            state_bucket: None,
+            secrets: None,
             checkpoint_copy: None,
             admin_socket: None,
             sources: SourcesConfig { allow: vec![source.to_owned()] },
@@ -157,6 +167,12 @@ impl GatewayConfig {
         if !self.state.is_absolute() {
             return Err(value("state", "must be an absolute path"));
         }
+        if self.secrets.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(value("secrets", "must be an absolute path"));
+        }
+        if let Some(bucket) = &self.state_bucket {
+            bucket.place().map_err(|why| value("state_bucket.url", why.to_string()))?;
+        }
         if self.listen.ip().is_unspecified() && self.names.is_empty() {
             return Err(value(
                 "names",
@@ -186,6 +202,11 @@ impl GatewayConfig {
             return Err(value("origin", "must be a name without spaces and `+`"));
         }
         self.limits.check()
+    }
+
+    /// Where the keys lie that replicas have in common.
+    pub(crate) fn secrets(&self) -> &Path {
+        self.secrets.as_deref().unwrap_or(&self.state)
     }
 
     /// Names for the server certificate: those configured, or the address listened on.

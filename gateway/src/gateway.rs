@@ -17,7 +17,7 @@ use crate::book::Book;
 use crate::closing::{self, CloseError, Closed};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::granting::{GrantError, GrantRequest, Granted, grant};
-use crate::keyring::{Keyring, KeyringError};
+use crate::keyring::{Keyring, KeyringError, Wrapped};
 use crate::live::Live;
 use crate::office::{Office, Parts};
 use crate::reaper;
@@ -25,6 +25,7 @@ use crate::record::Record;
 use crate::recovery::{Alive, RecoveryError, recover};
 use crate::server::Door;
 use crate::service;
+use crate::state::BucketError;
 use crate::status::{LeaseStatus, status};
 
 /// A gateway does not start; nothing is listened on then.
@@ -35,6 +36,8 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error("the state directory cannot be used")]
     State(#[from] StateError),
+    #[error("the bucket of `state_bucket` cannot hold the state")]
+    Bucket(#[from] BucketError),
     #[error("the keyring cannot be opened")]
     Keyring(#[from] KeyringError),
     #[error("the ledger cannot be opened")]
@@ -64,18 +67,26 @@ impl Gateway {
     pub async fn start(mut config: GatewayConfig) -> Result<Self, StartError> {
         config.check()?;
         config.sources.resolve();
-        let store = StateStore::open(&config.state)?;
+        // The directory is this process's own before anything else is touched.
+        let own = StateStore::open(&config.state)?;
         let alive = Alive::mark(&config.state, config.embedded)?;
-        let keyring = Keyring::open(&config.state.join("keyring")).await?;
-        let revisions = Revisions::open(store.clone(), &config.state.join("keyring/state.key"))?;
+        let secrets = config.secrets().to_owned();
+        let (store, wrapped) = match &config.state_bucket {
+            None => (own, Wrapped::directory(&secrets.join("keyring/leases")).await?),
+            Some(bucket) => {
+                let store = bucket.open().await?;
+                (store.clone(), Wrapped::in_store(store))
+            }
+        };
+        let keyring = Keyring::open(&secrets.join("keyring"), wrapped).await?;
+        let revisions = Revisions::open(store.clone(), &secrets.join("keyring/state.key"))?;
         let ledger = LedgerConfig {
-            key_file: config.state.join("ledger.key"),
+            key_file: secrets.join("ledger.key"),
             origin: config.origin.clone(),
             checkpoint_copy: config.checkpoint_copy.clone(),
         };
         let log = LedgerLog::open(store.clone(), ledger).await?;
-        let authority =
-            Arc::new(Authority::load_or_create(&config.state.join("ca/authority.pem"))?);
+        let authority = Arc::new(Authority::load_or_create(&secrets.join("ca/authority.pem"))?);
 
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;

@@ -7,18 +7,21 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use tidegate_kit::keyfile::KeyFileError;
+use tidegate_kit::state::StateError;
 use tidegate_plan::LeaseId;
 use tidegate_seal::LeaseKey;
 use tidegate_seal::rand_core::UnwrapErr;
 
 mod directory;
 mod epochs;
+mod wrapped;
 
 pub(crate) use directory::SecretDir;
 pub(crate) use epochs::{DirectoryEpochs, EpochKeys, epoch_of};
+pub(crate) use wrapped::Wrapped;
 
 /// The keyring could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,8 @@ pub enum KeyringError {
     NoEpoch(u32),
     #[error("a file of the keyring is not what it should be")]
     Damaged,
+    #[error("a wrapped lease key cannot be reached")]
+    State(#[from] StateError),
     #[error("a task of the keyring ended early")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -48,7 +53,7 @@ pub(crate) struct Destroyed {
 /// Keys of the leases that this gateway serves.
 pub(crate) struct Keyring {
     epochs: Box<dyn EpochKeys>,
-    wrapped: Arc<SecretDir>,
+    wrapped: Wrapped,
     live: RwLock<HashMap<LeaseId, LeaseKey>>,
 }
 
@@ -66,19 +71,15 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 impl Keyring {
-    /// Opens or makes the keyring under `root`.
-    pub(crate) async fn open(root: &Path) -> Result<Self, KeyringError> {
-        let root = root.to_owned();
-        tokio::task::spawn_blocking(move || {
-            let epochs = SecretDir::open(&root.join("epochs"))?;
-            let wrapped = SecretDir::open(&root.join("leases"))?;
-            Ok(Self {
-                epochs: Box::new(DirectoryEpochs::new(epochs)),
-                wrapped: Arc::new(wrapped),
-                live: RwLock::new(HashMap::new()),
-            })
+    /// Opens the keyring: epoch keys under `root`, made when there are none, and the wrapped keys.
+    pub(crate) async fn open(root: &Path, wrapped: Wrapped) -> Result<Self, KeyringError> {
+        let epochs = root.join("epochs");
+        let epochs = tokio::task::spawn_blocking(move || SecretDir::open(&epochs)).await??;
+        Ok(Self {
+            epochs: Box::new(DirectoryEpochs::new(epochs)),
+            wrapped,
+            live: RwLock::new(HashMap::new()),
         })
-        .await?
     }
 
     /// Makes the key of a new lease, wraps it under an epoch's key and keeps it.
@@ -86,10 +87,7 @@ impl Keyring {
         let key = LeaseKey::generate(&mut rng());
         let mut record = epoch.to_be_bytes().to_vec();
         record.extend(self.epochs.wrap(epoch, lease, &key).await?);
-        let wrapped = Arc::clone(&self.wrapped);
-        if !tokio::task::spawn_blocking(move || wrapped.create(&lease.to_string(), &record))
-            .await??
-        {
+        if !self.wrapped.create(lease, record).await? {
             return Err(KeyringError::Damaged);
         }
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(lease, key);
@@ -98,10 +96,7 @@ impl Keyring {
 
     /// Loads the key of a lease that was granted before a restart; `false` when there is none.
     pub(crate) async fn load(&self, lease: LeaseId) -> Result<bool, KeyringError> {
-        let wrapped = Arc::clone(&self.wrapped);
-        let Some(record) =
-            tokio::task::spawn_blocking(move || wrapped.read(&lease.to_string())).await??
-        else {
+        let Some(record) = self.wrapped.read(&lease.to_string()).await? else {
             return Ok(false);
         };
         let (epoch, sealed) = record.split_first_chunk::<4>().ok_or(KeyringError::Damaged)?;
@@ -118,13 +113,7 @@ impl Keyring {
     /// Wipes the key in RAM, then its wrapped form, and looks whether that is gone. Repeatable.
     pub(crate) async fn destroy(&self, lease: LeaseId) -> Result<Destroyed, KeyringError> {
         self.forget(lease);
-        let wrapped = Arc::clone(&self.wrapped);
-        tokio::task::spawn_blocking(move || {
-            let name = lease.to_string();
-            wrapped.destroy(&name)?;
-            Ok(Destroyed { absent: wrapped.absent(&name)? })
-        })
-        .await?
+        Ok(Destroyed { absent: self.wrapped.destroy(lease).await? })
     }
 
     /// Wipes the key in RAM only.
@@ -135,19 +124,14 @@ impl Keyring {
 
     /// Destroys the keys of past epochs under which no wrapped key is left; returns their numbers.
     pub(crate) async fn retire_epochs(&self, now: u64) -> Result<Vec<u32>, KeyringError> {
-        let wrapped = Arc::clone(&self.wrapped);
-        let used = tokio::task::spawn_blocking(move || {
-            let mut used = Vec::new();
-            for name in wrapped.names()? {
-                // One that is deleted meanwhile is simply not in use.
-                if let Some(record) = wrapped.read(&name)? {
-                    let epoch = record.first_chunk::<4>().ok_or(KeyringError::Damaged)?;
-                    used.push(u32::from_be_bytes(*epoch));
-                }
+        let mut used = Vec::new();
+        for name in self.wrapped.names().await? {
+            // One that is deleted meanwhile is simply not in use.
+            if let Some(record) = self.wrapped.read(&name).await? {
+                let epoch = record.first_chunk::<4>().ok_or(KeyringError::Damaged)?;
+                used.push(u32::from_be_bytes(*epoch));
             }
-            Ok::<_, KeyringError>(used)
-        })
-        .await??;
+        }
         let mut retired = Vec::new();
         for epoch in self.epochs.list().await? {
             if epoch < epoch_of(now) && !used.contains(&epoch) && self.epochs.destroy(epoch).await?

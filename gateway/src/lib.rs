@@ -42,6 +42,7 @@ mod seats;
 mod server;
 mod service;
 mod serving;
+pub mod state;
 mod status;
 mod stop;
 mod survey;

@@ -30,6 +30,7 @@ use tidegate_plan::{Entry, Snapshot};
 use tokio::task::spawn_blocking;
 
 pub(crate) use bucket::{Bucket, RangeReader};
+pub(crate) use client::S3Access;
 pub(crate) use directory::Directory;
 pub use error::{ReadError, SourceError};
 pub(crate) use pinned::PinnedFile;

@@ -4,6 +4,7 @@
 //! before it answers. [`Revisions`] makes compare-and-swap of it: the numbered revisions of a
 //! document, where creating number n + 1 is the swap.
 
+mod probe;
 mod revisions;
 mod store;
 

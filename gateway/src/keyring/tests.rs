@@ -6,6 +6,10 @@ fn lease(n: u8) -> LeaseId {
     LeaseId::from_bytes([n; 16])
 }
 
+async fn opened(root: &Path) -> Result<Keyring, KeyringError> {
+    Keyring::open(root, Wrapped::directory(&root.join("leases")).await?).await
+}
+
 fn mark(key: &LeaseKey) -> [u8; 32] {
     *key.tree_root().expose()
 }
@@ -14,12 +18,12 @@ fn mark(key: &LeaseKey) -> [u8; 32] {
 async fn a_key_survives_a_restart_and_not_its_destruction() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("keyring");
-    let keyring = Keyring::open(&root).await.unwrap();
+    let keyring = opened(&root).await.unwrap();
     keyring.create(lease(1), 5).await.unwrap();
     let before = keyring.with(lease(1), mark).unwrap();
     drop(keyring);
 
-    let keyring = Keyring::open(&root).await.unwrap();
+    let keyring = opened(&root).await.unwrap();
     assert!(keyring.with(lease(1), mark).is_none());
     assert!(keyring.load(lease(1)).await.unwrap());
     assert_eq!(keyring.with(lease(1), mark), Some(before));
@@ -34,7 +38,7 @@ async fn a_key_survives_a_restart_and_not_its_destruction() {
 #[tokio::test]
 async fn a_wrapped_key_opens_for_its_lease_only() {
     let dir = tempfile::tempdir().unwrap();
-    let keyring = Keyring::open(&dir.path().join("k")).await.unwrap();
+    let keyring = opened(&dir.path().join("k")).await.unwrap();
     keyring.create(lease(1), 0).await.unwrap();
     let leases = dir.path().join("k/leases");
     std::fs::copy(leases.join(lease(1).to_string()), leases.join(lease(2).to_string())).unwrap();
@@ -44,7 +48,7 @@ async fn a_wrapped_key_opens_for_its_lease_only() {
 #[tokio::test]
 async fn an_epoch_key_goes_with_its_last_lease_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
-    let keyring = Keyring::open(&dir.path().join("k")).await.unwrap();
+    let keyring = opened(&dir.path().join("k")).await.unwrap();
     assert_eq!(epoch_of(3 * WEEK), 3);
     keyring.create(lease(1), 3).await.unwrap();
     keyring.create(lease(2), 3).await.unwrap();
@@ -63,10 +67,10 @@ async fn a_directory_open_to_others_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("k");
-    let keyring = Keyring::open(&root).await.unwrap();
+    let keyring = opened(&root).await.unwrap();
     keyring.create(lease(1), 0).await.unwrap();
     std::fs::set_permissions(root.join("epochs"), std::fs::Permissions::from_mode(0o750)).unwrap();
-    assert!(matches!(Keyring::open(&root).await, Err(KeyringError::KeyFile(_))));
+    assert!(matches!(opened(&root).await, Err(KeyringError::KeyFile(_))));
 }
 
 #[tokio::test]

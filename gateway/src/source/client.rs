@@ -9,6 +9,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -31,8 +32,61 @@ const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 /// Endpoint of one service before that of all.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 
+/// How a store is reached: where, and as whom.
+#[derive(Debug)]
+pub(crate) struct S3Access {
+    shared: SdkConfig,
+    endpoint: Option<String>,
+}
+
 /// A client, and the words for where it leads.
 pub(super) async fn connect(options: &S3Options) -> Result<(Client, String), SourceError> {
+    let access = S3Access::load(options).await?;
+    let place = access
+        .endpoint()
+        .map_or_else(|| format!("Amazon S3 in {}", access.region()), str::to_owned);
+    let config = aws_sdk_s3::config::Builder::from(&access.shared)
+        .force_path_style(true)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .region(Region::new(access.region().to_owned()));
+    Ok((Client::from_conf(config.build()), place))
+}
+
+impl S3Access {
+    /// The URL of the store; `None` is Amazon's own.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        self.shared.region().map_or(ANY_REGION, AsRef::as_ref)
+    }
+
+    pub(crate) fn credentials(&self) -> Option<SharedCredentialsProvider> {
+        self.shared.credentials_provider()
+    }
+
+    /// More certificates to trust, PEM.
+    pub(crate) fn ca_bundle() -> Result<Option<Vec<u8>>, SourceError> {
+        let Some(path) = std::env::var_os(CA_BUNDLE).map(PathBuf::from) else { return Ok(None) };
+        std::fs::read(&path).map(Some).map_err(|source| SourceError::Io { path, source })
+    }
+
+    /// Reads the options, the environment and the profile files; asks nobody yet.
+    pub(crate) async fn load(options: &S3Options) -> Result<Self, SourceError> {
+        let shared = load(options).await?;
+        let of_environment = || ENDPOINTS.iter().find_map(|name| std::env::var(name).ok());
+        let endpoint = options
+            .endpoint
+            .clone()
+            .or_else(of_environment)
+            .or_else(|| shared.endpoint_url().map(str::to_owned));
+        Ok(Self { shared, endpoint })
+    }
+}
+
+async fn load(options: &S3Options) -> Result<SdkConfig, SourceError> {
     let http = http_client()?;
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(http.clone())
@@ -73,22 +127,12 @@ pub(super) async fn connect(options: &S3Options) -> Result<(Client, String), Sou
         }
         loader = loader.credentials_provider(provider.build());
     }
-    let shared = loader.load().await;
-    let place = place(options, &shared);
-    let mut config = aws_sdk_s3::config::Builder::from(&shared)
-        .force_path_style(true)
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    if shared.region().is_none() {
-        config = config.region(Region::new(ANY_REGION));
-    }
-    Ok((Client::from_conf(config.build()), place))
+    Ok(loader.load().await)
 }
 
 fn http_client() -> Result<SharedHttpClient, SourceError> {
     let mut trust = TrustStore::default();
-    if let Some(path) = std::env::var_os(CA_BUNDLE).map(PathBuf::from) {
-        let pem = std::fs::read(&path).map_err(|source| SourceError::Io { path, source })?;
+    if let Some(pem) = S3Access::ca_bundle()? {
         trust = trust.with_pem_certificate(pem);
     }
     let unusable = |source| SourceError::Unreachable {
@@ -100,17 +144,4 @@ fn http_client() -> Result<SharedHttpClient, SourceError> {
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .tls_context(tls)
         .build_https())
-}
-
-fn place(options: &S3Options, shared: &SdkConfig) -> String {
-    let of_environment = || ENDPOINTS.iter().find_map(|name| std::env::var(name).ok());
-    options
-        .endpoint
-        .clone()
-        .or_else(of_environment)
-        .or_else(|| shared.endpoint_url().map(str::to_owned))
-        .unwrap_or_else(|| {
-            let region = shared.region().map_or(ANY_REGION, AsRef::as_ref);
-            format!("Amazon S3 in {region}")
-        })
 }

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub enum StateError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{place} cannot hold state: {why}")]
+    Unfit { place: String, why: &'static str },
     #[error("{0:?} is not a name in the state")]
     Path(String),
     #[error("{path}: cannot {doing}")]
@@ -47,15 +50,38 @@ pub enum StateError {
     },
 }
 
-/// Objects under one root, 0700. Cheap to clone; any number of processes may share a root.
+/// Objects under one root. Cheap to clone; any number of processes may share a root.
 #[derive(Clone, Debug)]
 pub struct StateStore {
-    store: Arc<dyn ObjectStore>,
-    /// The directory behind `store`.
-    root: Arc<PathBuf>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) place: Arc<Place>,
+}
+
+/// What is behind a store.
+#[derive(Debug)]
+pub(super) enum Place {
+    Directory(PathBuf),
+    Bucket(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Bucket(name) => f.write_str(name),
+        }
+    }
 }
 
 impl StateStore {
+    /// A bucket, or a prefix of one; `name` is for messages. Takes a store that creates only what
+    /// is absent, keeps no versions and lists what it has; anything else is [`StateError::Unfit`].
+    pub async fn in_bucket(store: Arc<dyn ObjectStore>, name: String) -> Result<Self, StateError> {
+        let state = Self { store, place: Arc::new(Place::Bucket(name)) };
+        state.probe().await?;
+        Ok(state)
+    }
+
     /// Opens a directory, creating it (0700) when there is none. Every write is fsynced, file and
     /// directory.
     pub fn open(root: &Path) -> Result<Self, StateError> {
@@ -67,12 +93,7 @@ impl StateStore {
                 source,
             })?
             .with_fsync(true);
-        Ok(Self { store: Arc::new(store), root: Arc::new(root.to_owned()) })
-    }
-
-    /// The directory.
-    pub fn root(&self) -> &Path {
-        &self.root
+        Ok(Self { store: Arc::new(store), place: Arc::new(Place::Directory(root.to_owned())) })
     }
 
     #[cfg(test)]
@@ -80,7 +101,7 @@ impl StateStore {
         self,
         wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
     ) -> Self {
-        Self { store: wrap(self.store), root: self.root }
+        Self { store: wrap(self.store), place: self.place }
     }
 
     /// Creates an object unless its name is taken.
@@ -174,8 +195,9 @@ impl StateStore {
     }
 
     async fn sync_parent(&self, path: &str) -> Result<(), StateError> {
-        let full = self.root.join(path);
-        let parent = full.parent().map_or_else(|| self.root.to_path_buf(), Path::to_path_buf);
+        let Place::Directory(root) = &*self.place else { return Ok(()) };
+        let full = root.join(path);
+        let parent = full.parent().map_or_else(|| root.clone(), Path::to_path_buf);
         let synced = tokio::task::spawn_blocking(move || keyfile::sync_dir(&parent)).await;
         let outcome = synced.unwrap_or_else(|stopped| Err(std::io::Error::other(stopped)));
         outcome.map_err(|source| StateError::NotDurable { path: path.to_owned(), source })
