@@ -100,6 +100,14 @@ impl S3 {
         Ok(())
     }
 
+    /// Keys of a bucket, the first thousand.
+    pub fn list(&self, bucket: &str) -> Result<Vec<String>> {
+        let listed = self
+            .wait(self.client.list_objects_v2().bucket(bucket).send())
+            .with_context(|| format!("cannot list {bucket}"))?;
+        Ok(listed.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect())
+    }
+
     fn wait<T, E: std::error::Error + Send + Sync + 'static>(
         &self,
         request: impl Future<Output = Result<T, E>>,

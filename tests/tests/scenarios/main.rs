@@ -21,6 +21,7 @@ mod run_s3;
 mod semantics;
 mod signals;
 mod source_changes;
+mod state_bucket;
 mod two_hosts;
 mod two_programs;
 mod wan;
