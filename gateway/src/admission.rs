@@ -10,7 +10,11 @@ use tidegate_wire::ProblemKind;
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
+use crate::recovery::{chain, find_any};
 use crate::refusals::Reason;
+
+/// What a caller is told when the state is away.
+pub(crate) const UNREAD: &str = "the lease's state cannot be read";
 
 /// What the connection's certificate says; `None` for callers without one.
 #[derive(Clone, Debug)]
@@ -35,6 +39,20 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
+    /// Why the lease's head does not allow it; nothing is looked up.
+    fn objection(&self, purpose: Purpose, now: u64) -> Option<Reason> {
+        let document = self.live.view().document;
+        if !self.is_newest(&document.lease) {
+            return Some(Reason::Fenced);
+        }
+        let open = match purpose {
+            Purpose::Serve => self.live.serves(now),
+            Purpose::Speak => !document.lease.is_closed(),
+            Purpose::Settle => true,
+        };
+        (!open).then_some(Reason::LeaseOver)
+    }
+
     /// Whether the caller is still the rank's newest attachment.
     pub(crate) fn is_newest(&self, lease: &Lease) -> bool {
         lease.attachment(self.rank).is_some_and(|held| {
@@ -105,30 +123,32 @@ pub(crate) async fn admit(
     if peer.not_after <= now {
         return Err(stranger());
     }
-    let live = office.find(peer.lease).ok_or_else(stranger)?;
+    let live = find_any(office, peer.lease)
+        .await
+        .map_err(|error| Refusal::unavailable(UNREAD, &chain(&error)))?
+        .ok_or_else(stranger)?;
     if lease.parse() != Ok(peer.lease) {
         let detail = "the certificate is of another lease";
         let kind = ProblemKind::Forbidden;
         return Err(refuse(office, peer.lease, Reason::ForeignLease, kind, detail).await);
     }
-    office
-        .refresh(&live)
-        .await
-        .map_err(|error| Refusal::unavailable("the lease's state cannot be read", &error))?;
+    let unread = |error| Refusal::unavailable(UNREAD, &chain(&error));
+    office.refresh(&live).await.map_err(unread)?;
     let admitted = Admitted { rank: peer.rank, live: Arc::clone(&live), peer };
-    let document = live.view().document;
-    if !admitted.is_newest(&document.lease) {
-        let detail = "another worker holds this rank";
-        let kind = ProblemKind::Forbidden;
-        return Err(refuse(office, live.id, Reason::Fenced, kind, detail).await);
+    let mut objection = admitted.objection(purpose, now);
+    if objection.is_some() && office.is_replicated() {
+        // The worker may have attached at another gateway a moment ago.
+        office.look(&live).await.map_err(unread)?;
+        objection = admitted.objection(purpose, now);
     }
-    let open = match purpose {
-        Purpose::Serve => live.serves(now),
-        Purpose::Speak => !document.lease.is_closed(),
-        Purpose::Settle => true,
-    };
-    if !open {
-        return Err(over(office, live.id).await);
+    match objection {
+        Some(Reason::Fenced) => {
+            let detail = "another worker holds this rank";
+            let kind = ProblemKind::Forbidden;
+            return Err(refuse(office, live.id, Reason::Fenced, kind, detail).await);
+        }
+        Some(_) => return Err(over(office, live.id).await),
+        None => {}
     }
     live.presence(admitted.rank).seen(now);
     Ok(admitted)

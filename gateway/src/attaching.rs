@@ -7,12 +7,13 @@ use tidegate_ledger::{Digest, Event, to_canonical, verify_signature};
 use tidegate_seal::{HPKE_PUBLIC_LEN, verify_attach_proof};
 use tidegate_wire::{AttachRequest, AttachResponse, ProblemKind};
 
-use crate::admission::{refuse, refused};
+use crate::admission::{UNREAD, refuse, refused};
 use crate::certifying::{Holder, issue};
 use crate::live::Live;
 use crate::nonce::NonceError;
 use crate::office::Office;
 use crate::problem::Refusal;
+use crate::recovery::{chain, find_open};
 use crate::refusals::Reason;
 
 /// Longest text of facts and evidence that becomes a document, bytes.
@@ -30,7 +31,7 @@ pub(crate) async fn attach(
     request: AttachRequest,
 ) -> Result<AttachResponse, Refusal> {
     let now = office.now();
-    let Proven { live, identity, rank } = prove(office, &request, now)?;
+    let Proven { live, identity, rank } = prove(office, &request, now).await?;
     if request.hpke_key.0.len() != HPKE_PUBLIC_LEN {
         return Err(Refusal::new(ProblemKind::Malformed, "the HPKE key is not an X-Wing key"));
     }
@@ -54,6 +55,7 @@ pub(crate) async fn attach(
         .advance(&live, |document| {
             document.lease = document.lease.apply(change.clone(), now)?;
             document.hpke.insert(rank, request.hpke_key.clone());
+            document.kept_by(rank, &office.replica, now);
             Ok(())
         })
         .await;
@@ -84,13 +86,16 @@ pub(crate) async fn attach(
 }
 
 /// Every way to fail here is the same 401: the caller is a stranger until all of it holds.
-fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Proven, Refusal> {
+async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Proven, Refusal> {
     let stranger = || {
         office.refusals.stranger();
         Refusal::stranger()
     };
     let nonce = office.nonces.check(&request.nonce.0, now).map_err(|_| stranger())?;
-    let live = office.find(request.lease).ok_or_else(stranger)?;
+    let live = find_open(office, request.lease)
+        .await
+        .map_err(|error| Refusal::unavailable(UNREAD, &chain(&error)))?
+        .ok_or_else(stranger)?;
     let view = live.view();
     let token = view.document.lease.token(&request.token);
     let rank = token.ok_or_else(stranger)?.rank;

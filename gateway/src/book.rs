@@ -12,6 +12,7 @@ use tidegate_ledger::Digest;
 use tidegate_plan::{LeaseId, SelectionSpec};
 use tidegate_wire::Base64;
 
+use crate::keepers::Keeper;
 use crate::source::SourceSpec;
 
 /// What happened to a lease's keys.
@@ -45,6 +46,12 @@ pub(crate) struct Document {
     pub(crate) owner: Option<String>,
     pub(crate) source: SourceSpec,
     pub(crate) selection: SelectionSpec,
+    /// The replica that each rank's worker speaks to.
+    #[serde(default)]
+    pub(crate) keepers: BTreeMap<u16, Keeper>,
+    /// More than one replica sent bytes to one worker, so none of them counted all.
+    #[serde(default)]
+    pub(crate) handed_over: bool,
     /// Selected files and their bytes.
     pub(crate) files: u64,
     pub(crate) bytes: u64,

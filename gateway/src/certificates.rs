@@ -30,7 +30,7 @@ pub(crate) fn certificate(
         released: attachment.released.clone(),
         releases: attachment.releases,
         released_bytes: document.released_bytes.get(&rank).copied().unwrap_or_default(),
-        sent_bytes: (!live.count_lost).then(|| presence.sent_bytes()),
+        sent_bytes: live.counts_all().then(|| presence.sent_bytes()),
         last_release_at: document.last_release_at,
         last_seen: Some(attachment.last_seen.max(presence.last_seen())),
         closed_at: now,

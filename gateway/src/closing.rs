@@ -206,7 +206,7 @@ async fn advance_closed(
     office
         .advance(live, |document| {
             document.certificates.extend(certificates.iter().copied());
-            document.sent_bytes = (!live.count_lost).then(|| live.sent_bytes());
+            document.sent_bytes = live.counts_all().then(|| live.sent_bytes());
             if matches!(document.lease.phase, Phase::Requested | Phase::Granted | Phase::Active) {
                 document.lease = document.lease.apply(cause.clone(), now)?;
             }

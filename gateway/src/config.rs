@@ -38,6 +38,9 @@ pub struct GatewayConfig {
     /// Names or addresses under which workers reach it, for its certificate and the join files.
     #[serde(default)]
     pub names: Vec<String>,
+    /// URLs of all replicas, for the join files; its own when absent.
+    #[serde(default)]
+    pub gateways: Vec<String>,
     /// Directory of this gateway's own, made with mode 0700: its lock, and all state and secrets that
     /// are not said to lie elsewhere.
     pub state: PathBuf,
@@ -134,6 +137,7 @@ impl GatewayConfig {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             names: Vec::new(),
+            gateways: Vec::new(),
             state,
             state_bucket: None,
             secrets: None,
@@ -166,6 +170,9 @@ impl GatewayConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.state.is_absolute() {
             return Err(value("state", "must be an absolute path"));
+        }
+        if let Some(url) = self.gateways.iter().find(|url| !url.starts_with("https://")) {
+            return Err(value("gateways", format!("`{url}` is not an https:// URL")));
         }
         if self.secrets.as_ref().is_some_and(|path| !path.is_absolute()) {
             return Err(value("secrets", "must be an absolute path"));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tidegate_kit::keyfile::{self, KeyFileError};
 use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, LogError};
 use tidegate_kit::state::{Revisions, StateError, StateStore};
 use tidegate_kit::tls::{Authority, TlsError, server_config};
@@ -11,13 +12,14 @@ use tidegate_plan::LeaseId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use crate::admin::{self, AdminError};
 use crate::book::Book;
 use crate::closing::{self, CloseError, Closed};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::granting::{GrantError, GrantRequest, Granted, grant};
-use crate::keyring::{Keyring, KeyringError, Wrapped};
+use crate::keyring::{Keyring, KeyringError, Wrapped, random};
 use crate::live::Live;
 use crate::office::{Office, Parts};
 use crate::reaper;
@@ -38,6 +40,8 @@ pub enum StartError {
     State(#[from] StateError),
     #[error("the bucket of `state_bucket` cannot hold the state")]
     Bucket(#[from] BucketError),
+    #[error("the state directory cannot be used")]
+    KeyFile(#[from] KeyFileError),
     #[error("the keyring cannot be opened")]
     Keyring(#[from] KeyringError),
     #[error("the ledger cannot be opened")]
@@ -96,13 +100,24 @@ impl Gateway {
             None => None,
         };
         let names = config.host_names();
-        let urls = names.iter().map(|name| url(name, addr.port())).collect();
+        let urls = if config.gateways.is_empty() {
+            names.iter().map(|name| url(name, addr.port())).collect()
+        } else {
+            config.gateways.clone()
+        };
         let tls = server_config(&authority, &names)?;
         let limits = config.limits.clone();
+        let replica = keyfile::load_or_create(&config.state.join("replica"), || {
+            Zeroizing::new(hex::encode(random::<16>()).into_bytes())
+        })?;
+        let replica = String::from_utf8_lossy(&replica).into_owned();
+        let nonce_key = revisions.derive("tidegate/v1 challenge nonces");
         let office = Arc::new(Office::new(Parts {
             book: Book::new(revisions),
             record: Record::new(log, store),
             owner: alive.owner.clone(),
+            replica,
+            nonce_key,
             config,
             keyring,
             authority,

@@ -184,6 +184,8 @@ fn propose(
         v: Document::VERSION,
         lease: Lease::request(proposal, now).map_err(AdvanceError::Refused)?,
         owner: office.owner.clone(),
+        keepers: BTreeMap::new(),
+        handed_over: false,
         source,
         selection: request.selection.clone(),
         files: survey.lease.files,

@@ -142,6 +142,12 @@ impl Keyring {
         Ok(retired)
     }
 
+    /// Leases whose wrapped keys are there.
+    pub(crate) async fn leases(&self) -> Result<Vec<LeaseId>, KeyringError> {
+        let names = self.wrapped.names().await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Whether an epoch's key is destroyed.
     pub(crate) async fn epoch_is_destroyed(&self, epoch: u32) -> Result<bool, KeyringError> {
         Ok(!self.epochs.list().await?.contains(&epoch))

@@ -25,6 +25,7 @@ mod closing;
 mod gateway;
 mod granting;
 mod json;
+mod keepers;
 mod keyring;
 mod live;
 mod nodes;

@@ -119,7 +119,7 @@ pub(crate) struct Live {
     /// Time at which the lease stopped serving; 0 while it serves.
     over_at: AtomicU64,
     /// Bytes were sent by a process before this one, and their count died with it.
-    pub(crate) count_lost: bool,
+    count_lost: bool,
 }
 
 impl Live {
@@ -186,6 +186,11 @@ impl Live {
 
     pub(crate) fn kept(&self, rank: u16) -> Option<WipeReceipt> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).get(&rank).cloned()
+    }
+
+    /// Whether this process has counted every byte that was sent.
+    pub(crate) fn counts_all(&self) -> bool {
+        !self.count_lost && !self.view().document.handed_over
     }
 
     /// Sealed bytes sent to all ranks by this process.

@@ -44,6 +44,10 @@ pub(crate) struct Office {
     pub(crate) refusals: Refusals,
     /// `https://host:port` of the workers' listener, for join files.
     pub(crate) urls: Vec<String>,
+    /// This replica, the same over restarts.
+    pub(crate) replica: String,
+    /// One lease at a time is taken up from the state.
+    pub(crate) adopting: tokio::sync::Mutex<()>,
     /// Marks the leases of an embedded gateway; `None` for a daemon's.
     pub(crate) owner: Option<String>,
     leases: RwLock<HashMap<LeaseId, Arc<Live>>>,
@@ -69,16 +73,20 @@ pub(crate) struct Parts {
     pub(crate) record: Record,
     pub(crate) urls: Vec<String>,
     pub(crate) owner: Option<String>,
+    pub(crate) replica: String,
+    /// The same for all replicas, so that any takes a nonce that another gave out.
+    pub(crate) nonce_key: [u8; 32],
 }
 
 impl Office {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, book, keyring, authority, record, urls, owner } = parts;
+        let Parts { config, book, keyring, authority, record, urls, owner, replica, nonce_key } =
+            parts;
         Self {
             budget: Budget::new(config.limits.buffers),
             manifests: Arc::new(Semaphore::new(MANIFESTS)),
             places: Arc::new(Semaphore::new(config.limits.leases)),
-            nonces: Nonces::new(crate::keyring::random()),
+            nonces: Nonces::new(nonce_key),
             rate: config.rate_limit.map(Rate::new),
             refusals: Refusals::default(),
             leases: RwLock::default(),
@@ -90,6 +98,8 @@ impl Office {
             record,
             urls,
             owner,
+            replica,
+            adopting: tokio::sync::Mutex::default(),
         }
     }
 
@@ -101,6 +111,11 @@ impl Office {
 
     pub(crate) fn find(&self, id: LeaseId) -> Option<Arc<Live>> {
         self.leases.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Whether other replicas may serve the same leases.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.config.state_bucket.is_some()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {
@@ -124,6 +139,12 @@ impl Office {
         if view.checked.elapsed() < HEAD_AGE {
             return Ok(());
         }
+        self.look(live).await
+    }
+
+    /// Looks for the head whatever is known of it.
+    pub(crate) async fn look(&self, live: &Live) -> Result<(), BookError> {
+        let view = live.view();
         match self.book.newer(live.id, view.revision).await? {
             Some((revision, document)) => live.set_view(revision, Arc::new(document)),
             None => live.confirm(view.revision),

@@ -8,23 +8,31 @@ use tidegate_lease::{Event as LeaseEvent, Phase};
 use crate::book::Document;
 use crate::closing::{CloseError, cut_off, finish};
 use crate::config::CERTIFICATE_LIFE_S;
+use crate::keepers::due;
 use crate::live::Live;
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 use crate::owed::{owes, settle_up};
+use crate::recovery::{chain, look_around};
 use crate::stop::{Stop, stopped};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks for leases of other replicas.
+const ROUND: Duration = Duration::from_secs(10);
 
 /// Runs until told to stop.
 pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
     let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds = tokio::time::interval(ROUND);
+    for timer in [&mut ticks, &mut rounds] {
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
             _ = ticks.tick() => look(&office).await,
+            _ = rounds.tick(), if office.is_replicated() => look_around(&office).await,
         }
     }
 }
@@ -43,18 +51,10 @@ async fn look(office: &Office) {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
+    if office.is_replicated() {
+        follow(office, live).await?;
+    }
     let now = office.now();
     let document = live.view().document;
     if owes(&document) {
@@ -79,7 +79,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
             }
             Ok(())
         }
-        _ => match due(live, &document, now) {
+        _ => match due(office, live, &document, now) {
             Some(LeaseEvent::Expire) => {
                 tracing::info!(lease = %live.id, "the lease's deadline is over");
                 cut_off(office, live, LeaseEvent::Expire).await.map(drop)
@@ -88,7 +88,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 let _turn = live.turn.lock().await;
                 let now = office.now();
                 // It may have spoken while we waited for our turn.
-                if due(live, &live.view().document, now) != Some(LeaseEvent::Vanished) {
+                if due(office, live, &live.view().document, now) != Some(LeaseEvent::Vanished) {
                     return Ok(());
                 }
                 tracing::warn!(lease = %live.id, "a worker was not heard for the grace");
@@ -99,11 +99,16 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
     }
 }
 
-/// What the lease's own rules say, with what was heard since the last revision.
-fn due(live: &Live, document: &Document, now: u64) -> Option<LeaseEvent> {
-    let mut lease = document.lease.clone();
-    live.note_seen(&mut lease);
-    // A rank that has its certificate has nothing left to say.
-    lease.attachments.retain(|held| !document.certificates.contains_key(&held.rank));
-    lease.due(now)
+/// Keeps up with what other replicas did to the lease.
+async fn follow(office: &Office, live: &Live) -> Result<(), CloseError> {
+    office.refresh(live).await.map_err(AdvanceError::Book)?;
+    let document = live.view().document;
+    if document.key_destroyed_at.is_some() || document.lease.is_closed() {
+        live.end(office.now());
+        office.keyring.forget(live.id);
+    }
+    if document.lease.is_closed() {
+        live.clear();
+    }
+    Ok(())
 }

@@ -151,6 +151,118 @@ async fn withdraw(
     Ok(())
 }
 
+/// A lease that may be served, also one that another replica granted. For strangers: what is not
+/// open is not looked at further than one read.
+pub(crate) async fn find_open(
+    office: &Office,
+    id: LeaseId,
+) -> Result<Option<Arc<Live>>, RecoveryError> {
+    match office.find(id) {
+        None if office.is_replicated() => adopted(office, id, false).await,
+        found => Ok(found),
+    }
+}
+
+/// A lease whose worker has shown a certificate of ours; it may be closed.
+pub(crate) async fn find_any(
+    office: &Office,
+    id: LeaseId,
+) -> Result<Option<Arc<Live>>, RecoveryError> {
+    match office.find(id) {
+        None => adopted(office, id, true).await,
+        found => Ok(found),
+    }
+}
+
+async fn adopted(
+    office: &Office,
+    id: LeaseId,
+    even_closed: bool,
+) -> Result<Option<Arc<Live>>, RecoveryError> {
+    let _one = office.adopting.lock().await;
+    match office.find(id) {
+        None => adopt(office, id, even_closed).await,
+        found => Ok(found),
+    }
+}
+
+/// Takes a lease up that this process did not grant, and changes nothing about it.
+async fn adopt(
+    office: &Office,
+    id: LeaseId,
+    even_closed: bool,
+) -> Result<Option<Arc<Live>>, RecoveryError> {
+    let has_key = office.keyring.load(id).await?;
+    if !has_key && !even_closed {
+        return Ok(None);
+    }
+    let (revision, document) = match office.book.head(id).await {
+        Ok(head) => head,
+        Err(BookError::Gone) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // An embedded gateway's leases live and die with it.
+    if document.owner != office.owner {
+        office.keyring.forget(id);
+        return Ok(None);
+    }
+    let goods = match document.lease.phase {
+        // The grant is not over yet.
+        Phase::Requested => {
+            office.keyring.forget(id);
+            return Ok(None);
+        }
+        Phase::Closed(_) => None,
+        _ if has_key => match goods(office, &document).await {
+            Ok(goods) => Some(goods),
+            Err(error) => {
+                tracing::error!(lease = %id, %error, "a lease cannot be served here");
+                office.keyring.forget(id);
+                return Ok(None);
+            }
+        },
+        _ => None,
+    };
+    let over = goods.is_none();
+    if over {
+        office.keyring.forget(id);
+    }
+    let count_lost = !document.lease.attachments.is_empty();
+    let live = Live::new(revision, document, goods, count_lost);
+    if over {
+        live.end(office.now());
+    } else {
+        tracing::info!(lease = %id, "a lease of another gateway is served here too");
+    }
+    Ok(Some(office.put(live)))
+}
+
+/// Takes up what other replicas granted, so that its deadlines are kept whatever becomes of them.
+pub(crate) async fn look_around(office: &Office) {
+    match office.keyring.leases().await {
+        Ok(leases) => {
+            for id in leases.into_iter().filter(|id| office.find(*id).is_none()) {
+                if let Err(error) = adopted(office, id, false).await {
+                    tracing::warn!(lease = %id, error = %chain(&error), "a lease cannot be taken up");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = %chain(&error), "the open leases cannot be listed"),
+    }
+}
+
+/// An error with its causes, for one line of log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
 async fn take_over(
     office: &Arc<Office>,
     revision: u64,

@@ -59,29 +59,37 @@ impl GatewayProgram {
     pub fn start(allow: &str, extra: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
-        Self::with(Place::loopback(), scratch, state, allow, extra)
+        Self::with(Place::loopback(), port::free()?, scratch, state, allow, extra)
+    }
+
+    /// The same on a port that was chosen before.
+    pub fn start_on(port: u16, allow: &str, extra: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let state = scratch.join("state");
+        Self::with(Place::loopback(), port, scratch, state, allow, extra)
     }
 
     /// The same at one end of a link.
     pub fn start_at(namespace: &Namespace, allow: &str, extra: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
-        Self::with(Place::within(namespace), scratch, state, allow, extra)
+        Self::with(Place::within(namespace), port::free()?, scratch, state, allow, extra)
     }
 
     /// The same with its state somewhere else.
     pub fn start_in(state: &Path, allow: &str, extra: &str) -> Result<Self> {
-        Self::with(Place::loopback(), Scratch::new()?, state.to_owned(), allow, extra)
+        let state = state.to_owned();
+        Self::with(Place::loopback(), port::free()?, Scratch::new()?, state, allow, extra)
     }
 
     fn with(
         place: Place,
+        port: u16,
         scratch: Scratch,
         state: PathBuf,
         allow: &str,
         extra: &str,
     ) -> Result<Self> {
-        let port = port::free()?;
         // Unless a scenario speaks of nodes: this machine may have swap or keep core images.
         let nodes = if extra.contains("nodes.") {
             ""

@@ -11,6 +11,7 @@ use tidegate_wire::{ProblemKind, SEALED_MEDIA_TYPE};
 
 use super::call::Call;
 use crate::admission::{Admitted, Purpose};
+use crate::keepers::about_to_send;
 use crate::office::Office;
 use crate::problem::Refusal;
 use crate::serving::Sealed;
@@ -25,6 +26,7 @@ pub(super) async fn block(
         .parse::<u32>()
         .map_err(|_| Refusal::new(ProblemKind::Malformed, "a block is named by its number"))?;
     let sealed = crate::serving::block(&office, &admitted, block).await?;
+    about_to_send(&office, &admitted).await?;
     Ok(sealed_answer(&office, &admitted, sealed))
 }
 

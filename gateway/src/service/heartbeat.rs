@@ -11,6 +11,7 @@ use super::call::Call;
 use crate::admission::Purpose;
 use crate::certifying::{Holder, issue};
 use crate::json::json;
+use crate::keepers::{heard, write_down};
 use crate::live::Live;
 use crate::office::Office;
 use crate::problem::Refusal;
@@ -28,9 +29,15 @@ pub(super) async fn heartbeat(
     let now = office.now();
     let presence = admitted.live.presence(admitted.rank);
     presence.beat(beat.counters, now);
+    if office.is_replicated() {
+        heard(&office, &admitted, now).await?;
+    }
     let directive = directive(&admitted.live, now);
     // Also while draining: the wipe certificate is still to come.
     let certificate = if presence.wants_certificate(now) {
+        if office.is_replicated() {
+            write_down(&office, &admitted.live).await?;
+        }
         let holder = Holder {
             rank: admitted.rank,
             instance: admitted.peer.instance,

@@ -8,6 +8,7 @@ use axum::response::Response;
 use super::blocks::sealed_answer;
 use super::call::Call;
 use crate::admission::Purpose;
+use crate::keepers::about_to_send;
 use crate::office::Office;
 use crate::problem::Refusal;
 
@@ -17,5 +18,6 @@ pub(super) async fn manifest(
 ) -> Result<Response, Refusal> {
     let admitted = call.admit(&office, Purpose::Serve).await?;
     let sealed = crate::serving::manifest(&office, &admitted).await?;
+    about_to_send(&office, &admitted).await?;
     Ok(sealed_answer(&office, &admitted, sealed))
 }

@@ -48,6 +48,11 @@ impl Revisions {
         &self.store
     }
 
+    /// A key for another purpose, the same for all who share the MAC key; the label is BLAKE3's context.
+    pub fn derive(&self, label: &'static str) -> [u8; 32] {
+        blake3::derive_key(label, self.key.as_slice())
+    }
+
     /// The newest revision of a document; `None` when it was never written.
     pub async fn latest(&self, document: &str) -> Result<Option<Revision>, StateError> {
         let names = self.store.list(document).await?;

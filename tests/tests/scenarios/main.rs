@@ -16,6 +16,7 @@ mod parts;
 mod plan;
 mod random_reads;
 mod readers;
+mod replicas;
 mod run_directory;
 mod run_s3;
 mod semantics;

@@ -1,0 +1,119 @@
+//! Which replica a worker speaks to: it alone can tell when the worker falls silent.
+//!
+//! A worker may have connections to several replicas at once. One of them keeps it, by its
+//! heartbeats; the others do not take its silence towards them for its end.
+
+use serde::{Deserialize, Serialize};
+use tidegate_lease::{Event as LeaseEvent, Lease};
+
+use crate::admission::{Admitted, refused};
+use crate::book::Document;
+use crate::config::CERTIFICATE_LIFE_S;
+use crate::live::Live;
+use crate::office::Office;
+use crate::problem::Refusal;
+
+/// The replica that keeps a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Keeper {
+    replica: String,
+    /// Gateway time of the change, seconds.
+    since: u64,
+}
+
+impl Document {
+    /// Notes that a rank's worker speaks to this replica now.
+    pub(crate) fn kept_by(&mut self, rank: u16, replica: &str, now: u64) {
+        let keeper = Keeper { replica: replica.to_owned(), since: now };
+        let before = self.keepers.insert(rank, keeper);
+        self.handed_over |= before.is_some_and(|before| before.replica != replica);
+    }
+
+    fn is_kept_by(&self, rank: u16, replica: &str) -> bool {
+        self.keepers.get(&rank).is_some_and(|keeper| keeper.replica == replica)
+    }
+}
+
+/// To be called before bytes are sent to a worker: that nobody counts all of them is written down
+/// before the first that its keeper does not count. At most one revision a lease.
+pub(crate) async fn about_to_send(office: &Office, admitted: &Admitted) -> Result<(), Refusal> {
+    let counted = |document: &Document| {
+        !office.is_replicated() || document.handed_over || document.is_kept_by(admitted.rank, &office.replica)
+    };
+    if counted(&admitted.live.view().document) {
+        return Ok(());
+    }
+    let _turn = admitted.live.turn.lock().await;
+    if counted(&admitted.live.view().document) {
+        return Ok(());
+    }
+    write(office, &admitted.live, |document| document.handed_over = true).await
+}
+
+/// Takes a worker over whose heartbeats come here. Not again within a third of the grace, so that a
+/// worker who speaks to two replicas in turn does not make them write at each word; and soon enough
+/// for the one that hears it no more.
+pub(crate) async fn heard(office: &Office, admitted: &Admitted, now: u64) -> Result<(), Refusal> {
+    let (live, rank) = (&admitted.live, admitted.rank);
+    let settled = |document: &Document| {
+        let hold = u64::from(document.lease.policy.grace_s) / 3;
+        document.keepers.get(&rank).is_some_and(|keeper| {
+            keeper.replica == office.replica || now < keeper.since.saturating_add(hold)
+        })
+    };
+    if settled(&live.view().document) {
+        return Ok(());
+    }
+    let _turn = live.turn.lock().await;
+    if settled(&live.view().document) || live.is_closed() {
+        return Ok(());
+    }
+    write(office, live, |document| document.kept_by(rank, &office.replica, now)).await?;
+    tracing::info!(lease = %live.id, rank, "a worker came over from another gateway");
+    Ok(())
+}
+
+/// Makes a revision that says when the workers were last heard: for the replicas that do not hear
+/// them. To be called at least once in a certificate's life.
+pub(crate) async fn write_down(office: &Office, live: &Live) -> Result<(), Refusal> {
+    let _turn = live.turn.lock().await;
+    write(office, live, |_| {}).await
+}
+
+async fn write(
+    office: &Office,
+    live: &Live,
+    change: impl Fn(&mut Document),
+) -> Result<(), Refusal> {
+    let written = office.advance(live, |document| {
+        change(document);
+        Ok(())
+    });
+    match written.await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused(office, live.id, error).await),
+    }
+}
+
+/// What the lease's own rules say, with what was heard since the last revision.
+pub(crate) fn due(
+    office: &Office,
+    live: &Live,
+    document: &Document,
+    now: u64,
+) -> Option<LeaseEvent> {
+    let mut lease: Lease = document.lease.clone();
+    live.note_seen(&mut lease);
+    // A rank that has its certificate has nothing left to say.
+    lease.attachments.retain(|held| !document.certificates.contains_key(&held.rank));
+    for held in &mut lease.attachments {
+        // Who speaks to another replica is heard there, and that is written down in time.
+        if document.keepers.contains_key(&held.rank)
+            && !document.is_kept_by(held.rank, &office.replica)
+        {
+            held.last_seen = held.last_seen.saturating_add(u64::from(CERTIFICATE_LIFE_S));
+        }
+    }
+    lease.due(now)
+}
