@@ -98,6 +98,9 @@ pub enum BookError {
     State(#[from] StateError),
 }
 
+/// Where open leases are marked, so that none has to look through the closed ones for them.
+const OPEN: &str = "open";
+
 /// All leases of a state directory.
 pub(crate) struct Book {
     revisions: Revisions,
@@ -142,11 +145,27 @@ impl Book {
         }
     }
 
-    /// Every lease there ever was.
-    pub(crate) async fn leases(&self) -> Result<Vec<LeaseId>, BookError> {
-        let names = self.revisions.store().directories("leases").await?;
+    /// Marks a lease as open, before its first revision is made.
+    pub(crate) async fn mark_open(&self, lease: LeaseId) -> Result<(), BookError> {
+        // Only one gateway makes a lease, so the name was free.
+        let _ = self.revisions.store().create(&mark(lease), Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Takes the mark away: the lease is closed and owes nothing.
+    pub(crate) async fn unmark(&self, lease: LeaseId) -> Result<(), BookError> {
+        Ok(self.revisions.store().delete(&mark(lease)).await?)
+    }
+
+    /// Leases marked as open; some may have just closed.
+    pub(crate) async fn marked(&self) -> Result<Vec<LeaseId>, BookError> {
+        let names = self.revisions.store().list(OPEN).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
+}
+
+fn mark(lease: LeaseId) -> String {
+    format!("{OPEN}/{lease}")
 }
 
 fn parse(lease: LeaseId, revision: Revision) -> Result<(u64, Document), BookError> {

@@ -14,6 +14,7 @@ use crate::book::Document;
 use crate::keyring::{KeyringError, epoch_of, random};
 use crate::live::{Goods, Live};
 use crate::office::{AdvanceError, Office};
+use crate::owed::unmark;
 use crate::record::RecordError;
 use crate::source::SourceSpec;
 use crate::survey::{Survey, SurveyError};
@@ -114,6 +115,7 @@ pub(crate) async fn grant(office: &Office, request: GrantRequest) -> Result<Gran
     let now = office.now();
     let document = propose(office, &request, spec, &survey, now)?;
     let id = document.lease.id;
+    office.book.mark_open(id).await.map_err(AdvanceError::Book)?;
     office.book.create(1, &document).await.map_err(AdvanceError::Book)?;
     let goods = Goods {
         source: Arc::clone(&survey.source),
@@ -255,8 +257,11 @@ async fn void(office: &Office, live: &Live, now: u64) -> Result<(), KeyringError
             Ok(())
         })
         .await;
-    if let Err(error) = closed {
-        tracing::warn!(lease = %live.id, %error, "a grant that broke off stays *requested*");
+    match closed {
+        Ok(_) => unmark(office, live.id).await,
+        Err(error) => {
+            tracing::warn!(lease = %live.id, %error, "a grant that broke off stays *requested*");
+        }
     }
     Ok(())
 }

@@ -39,7 +39,9 @@ impl Document {
 /// before the first that its keeper does not count. At most one revision a lease.
 pub(crate) async fn about_to_send(office: &Office, admitted: &Admitted) -> Result<(), Refusal> {
     let counted = |document: &Document| {
-        !office.is_replicated() || document.handed_over || document.is_kept_by(admitted.rank, &office.replica)
+        !office.is_replicated()
+            || document.handed_over
+            || document.is_kept_by(admitted.rank, &office.replica)
     };
     if counted(&admitted.live.view().document) {
         return Ok(());

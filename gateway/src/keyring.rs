@@ -142,6 +142,11 @@ impl Keyring {
         Ok(retired)
     }
 
+    /// Whether a lease has a wrapped key.
+    pub(crate) async fn has(&self, lease: LeaseId) -> Result<bool, KeyringError> {
+        Ok(self.wrapped.read(&lease.to_string()).await?.is_some())
+    }
+
     /// Leases whose wrapped keys are there.
     pub(crate) async fn leases(&self) -> Result<Vec<LeaseId>, KeyringError> {
         let names = self.wrapped.names().await?;

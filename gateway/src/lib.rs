@@ -58,6 +58,6 @@ pub use keyring::KeyringError;
 pub use nodes::NodePolicy;
 pub use office::AdvanceError;
 pub use record::RecordError;
-pub use recovery::RecoveryError;
+pub use recovery::{GoodsError, RecoveryError};
 pub use status::{LeaseStatus, WorkerStatus};
 pub use survey::{Survey, SurveyError};

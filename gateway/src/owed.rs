@@ -65,9 +65,17 @@ pub(crate) async fn settle_up(
         })
         .await?;
     if closes {
+        unmark(office, live.id).await;
         tracing::info!(lease = %live.id, outcome = ?outcome(&document), "a lease was closed");
     }
     Ok(ranks.into_iter().zip(receipts).collect())
+}
+
+/// The lease is closed and owes nothing; the mark of an open one is only tidied away.
+pub(crate) async fn unmark(office: &Office, lease: LeaseId) {
+    if let Err(error) = office.book.unmark(lease).await {
+        tracing::warn!(%lease, %error, "a closed lease stays marked as open until the next start");
+    }
 }
 
 /// The entry of one certificate.

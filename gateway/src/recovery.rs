@@ -1,13 +1,13 @@
 //! What a gateway finds when it starts: its own leases go on, those of embedded gateways that are
 //! gone are withdrawn, and closings that broke off are finished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
-use tidegate_lease::{Event as LeaseEvent, Phase};
+use tidegate_lease::{Event as LeaseEvent, Phase, Standing};
 use tidegate_plan::LeaseId;
 
 use crate::book::{BookError, Document};
@@ -15,7 +15,7 @@ use crate::closing::{CloseError, finish};
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::Office;
-use crate::owed::owes;
+use crate::owed::{owes, unmark};
 use crate::source::Source;
 use crate::survey::{Survey, SurveyError};
 
@@ -33,6 +33,8 @@ pub enum RecoveryError {
     Keyring(#[from] KeyringError),
     #[error("an abandoned lease cannot be withdrawn")]
     Close(#[from] CloseError),
+    #[error("a lease cannot be served as it was granted")]
+    Goods(#[from] GoodsError),
 }
 
 /// A mark that this process lives, held by a file lock that the kernel drops with it.
@@ -45,6 +47,8 @@ pub(crate) struct Alive {
     path: PathBuf,
 }
 
+/// A grant of another replica that takes longer than this was given up.
+const GRANTING_S: u64 = 600;
 const DIRECTORY: &str = "gateways";
 const DAEMON: &str = "daemon";
 
@@ -105,28 +109,20 @@ fn abandoned(state: &Path) -> Result<BTreeMap<String, (File, PathBuf)>, Recovery
     Ok(gone)
 }
 
-/// Takes over, withdraws or finishes every lease that is not at its end.
+/// Withdraws the leases of embedded gateways that are gone; a daemon takes all others up again.
 pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
     let gone = abandoned(&office.config.state)?;
     let daemon = office.owner.is_none();
     if gone.is_empty() && !daemon {
         return Ok(());
     }
-    for id in office.book.leases().await? {
-        let (revision, document) = match office.book.head(id).await {
-            Ok(head) => head,
-            // Another gateway is just granting it: its first revision is not there yet.
-            Err(BookError::Gone) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        if document.lease.is_closed() && !owes(&document) {
-            continue;
-        }
+    for id in open_leases(office).await? {
+        let Some((revision, document)) = head(office, id).await? else { continue };
         match &document.owner {
             Some(owner) if gone.contains_key(owner) => {
                 withdraw(office, id, revision, document).await?;
             }
-            None if daemon => take_over(office, revision, document).await?,
+            None if daemon => take_up(office, revision, document).await.map(drop)?,
             _ => {}
         }
     }
@@ -137,13 +133,29 @@ pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
     Ok(())
 }
 
+/// Leases that are not at their end: those marked, and all that have a key.
+async fn open_leases(office: &Office) -> Result<BTreeSet<LeaseId>, RecoveryError> {
+    let mut open: BTreeSet<_> = office.book.marked().await?.into_iter().collect();
+    open.extend(office.keyring.leases().await?);
+    Ok(open)
+}
+
+/// The newest revision; `None` before the first.
+async fn head(office: &Office, id: LeaseId) -> Result<Option<(u64, Document)>, RecoveryError> {
+    match office.book.head(id).await {
+        Ok(head) => Ok(Some(head)),
+        Err(BookError::Gone) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn withdraw(
     office: &Office,
     id: LeaseId,
     revision: u64,
     document: Document,
 ) -> Result<(), RecoveryError> {
-    tracing::warn!(lease = %id, "withdrawing a lease whose gateway is gone");
+    tracing::warn!(lease = %id, "withdrawing a lease that cannot go on");
     let count_lost = !document.lease.attachments.is_empty();
     let live = Live::new(revision, document, None, count_lost);
     let _turn = live.turn.lock().await;
@@ -151,16 +163,19 @@ async fn withdraw(
     Ok(())
 }
 
-/// A lease that may be served, also one that another replica granted. For strangers: what is not
-/// open is not looked at further than one read.
+/// A lease that may be served, also one that another replica granted. For strangers: what has no
+/// key is not looked at further.
 pub(crate) async fn find_open(
     office: &Office,
     id: LeaseId,
 ) -> Result<Option<Arc<Live>>, RecoveryError> {
-    match office.find(id) {
-        None if office.is_replicated() => adopted(office, id, false).await,
-        found => Ok(found),
+    if let Some(live) = office.find(id) {
+        return Ok(Some(live));
     }
+    if !office.keyring.has(id).await? {
+        return Ok(None);
+    }
+    find_any(office, id).await
 }
 
 /// A lease whose worker has shown a certificate of ours; it may be closed.
@@ -168,86 +183,36 @@ pub(crate) async fn find_any(
     office: &Office,
     id: LeaseId,
 ) -> Result<Option<Arc<Live>>, RecoveryError> {
-    match office.find(id) {
-        None => adopted(office, id, true).await,
-        found => Ok(found),
+    if let Some(live) = office.find(id) {
+        return Ok(Some(live));
     }
-}
-
-async fn adopted(
-    office: &Office,
-    id: LeaseId,
-    even_closed: bool,
-) -> Result<Option<Arc<Live>>, RecoveryError> {
     let _one = office.adopting.lock().await;
-    match office.find(id) {
-        None => adopt(office, id, even_closed).await,
-        found => Ok(found),
+    if let Some(live) = office.find(id) {
+        return Ok(Some(live));
     }
-}
-
-/// Takes a lease up that this process did not grant, and changes nothing about it.
-async fn adopt(
-    office: &Office,
-    id: LeaseId,
-    even_closed: bool,
-) -> Result<Option<Arc<Live>>, RecoveryError> {
-    let has_key = office.keyring.load(id).await?;
-    if !has_key && !even_closed {
-        return Ok(None);
-    }
-    let (revision, document) = match office.book.head(id).await {
-        Ok(head) => head,
-        Err(BookError::Gone) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    // An embedded gateway's leases live and die with it.
-    if document.owner != office.owner {
-        office.keyring.forget(id);
-        return Ok(None);
-    }
-    let goods = match document.lease.phase {
-        // The grant is not over yet.
-        Phase::Requested => {
-            office.keyring.forget(id);
-            return Ok(None);
+    match head(office, id).await? {
+        // An embedded gateway's leases live and die with it.
+        Some((revision, document)) if document.owner == office.owner => {
+            take_up(office, revision, document).await
         }
-        Phase::Closed(_) => None,
-        _ if has_key => match goods(office, &document).await {
-            Ok(goods) => Some(goods),
-            Err(error) => {
-                tracing::error!(lease = %id, %error, "a lease cannot be served here");
-                office.keyring.forget(id);
-                return Ok(None);
-            }
-        },
-        _ => None,
-    };
-    let over = goods.is_none();
-    if over {
-        office.keyring.forget(id);
+        _ => Ok(None),
     }
-    let count_lost = !document.lease.attachments.is_empty();
-    let live = Live::new(revision, document, goods, count_lost);
-    if over {
-        live.end(office.now());
-    } else {
-        tracing::info!(lease = %id, "a lease of another gateway is served here too");
-    }
-    Ok(Some(office.put(live)))
 }
 
-/// Takes up what other replicas granted, so that its deadlines are kept whatever becomes of them.
+/// Takes up what other replicas granted, so that its deadlines are kept whatever becomes of them,
+/// and what could not be taken up before.
 pub(crate) async fn look_around(office: &Office) {
-    match office.keyring.leases().await {
-        Ok(leases) => {
-            for id in leases.into_iter().filter(|id| office.find(*id).is_none()) {
-                if let Err(error) = adopted(office, id, false).await {
-                    tracing::warn!(lease = %id, error = %chain(&error), "a lease cannot be taken up");
-                }
-            }
+    let open = match open_leases(office).await {
+        Ok(open) => open,
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "the open leases cannot be listed");
+            return;
         }
-        Err(error) => tracing::warn!(error = %chain(&error), "the open leases cannot be listed"),
+    };
+    for id in open.into_iter().filter(|id| office.find(*id).is_none()) {
+        if let Err(error) = find_any(office, id).await {
+            tracing::warn!(lease = %id, error = %chain(&error), "a lease cannot be taken up");
+        }
     }
 }
 
@@ -263,56 +228,92 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn take_over(
-    office: &Arc<Office>,
+/// Takes a lease up that this process did not grant. What is due is for the reaper to see. What
+/// cannot go on here is withdrawn, unless another replica may be able to, or its source comes back.
+async fn take_up(
+    office: &Office,
     revision: u64,
     document: Document,
-) -> Result<(), RecoveryError> {
+) -> Result<Option<Arc<Live>>, RecoveryError> {
     let id = document.lease.id;
-    let serving = matches!(document.lease.phase, Phase::Granted | Phase::Active);
-    let has_key = match office.keyring.load(id).await {
-        Ok(there) => there,
-        // Unreadable for good: the lease is over, the gateway is not.
+    let now = office.now();
+    let goods = match document.lease.phase {
+        // Somebody may be granting it just now; nobody was told of it yet.
+        Phase::Requested => {
+            let abandoned = now > document.lease.changed_at + GRANTING_S;
+            if abandoned || !office.is_replicated() {
+                withdraw(office, id, revision, document).await?;
+            }
+            return Ok(None);
+        }
+        Phase::Closed(_) => {
+            if !owes(&document) {
+                unmark(office, id).await;
+            }
+            None
+        }
+        _ => match unlocked(office, &document).await {
+            Ok(goods) => goods,
+            Err(RecoveryError::Goods(error)) => {
+                tracing::error!(lease = %id, error = %chain(&error), "a lease cannot be served here");
+                office.keyring.forget(id);
+                let may_go_on = office.is_replicated() || error.may_pass();
+                if !may_go_on || document.lease.standing(now) == Standing::Die {
+                    withdraw(office, id, revision, document).await?;
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    let count_lost = !document.lease.attachments.is_empty();
+    let over = goods.is_none();
+    let live = Live::new(revision, document, goods, count_lost);
+    for worker in &live.view().document.lease.attachments {
+        // Its silence was ours: it gets a whole grace from now on.
+        live.presence(worker.rank).seen(now);
+    }
+    if over {
+        live.end(now);
+    } else {
+        tracing::info!(lease = %id, "a lease goes on here");
+    }
+    Ok(Some(office.put(live)))
+}
+
+/// Key and goods of a lease; `None` when its key is destroyed.
+async fn unlocked(office: &Office, document: &Document) -> Result<Option<Goods>, RecoveryError> {
+    let lost = |error| RecoveryError::Goods(GoodsError::Key(error));
+    match office.keyring.load(document.lease.id).await {
+        Ok(true) => Ok(Some(goods(office, document).await?)),
+        Ok(false) => Ok(None),
+        // Unreadable for good, here at least.
         Err(
             error @ (KeyringError::Damaged | KeyringError::NoEpoch(_) | KeyringError::Unwrap(_)),
-        ) => {
-            tracing::error!(lease = %id, %error, "a lease's key is lost");
-            false
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if !serving || !has_key {
-        return withdraw(office, id, revision, document).await;
-    }
-    let count_lost = !document.lease.attachments.is_empty();
-    match goods(office, &document).await {
-        Ok(goods) => {
-            let live = Live::new(revision, document, Some(goods), count_lost);
-            let now = office.now();
-            for worker in &live.view().document.lease.attachments {
-                // Its silence was ours: it gets a whole grace from now on.
-                live.presence(worker.rank).seen(now);
-            }
-            office.put(live);
-            tracing::info!(lease = %id, "a lease goes on");
-            Ok(())
-        }
-        Err(error) => {
-            tracing::error!(lease = %id, %error, "a lease cannot go on");
-            withdraw(office, id, revision, document).await
-        }
+        ) => Err(lost(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// A lease cannot be served any more as it was granted.
 #[derive(Debug, thiserror::Error)]
-enum GoodsError {
+#[non_exhaustive]
+pub enum GoodsError {
+    #[error("its key is lost")]
+    Key(#[source] KeyringError),
     #[error("its snapshot is not there: {0}")]
     Snapshot(String),
     #[error(transparent)]
     Survey(#[from] SurveyError),
     #[error("its selection is cut in another way by this version")]
     Layout,
+}
+
+impl GoodsError {
+    /// Whether it is worth to try again.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Survey(SurveyError::Source(_)))
+    }
 }
 
 async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError> {

@@ -5,12 +5,15 @@ use tidegate_ledger::Event;
 use tidegate_seal::{Release, depth, seal_release};
 use tidegate_wire::{KeyGrant, KeyRequest, ProblemKind};
 
-use crate::admission::{Admitted, over, refuse, refused};
+use crate::admission::{Admitted, UNREAD, over, refuse, refused};
 use crate::keyring::rng;
 use crate::office::Office;
 use crate::problem::Refusal;
 use crate::refusals::Reason;
 use crate::serving::{share_of, window_bytes};
+
+/// Seconds after which a worker drops a reply, so that it need not be sent.
+const LATEST_S: u64 = 10;
 
 pub(crate) async fn release(
     office: &Office,
@@ -36,6 +39,10 @@ pub(crate) async fn release(
     let event = LeaseEvent::Release { rank, first: window.start, end: window.end };
     let advanced = office
         .advance(live, |document| {
+            // Another gateway may have let somebody else have the rank meanwhile.
+            if !admitted.is_newest(&document.lease) {
+                return Err(tidegate_lease::Refusal::NotAttached);
+            }
             document.lease = document.lease.apply(event.clone(), now)?;
             document.last_release_at = Some(now);
             let released = document.lease.attachment(rank).map(|held| &held.released);
@@ -61,6 +68,7 @@ pub(crate) async fn release(
             bytes: window_bytes(&goods.layout, window.clone()),
         })
         .await?;
+    still_holds(office, admitted, now).await?;
 
     let grant = KeyGrant {
         lease: live.id,
@@ -75,6 +83,24 @@ pub(crate) async fn release(
         time: now,
     };
     seal(office, admitted, &document, grant).await
+}
+
+/// Whether what was recorded may still be handed over: the entry may have taken long, and the lease
+/// have ended or the rank gone to another worker elsewhere.
+async fn still_holds(office: &Office, admitted: &Admitted, begun: u64) -> Result<(), Refusal> {
+    let live = &admitted.live;
+    let unread = |error| Refusal::unavailable(UNREAD, &error);
+    office.refresh(live).await.map_err(unread)?;
+    let now = office.now();
+    if now.saturating_sub(begun) > LATEST_S {
+        let detail = "the release took too long and is not handed over";
+        return Err(Refusal::new(ProblemKind::Unavailable, detail));
+    }
+    if live.serves(now) && admitted.is_newest(&live.view().document.lease) {
+        Ok(())
+    } else {
+        Err(over(office, live.id).await)
+    }
 }
 
 async fn seal(

@@ -148,6 +148,15 @@ pub fn descendants(root: u32) -> Vec<u32> {
     found
 }
 
+/// Resident memory of a process, bytes.
+pub fn rss(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().context("VmRSS")?;
+    Ok(kib << 10)
+}
+
 /// The words a process was started with.
 pub fn command_line(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

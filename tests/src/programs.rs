@@ -62,18 +62,22 @@ impl GatewayProgram {
         Self::with(Place::loopback(), port::free()?, scratch, state, allow, extra)
     }
 
-    /// The same on a port that was chosen before.
-    pub fn start_on(port: u16, allow: &str, extra: &str) -> Result<Self> {
-        let scratch = Scratch::new()?;
-        let state = scratch.join("state");
-        Self::with(Place::loopback(), port, scratch, state, allow, extra)
-    }
-
     /// The same at one end of a link.
     pub fn start_at(namespace: &Namespace, allow: &str, extra: &str) -> Result<Self> {
+        Self::start_on(Some(namespace), port::free()?, allow, extra)
+    }
+
+    /// The same on loopback or at one end of a link, on a port that was chosen before.
+    pub fn start_on(
+        namespace: Option<&Namespace>,
+        port: u16,
+        allow: &str,
+        extra: &str,
+    ) -> Result<Self> {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
-        Self::with(Place::within(namespace), port::free()?, scratch, state, allow, extra)
+        let place = namespace.map_or_else(Place::loopback, Place::within);
+        Self::with(place, port, scratch, state, allow, extra)
     }
 
     /// The same with its state somewhere else.
@@ -117,11 +121,16 @@ impl GatewayProgram {
         Ok(process)
     }
 
+    /// Starts it again after it ended, on the same state and port.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = Self::launch(&self.place, &self.scratch)?;
+        Ok(())
+    }
+
     /// Kills it with -9 and starts it again on the same state and port.
     pub fn crash_and_restart(&mut self) -> Result<()> {
         self.process.stop(Signal::KILL)?;
-        self.process = Self::launch(&self.place, &self.scratch)?;
-        Ok(())
+        self.restart()
     }
 
     pub fn process(&mut self) -> &mut Process {

@@ -2,8 +2,6 @@
 
 use std::future::Future;
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -108,25 +106,6 @@ impl S3 {
             .wait(self.client.list_objects_v2().bucket(bucket).send())
             .with_context(|| format!("cannot list {bucket}"))?;
         Ok(listed.contents().iter().filter_map(|object| object.key().map(str::to_owned)).collect())
-    }
-
-    /// Copies all objects under a prefix into a folder, as files of the same names.
-    pub fn download(&self, bucket: &str, prefix: &str, to: &Path) -> Result<()> {
-        let mut pages =
-            self.client.list_objects_v2().bucket(bucket).prefix(prefix).into_paginator().send();
-        let mut keys = Vec::new();
-        while let Some(page) = self.runtime.block_on(pages.next()) {
-            let page = page.with_context(|| format!("cannot list {bucket}"))?;
-            keys.extend(
-                page.contents().iter().filter_map(|object| object.key().map(str::to_owned)),
-            );
-        }
-        for key in &keys {
-            let got = self.wait(self.client.get_object().bucket(bucket).key(key).send())?;
-            let bytes = self.wait(got.body.collect())?.into_bytes();
-            crate::dataset::write(to, key.strip_prefix(prefix).unwrap_or(key), &bytes)?;
-        }
-        Ok(())
     }
 
     fn wait<T, E: std::error::Error + Send + Sync + 'static>(

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
@@ -17,15 +17,28 @@ pub struct Versitygw {
     _process: Process,
     endpoint: String,
     access_log: PathBuf,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Versitygw {
     pub fn start() -> Result<Self> {
+        Self::start_in(&[])
+    }
+
+    /// The same behind words that run a program elsewhere, such as those of a namespace.
+    pub fn start_in(words: &[String]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let port = port::free()?;
         let access_log = scratch.join("access.log");
-        let mut command = Command::new(part::built("versitygw/versitygw")?);
+        let program = part::built("versitygw/versitygw")?;
+        let mut command = match words.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(part::program(first)?);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .args(["--access", Credentials::TEST.key, "--secret", Credentials::TEST.secret])
             .args(["--port", &format!("127.0.0.1:{port}"), "--quiet", "--keep-alive"])
@@ -36,17 +49,27 @@ impl Versitygw {
             .arg(scratch.dir("versions")?)
             .arg(scratch.dir("data")?);
         let mut process = Process::start("versitygw", &mut command, scratch.path())?;
-        process.wait_ready(|_| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        let mut probe = words.to_vec();
+        probe.extend(["bash".into(), "-c".into(), format!(": < /dev/tcp/127.0.0.1/{port}")]);
+        process.wait_ready(|_| {
+            let tried = Command::new(&probe[0]).args(&probe[1..]).stderr(Stdio::null()).status();
+            tried.is_ok_and(|status| status.success())
+        })?;
         Ok(Self {
             _process: process,
             endpoint: format!("http://127.0.0.1:{port}"),
             access_log,
-            _scratch: scratch,
+            scratch,
         })
     }
 
     pub fn client(&self) -> Result<S3> {
         S3::new(&self.endpoint, Credentials::TEST)
+    }
+
+    /// The folder in which it keeps a bucket's objects as files.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.scratch.join("data").join(name)
     }
 
     /// Requests it served so far, one a line.

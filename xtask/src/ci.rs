@@ -21,7 +21,8 @@ struct Tests {
 struct Report {
     /// Name, seconds, tests, and what was wrong.
     steps: Vec<(&'static str, u64, Tests, Option<String>)>,
-    advisories: Option<String>,
+    /// What was left out, and why.
+    not_run: Vec<String>,
 }
 
 /// Runs every step, the later ones too when an earlier one failed, and sums up.
@@ -43,7 +44,9 @@ pub(crate) fn run() -> Result<()> {
         )
     });
     report.step("cargo-deny", || deny(&["bans", "licenses", "sources"]));
-    report.advisories = deny(&["advisories"]).err().map(|error| format!("{error:#}"));
+    if let Err(error) = deny(&["advisories"]) {
+        report.not_run.push(format!("the advisory database was not consulted ({error:#})"));
+    }
     let mut built = Vec::new();
     report.step("build", || {
         built = build()?;
@@ -52,9 +55,41 @@ pub(crate) fn run() -> Result<()> {
     let of = |kind: Kind| built.iter().filter(move |binary| binary.kind == kind);
     report.step("unit tests", || sum(of(Kind::Unit).map(|binary| tests(&mut binary.command()))));
     report.step("fuzz smoke", || sum(of(Kind::Fuzz).map(|binary| tests(&mut binary.command()))));
-    report.step("scenarios", || sum(of(Kind::Scenario).map(|binary| tests(&mut binary.alone()))));
+    report.step("scenarios", || {
+        sum(of(Kind::Scenario).map(|binary| tests(binary.alone().args(["--skip", FULL]))))
+    });
+    report.not_run.push(
+        "the full tier, `cargo xtask full`: MinIO, a soak of 20 minutes (its sample was)".into(),
+    );
     report.finish(started)
 }
+
+/// Runs what is too heavy for every run.
+pub(crate) fn full() -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "run as root, as the everyday tier");
+    let started = Instant::now();
+    let mut report = Report::default();
+    report.step("parts", || parts::all().and_then(|()| parts::full()).map(|()| Tests::default()));
+    let mut built = Vec::new();
+    report.step("build", || {
+        built = build()?;
+        Ok(Tests::default())
+    });
+    let of = |words: &'static [&'static str]| {
+        sum(built.iter().filter(|binary| binary.kind == Kind::Scenario).map(|binary| {
+            let mut command = binary.alone();
+            tests(command.args(words).env("TIDEGATE_SOAK_SECONDS", SOAK_S))
+        }))
+    };
+    report.step("scenarios of the full tier", || of(&[FULL]));
+    report.step("soak of 20 minutes", || of(&["soak::", "--nocapture"]));
+    report.not_run.push("the everyday tier, `cargo xtask ci`".into());
+    report.finish(started)
+}
+
+/// Scenarios of the full tier.
+const FULL: &str = "full::";
+const SOAK_S: &str = "1200";
 
 /// Where a test binary belongs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -175,12 +210,9 @@ impl Report {
         }
         let passed: usize = self.steps.iter().map(|(_, _, tests, _)| tests.passed).sum();
         eprintln!("tests passed: {passed}");
-        if let Some(why) = &self.advisories {
-            eprintln!("not run: the advisory database was not consulted ({why})");
+        for left_out in &self.not_run {
+            eprintln!("not run: {left_out}");
         }
-        eprintln!(
-            "not run: the full tier (MinIO, Vault, Kubernetes, engines); nothing in it is built on yet"
-        );
         let failed: Vec<_> = self
             .steps
             .iter()

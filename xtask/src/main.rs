@@ -31,6 +31,8 @@ enum Command {
     },
     /// Everything CI runs: gates, unit tests, fuzz smoke, scenarios.
     Ci,
+    /// What is too heavy for every run: MinIO, a soak of 20 minutes.
+    Full,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::check(),
         Command::Bench { args } => bench::run(&args),
         Command::Ci => ci::run(),
+        Command::Full => ci::full(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

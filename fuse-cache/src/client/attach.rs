@@ -2,6 +2,7 @@
 //! take nothing from a gateway that does not show the attachment in its ledger.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use getrandom::SysRng;
@@ -40,7 +41,7 @@ pub async fn attach(
         join.gateways.iter().map(|url| Endpoint::parse(url)).collect::<Result<Vec<_>, _>>()?;
     let secret = JoinSecret::from_slice(&join.secret.0)
         .ok_or_else(|| ClientError::Nonsense("the join file's secret is not 32 bytes".into()))?;
-    let pool = Pool::anonymous(endpoints, &join.ca)?;
+    let mut pool = Pool::anonymous(endpoints, &join.ca)?;
     let challenge: Challenge = pool.post_bytes("/v1/challenge", Bytes::new()).await?;
     let ledger = Ledger::new(&join.ledger_key, challenge.time)?;
 
@@ -75,6 +76,7 @@ pub async fn attach(
                 && *key.as_bytes() == identity.public_key())
     })?;
     pool.renew(&join.ca, &certificate, identity)?;
+    pool.hurry(Duration::from_secs(u64::from(terms.grace)));
     let client = Client {
         join: join.clone(),
         secret,

@@ -11,27 +11,32 @@ use super::ClientError;
 use super::connection::Connection;
 use super::idle::Idle;
 
-/// Longest silence within a body.
-const SILENCE: Duration = Duration::from_secs(15);
-
 /// Sealed bytes on their way, as long as was announced and no longer.
 pub struct BlockBody {
     idle: Arc<Idle>,
     connection: Option<Connection>,
     body: Incoming,
     rest: u64,
+    /// Longest silence that is put up with.
+    patience: Duration,
 }
 
 impl BlockBody {
-    pub(super) fn new(idle: Arc<Idle>, connection: Connection, body: Incoming, len: u64) -> Self {
-        Self { idle, connection: Some(connection), body, rest: len }
+    pub(super) fn new(
+        idle: Arc<Idle>,
+        connection: Connection,
+        body: Incoming,
+        len: u64,
+        patience: Duration,
+    ) -> Self {
+        Self { idle, connection: Some(connection), body, rest: len, patience }
     }
 
     /// The next bytes, as they arrive; `None` after the last. A body that ends early is
     /// [`ClientError::Unreachable`]: torn.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
-            let frame = timeout(SILENCE, self.body.frame())
+            let frame = timeout(self.patience, self.body.frame())
                 .await
                 .map_err(|_| ClientError::Unreachable("the body does not go on".into()))?;
             match frame {

@@ -19,11 +19,6 @@ use super::ClientError;
 use super::endpoint::Endpoint;
 use super::link::Link;
 
-/// For TCP and TLS together.
-const CONNECT: Duration = Duration::from_secs(5);
-/// From the request to the head of its answer: a gateway may have to gather a packed block from
-/// hundreds of objects first.
-const ANSWER: Duration = Duration::from_secs(30);
 /// What hyper reads and passes on at once, bytes.
 const READ: usize = 128 << 10;
 
@@ -31,6 +26,8 @@ pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Which of our certificates it was made with.
     pub(super) generation: u64,
+    /// Which of the gateways it leads to.
+    pub(super) endpoint: usize,
     authority: String,
 }
 
@@ -38,7 +35,7 @@ impl Connection {
     pub(super) async fn open(
         endpoint: &Endpoint,
         config: Arc<ClientConfig>,
-        generation: u64,
+        within: Duration,
     ) -> Result<Self, ClientError> {
         let unreachable = |why: &dyn std::fmt::Display| {
             ClientError::Unreachable(format!("{}: {why}", endpoint.authority))
@@ -64,7 +61,7 @@ impl Connection {
             })
         };
         let tls =
-            timeout(CONNECT, opening).await.map_err(|_| unreachable(&"no answer in time"))??;
+            timeout(within, opening).await.map_err(|_| unreachable(&"no answer in time"))??;
         let (tcp, tls) = tls.into_inner();
         let (sender, driver) = http1::Builder::new()
             .read_buf_exact_size(Some(READ))
@@ -76,7 +73,7 @@ impl Connection {
                 tracing::debug!(error = %why, "a connection ended");
             }
         });
-        Ok(Self { sender, generation, authority: endpoint.authority.clone() })
+        Ok(Self { sender, generation: 0, endpoint: 0, authority: endpoint.authority.clone() })
     }
 
     /// Whether another request may go this way.
@@ -92,6 +89,7 @@ impl Connection {
     pub(super) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
+        within: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
         let broken = |why: hyper::Error| match std::error::Error::source(&why)
             .and_then(|source| source.downcast_ref())
@@ -104,7 +102,7 @@ impl Connection {
             self.sender.ready().await.map_err(broken)?;
             self.sender.send_request(request).await.map_err(broken)
         };
-        timeout(ANSWER, answer)
+        timeout(within, answer)
             .await
             .map_err(|_| ClientError::Unreachable("no answer in time".into()))?
     }

@@ -31,6 +31,11 @@ impl Idle {
         state.connections.clear();
     }
 
+    /// Forgets those that lead to a gateway.
+    pub(super) fn drop_all_to(&self, endpoint: usize) {
+        self.lock().connections.retain(|connection| connection.endpoint != endpoint);
+    }
+
     /// How to connect, and the generation of that.
     pub(super) fn config(&self) -> (Arc<ClientConfig>, u64) {
         let state = self.lock();

@@ -1,4 +1,5 @@
-//! Requests and answers over whichever connection is free, the gateways in order.
+//! Requests and answers over whichever connection is free. All go to one gateway; when it does not
+//! answer in time or cannot serve now, to the next.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_kit::tls::{ClientIdentity, client_config};
-use tidegate_wire::{MAX_JSON_BODY, Problem};
+use tidegate_wire::{MAX_JSON_BODY, Problem, ProblemKind};
 use tokio::time::timeout;
 
 use super::block::BlockBody;
@@ -22,21 +23,30 @@ use super::endpoint::Endpoint;
 use super::idle::Idle;
 use super::{ClientError, Identity};
 
-/// For the body of a JSON answer.
-const BODY: Duration = Duration::from_secs(15);
+/// For TCP and TLS together.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for the head of an answer: a gateway may have to gather a packed block from hundreds
+/// of objects first. Also the longest silence within a body.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
     /// The gateway that answered last is asked first.
     preferred: AtomicUsize,
     idle: Arc<Idle>,
+    patience: Duration,
 }
 
 impl Pool {
     /// Connections without a certificate of ours, for the attach itself.
     pub(super) fn anonymous(endpoints: Vec<Endpoint>, ca: &str) -> Result<Self, ClientError> {
         let idle = Arc::new(Idle::new(config(ca, None)?));
-        Ok(Self { endpoints, preferred: AtomicUsize::new(0), idle })
+        Ok(Self { endpoints, preferred: AtomicUsize::new(0), idle, patience: PATIENCE })
+    }
+
+    /// Waits for one gateway no longer than a third of the grace, so that there is time to ask others.
+    pub(super) fn hurry(&mut self, grace: Duration) {
+        self.patience = PATIENCE.min(grace / 3);
     }
 
     /// Uses a new certificate for every connection from now on.
@@ -70,7 +80,7 @@ impl Pool {
         body: Bytes,
     ) -> Result<T, ClientError> {
         let (connection, response) = self.send(Method::POST, route, body).await?;
-        let bytes = read_small(response.into_body()).await?;
+        let bytes = read_small(response.into_body(), self.patience).await?;
         self.idle.put_back(connection);
         serde_json::from_slice(&bytes)
             .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
@@ -85,22 +95,24 @@ impl Pool {
             let what = format!("{len} sealed bytes were due, the gateway announces {stated:?}");
             return Err(ClientError::Nonsense(what));
         }
-        Ok(BlockBody::new(Arc::clone(&self.idle), connection, response.into_body(), len))
+        let idle = Arc::clone(&self.idle);
+        Ok(BlockBody::new(idle, connection, response.into_body(), len, self.patience))
     }
 
-    /// Sends a request over an idle or a new connection; anything but 2xx is an error. A connection
-    /// that was idle may have died meanwhile, so its failure is tried once more over a new one:
-    /// every request of the protocol may be repeated.
+    /// Sends a request over an idle or a new connection; anything but 2xx is an error. Every request of
+    /// the protocol may be repeated, so each gateway is asked once before it is given up. A connection
+    /// that was idle may have died without its gateway, and does not count.
     async fn send(
         &self,
         method: Method,
         route: &str,
         body: Bytes,
     ) -> Result<(Connection, Response<Incoming>), ClientError> {
-        let mut reused = self.idle.take();
+        let (mut asked, mut dead) = (0, 0);
         loop {
+            let reused = self.idle.take();
             let was_reused = reused.is_some();
-            let mut connection = match reused.take() {
+            let mut connection = match reused {
                 Some(connection) => connection,
                 None => self.connect().await?,
             };
@@ -114,27 +126,51 @@ impl Pool {
             let request = request
                 .body(Full::new(body.clone()))
                 .map_err(|why| ClientError::Nonsense(format!("our own request: {why}")))?;
-            match connection.send(request).await {
+            let why = match connection.send(request, self.patience).await {
                 Ok(response) if response.status().is_success() => {
                     return Ok((connection, response));
                 }
-                Ok(response) => return Err(refusal(response).await),
-                Err(ClientError::Unreachable(_)) if was_reused => {}
-                Err(why) => return Err(why),
+                Ok(response) => refusal(response, self.patience).await,
+                Err(why) => why,
+            };
+            let unreachable = matches!(why, ClientError::Unreachable(_));
+            if !unreachable && why.refusal() != Some(ProblemKind::Unavailable) {
+                return Err(why);
+            }
+            self.turn_from(connection.endpoint);
+            if unreachable && was_reused && dead < self.endpoints.len() {
+                dead += 1;
+            } else {
+                asked += 1;
+            }
+            if asked >= self.endpoints.len() {
+                return Err(why);
             }
         }
     }
 
+    /// The next connection goes to another gateway, if there is one.
+    fn turn_from(&self, endpoint: usize) {
+        self.idle.drop_all_to(endpoint);
+        let next = (endpoint + 1) % self.endpoints.len();
+        // When it is not the preferred one, somebody else has turned away before us.
+        let _ =
+            self.preferred.compare_exchange(endpoint, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     async fn connect(&self) -> Result<Connection, ClientError> {
         let (config, generation) = self.idle.config();
+        let within = CONNECT.min(self.patience);
         let first = self.preferred.load(Ordering::Relaxed);
         let mut last = ClientError::Unreachable("the join file names no gateway".into());
         for turn in 0..self.endpoints.len() {
             let index = (first + turn) % self.endpoints.len();
-            match Connection::open(&self.endpoints[index], Arc::clone(&config), generation).await {
-                Ok(connection) => {
+            let endpoint = &self.endpoints[index];
+            match Connection::open(endpoint, Arc::clone(&config), within).await {
+                Ok(mut opened) => {
                     self.preferred.store(index, Ordering::Relaxed);
-                    return Ok(connection);
+                    (opened.generation, opened.endpoint) = (generation, index);
+                    return Ok(opened);
                 }
                 Err(why) => last = why,
             }
@@ -148,8 +184,8 @@ fn config(ca: &str, identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfi
         .map_err(|why| ClientError::Untrusted(format!("the authority or certificate: {why}")))
 }
 
-async fn read_small(body: Incoming) -> Result<Bytes, ClientError> {
-    let collected = timeout(BODY, Limited::new(body, MAX_JSON_BODY).collect())
+async fn read_small(body: Incoming, within: Duration) -> Result<Bytes, ClientError> {
+    let collected = timeout(within, Limited::new(body, MAX_JSON_BODY).collect())
         .await
         .map_err(|_| ClientError::Unreachable("the answer's body does not come".into()))?;
     match collected {
@@ -161,9 +197,9 @@ async fn read_small(body: Incoming) -> Result<Bytes, ClientError> {
     }
 }
 
-async fn refusal(response: Response<Incoming>) -> ClientError {
+async fn refusal(response: Response<Incoming>, within: Duration) -> ClientError {
     let status = response.status();
-    let body = match read_small(response.into_body()).await {
+    let body = match read_small(response.into_body(), within).await {
         Ok(body) => body,
         Err(why) => return why,
     };

@@ -21,7 +21,7 @@ fn lines(store: &S3, credentials: &Path) -> String {
 }
 
 /// A whole lease, and a gateway killed in the middle of it.
-fn a_lease_lives_and_dies(store: &S3) -> Result<()> {
+pub(crate) fn a_lease_lives_and_dies(store: &S3) -> Result<()> {
     store.create_bucket("state")?;
     let home = Scratch::new()?;
     odd_tree(home.path())?;
@@ -56,7 +56,7 @@ fn on_ceph_a_lease_lives_and_dies() -> Result<()> {
     a_lease_lives_and_dies(&CephRgw::start()?.client()?)
 }
 
-fn refused(store: &S3) -> Result<String> {
+pub(crate) fn refused(store: &S3) -> Result<String> {
     let own = Scratch::new()?;
     let credentials = store.credentials_file(&own)?;
     let started = GatewayProgram::start("/usr/share", &lines(store, &credentials));

@@ -112,9 +112,12 @@ fn a_worker_that_vanished_closes_its_lease_as_withdrawn() -> Result<()> {
     })
     .with_context(|| gateway.log())?;
     let show = ["audit", "show", "--ledger"].map(std::ffi::OsString::from);
-    let words = show.into_iter().chain([gateway.state().into_os_string(), lease_of(&join)?.into()]);
-    let story = succeed(tidegate(words)?)?;
-    assert!(story.contains("withdrawn"), "{story}");
+    let words: Vec<_> = show
+        .into_iter()
+        .chain([gateway.state().into_os_string(), lease_of(&join)?.into()])
+        .collect();
+    let told = || succeed(tidegate(&words).ok()?).ok();
+    let story = wait_for("its entry", || told().filter(|story| story.contains("withdrawn")))?;
     assert!(story.contains("\"stated\":null"), "nothing is claimed for the worker: {story}");
     assert!(story.contains("\"released\":[["), "what had been released is named: {story}");
     assert!(story.contains("\"wrapped_key_absent\":true"), "{story}");

@@ -4,8 +4,8 @@
 
 mod debian;
 mod deny;
+mod go;
 mod python;
-mod versitygw;
 
 use std::fs;
 use std::path::Path;
@@ -23,12 +23,20 @@ type Ensure = fn() -> Result<bool>;
 /// Everything that the everyday tier needs.
 pub(crate) fn all() -> Result<()> {
     fs::create_dir_all(shell::parts_dir()).context("cannot create the folder of parts")?;
-    let parts: [(&str, Ensure); 4] = [
+    make(&[
         ("Debian packages", debian::ensure),
-        ("versitygw", versitygw::ensure),
+        ("versitygw", go::versitygw),
         ("Python readers", python::ensure),
         ("cargo-deny", deny::ensure),
-    ];
+    ])
+}
+
+/// What the full tier needs besides.
+pub(crate) fn full() -> Result<()> {
+    make(&[("MinIO", go::minio)])
+}
+
+fn make(parts: &[(&str, Ensure)]) -> Result<()> {
     for (name, ensure) in parts {
         let started = Instant::now();
         let made = ensure().with_context(|| format!("part `{name}` cannot be had"))?;
