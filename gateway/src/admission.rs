@@ -46,7 +46,10 @@ impl Admitted {
             return Some(Reason::Fenced);
         }
         let open = match purpose {
-            Purpose::Serve => self.live.serves(now),
+            // A rank that has stated its wipe gets nothing more, whatever the others still do.
+            Purpose::Serve => {
+                self.live.serves(now) && !document.certificates.contains_key(&self.rank)
+            }
             Purpose::Speak => !document.lease.is_closed(),
             Purpose::Settle => true,
         };

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tidegate_lease::{Event as LeaseEvent, Identity};
+use tidegate_lease::{Event as LeaseEvent, Identity, Refusal as LeaseRefusal};
 use tidegate_ledger::{Digest, Event, to_canonical, verify_signature};
 use tidegate_seal::{HPKE_PUBLIC_LEN, verify_attach_proof};
-use tidegate_wire::{AttachRequest, AttachResponse, ProblemKind};
+use tidegate_wire::{AttachRequest, AttachResponse, Evidence, NodeFacts, ProblemKind};
 
 use crate::admission::{UNREAD, refuse, refused};
 use crate::certifying::{Holder, issue};
@@ -35,10 +35,13 @@ pub(crate) async fn attach(
     if request.hpke_key.0.len() != HPKE_PUBLIC_LEN {
         return Err(Refusal::new(ProblemKind::Malformed, "the HPKE key is not an X-Wing key"));
     }
-    if let Some(why) = office.config.nodes.objection(&request.facts) {
+    let unread = |_| Refusal::new(ProblemKind::Malformed, "facts or evidence are not what is due");
+    let facts: NodeFacts = serde_json::from_str(&request.facts).map_err(unread)?;
+    let evidence: Evidence = serde_json::from_str(&request.evidence).map_err(unread)?;
+    if let Some(why) = office.config.nodes.objection(&facts) {
         return Err(refuse(office, live.id, Reason::Node, ProblemKind::Forbidden, why).await);
     }
-    let facts = to_canonical(&(&request.facts, &request.evidence))
+    let facts = to_canonical(&(&facts, &evidence))
         .map_err(|_| Refusal::new(ProblemKind::Malformed, "facts hold what JSON cannot say"))?;
     if facts.len() > FACTS_MAX {
         return Err(Refusal::new(ProblemKind::TooLarge, "facts and evidence have at most 64 KiB"));
@@ -53,6 +56,10 @@ pub(crate) async fn attach(
     };
     let advanced = office
         .advance(&live, |document| {
+            // Whoever stated a wipe, complete or not, has got what there was to get.
+            if document.certificates.contains_key(&rank) {
+                return Err(LeaseRefusal::RankWiped);
+            }
             document.lease = document.lease.apply(change.clone(), now)?;
             document.hpke.insert(rank, request.hpke_key.clone());
             document.kept_by(rank, &office.replica, now);

@@ -98,6 +98,18 @@ pub enum BookError {
     State(#[from] StateError),
 }
 
+impl BookError {
+    /// Something is wrong with this lease's documents, not with the store.
+    pub(crate) const fn is_the_lease_s(&self) -> bool {
+        matches!(
+            self,
+            Self::Gone
+                | Self::Unreadable { .. }
+                | Self::State(StateError::Foreign(_) | StateError::Gap(_))
+        )
+    }
+}
+
 /// Where open leases are marked, so that none has to look through the closed ones for them.
 const OPEN: &str = "open";
 

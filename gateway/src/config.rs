@@ -211,6 +211,14 @@ impl GatewayConfig {
         self.limits.check()
     }
 
+    /// What of the gateway's own lies under a directory, or holds it; `path` is a real one.
+    pub(crate) fn own_within(&self, path: &Path) -> Option<PathBuf> {
+        [Some(&self.state), self.secrets.as_ref()].into_iter().flatten().find_map(|own| {
+            let own = own.canonicalize().ok()?;
+            (own.starts_with(path) || path.starts_with(&own)).then_some(own)
+        })
+    }
+
     /// Where the keys lie that replicas have in common.
     pub(crate) fn secrets(&self) -> &Path {
         self.secrets.as_deref().unwrap_or(&self.state)

@@ -83,7 +83,7 @@ impl Gateway {
             }
         };
         let keyring = Keyring::open(&secrets.join("keyring"), wrapped).await?;
-        let revisions = Revisions::open(store.clone(), &secrets.join("keyring/state.key"))?;
+        let revisions = Revisions::open(store.clone(), &secrets.join("state.key"))?;
         let ledger = LedgerConfig {
             key_file: secrets.join("ledger.key"),
             origin: config.origin.clone(),
@@ -199,6 +199,8 @@ impl Gateway {
         self.stop.send_replace(true);
         let mut tasks = self.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
+        // A grant that is being made is known afterwards.
+        let _none_is_made = self.office.granting.write().await;
         let mut clean = true;
         for live in self.office.all() {
             if self.office.owner.is_some()

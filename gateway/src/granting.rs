@@ -9,6 +9,7 @@ use tidegate_lease::{Event as LeaseEvent, JoinToken, Lease, Policy, Proposal};
 use tidegate_ledger::Event;
 use tidegate_plan::{Estimate, LeaseId, SelectionSpec, TokenId};
 use tidegate_wire::JoinFile;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::book::Document;
 use crate::keyring::{KeyringError, epoch_of, random};
@@ -57,6 +58,10 @@ pub struct Granted {
 pub enum GrantError {
     #[error("`{0}` is not under `sources.allow` of this gateway")]
     NotAllowed(String),
+    #[error(
+        "the source holds this gateway's own state and keys ({own}): keep them elsewhere, or name less of it"
+    )]
+    Own { own: std::path::PathBuf },
     #[error("there is no directory {}", .path.display())]
     NoDirectory { path: std::path::PathBuf, source: std::io::Error },
     #[error("rank {rank} does not exist: there are {ranks} ranks, counted from 0")]
@@ -94,7 +99,10 @@ async fn resolved(spec: &SourceSpec) -> Result<SourceSpec, GrantError> {
 }
 
 /// Grants a lease.
-pub(crate) async fn grant(office: &Office, request: GrantRequest) -> Result<Granted, GrantError> {
+pub(crate) async fn grant(
+    office: &Arc<Office>,
+    request: GrantRequest,
+) -> Result<Granted, GrantError> {
     let max = office.config.limits.lease_s;
     let seconds = request.duration.as_secs();
     if seconds == 0 || seconds > max {
@@ -109,11 +117,33 @@ pub(crate) async fn grant(office: &Office, request: GrantRequest) -> Result<Gran
     if !office.config.sources.allows(&spec.to_string()) {
         return Err(GrantError::NotAllowed(spec.to_string()));
     }
+    if let SourceSpec::Directory(path) = &spec
+        && let Some(own) = office.config.own_within(path)
+    {
+        return Err(GrantError::Own { own });
+    }
     let survey = Survey::take(spec.clone(), &request.selection, request.ranks).await?;
     office.record.store_snapshot(&survey.snapshot).await?;
+    // From here on the caller's patience does not matter: a lease is made whole or voided.
+    let held = Arc::clone(&office.granting).read_owned().await;
+    let office = Arc::clone(office);
+    let making = tokio::spawn(async move {
+        let made = make(&office, &request, spec, survey, place).await;
+        drop(held);
+        made
+    });
+    making.await.map_err(|_| GrantError::ShuttingDown)?
+}
 
+async fn make(
+    office: &Office,
+    request: &GrantRequest,
+    spec: SourceSpec,
+    survey: Survey,
+    place: OwnedSemaphorePermit,
+) -> Result<Granted, GrantError> {
     let now = office.now();
-    let document = propose(office, &request, spec, &survey, now)?;
+    let document = propose(office, request, spec, &survey, now)?;
     let id = document.lease.id;
     office.book.mark_open(id).await.map_err(AdvanceError::Book)?;
     office.book.create(1, &document).await.map_err(AdvanceError::Book)?;

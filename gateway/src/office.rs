@@ -46,6 +46,8 @@ pub(crate) struct Office {
     pub(crate) urls: Vec<String>,
     /// This replica, the same over restarts.
     pub(crate) replica: String,
+    /// Held by every grant that is being made.
+    pub(crate) granting: Arc<tokio::sync::RwLock<()>>,
     /// One lease at a time is taken up from the state.
     pub(crate) adopting: tokio::sync::Mutex<()>,
     /// Marks the leases of an embedded gateway; `None` for a daemon's.
@@ -99,6 +101,7 @@ impl Office {
             urls,
             owner,
             replica,
+            granting: Arc::default(),
             adopting: tokio::sync::Mutex::default(),
         }
     }

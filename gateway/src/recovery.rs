@@ -117,7 +117,15 @@ pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
         return Ok(());
     }
     for id in open_leases(office).await? {
-        let Some((revision, document)) = head(office, id).await? else { continue };
+        let (revision, document) = match head(office, id).await {
+            Ok(Some(head)) => head,
+            Ok(None) => continue,
+            Err(RecoveryError::Book(error)) if error.is_the_lease_s() => {
+                tracing::error!(lease = %id, error = %chain(&error), "a lease's document is not to be believed; it is not served");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match &document.owner {
             Some(owner) if gone.contains_key(owner) => {
                 withdraw(office, id, revision, document).await?;

@@ -1,6 +1,6 @@
 //! Key release: the entry is durable before the keys are even derived (promise P8).
 
-use tidegate_lease::Event as LeaseEvent;
+use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Event;
 use tidegate_seal::{Release, depth, seal_release};
 use tidegate_wire::{KeyGrant, KeyRequest, ProblemKind};
@@ -41,7 +41,10 @@ pub(crate) async fn release(
         .advance(live, |document| {
             // Another gateway may have let somebody else have the rank meanwhile.
             if !admitted.is_newest(&document.lease) {
-                return Err(tidegate_lease::Refusal::NotAttached);
+                return Err(LeaseRefusal::NotAttached);
+            }
+            if document.certificates.contains_key(&rank) {
+                return Err(LeaseRefusal::RankWiped);
             }
             document.lease = document.lease.apply(event.clone(), now)?;
             document.last_release_at = Some(now);

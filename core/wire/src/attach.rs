@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate_plan::{InstanceId, LeaseId, TokenId};
 
-use crate::{Base64, Evidence, LeaseTerms, NodeFacts, Receipt};
+use crate::{Base64, LeaseTerms, Receipt};
 
 /// Answer to `POST /v1/challenge` (empty body): a nonce to be signed once, within `expires_in` seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,18 +29,19 @@ pub struct AttachRequest {
     pub identity_key: Base64,
     /// HPKE public key of this attachment (X-Wing, 1216 bytes).
     pub hpke_key: Base64,
-    pub facts: NodeFacts,
-    pub evidence: Evidence,
+    /// JSON of [`crate::NodeFacts`], exactly as it is signed.
+    pub facts: String,
+    /// JSON of [`crate::Evidence`], exactly as it is signed.
+    pub evidence: String,
     pub proof: Base64,
     pub signature: Base64,
 }
 
 impl AttachRequest {
     /// The bytes that `proof` and `signature` cover: a label, then each field behind its length
-    /// (u32, big-endian), in the order of the struct; facts and evidence as their JSON.
+    /// (u32, big-endian), in the order of the struct; facts and evidence as the text that was sent, so
+    /// that what a newer worker says besides is covered although an older gateway does not know it.
     pub fn transcript(&self) -> Vec<u8> {
-        let facts = serde_json::to_vec(&self.facts).unwrap_or_default();
-        let evidence = serde_json::to_vec(&self.evidence).unwrap_or_default();
         let fields: [&[u8]; 8] = [
             self.lease.as_bytes(),
             self.token.as_bytes(),
@@ -48,8 +49,8 @@ impl AttachRequest {
             self.instance.as_bytes(),
             &self.identity_key.0,
             &self.hpke_key.0,
-            &facts,
-            &evidence,
+            self.facts.as_bytes(),
+            self.evidence.as_bytes(),
         ];
         let mut out = b"tidegate/v1 attach\0".to_vec();
         for field in fields {

@@ -25,6 +25,24 @@ pub struct Evidence {
     pub bytes: Base64,
 }
 
+impl NodeFacts {
+    /// As an attach request carries it.
+    pub fn to_text(&self) -> String {
+        text(self)
+    }
+}
+
+impl Evidence {
+    /// As an attach request carries it.
+    pub fn to_text(&self) -> String {
+        text(self)
+    }
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings and flags are always JSON")
+}
+
 impl Default for Evidence {
     fn default() -> Self {
         Self { kind: "none".into(), bytes: Base64::default() }

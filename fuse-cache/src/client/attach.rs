@@ -54,8 +54,8 @@ pub async fn attach(
         instance,
         identity_key: identity.public_key().as_slice().into(),
         hpke_key: hpke.public().into(),
-        facts,
-        evidence: Evidence::default(),
+        facts: facts.to_text(),
+        evidence: Evidence::default().to_text(),
         proof: Base64::default(),
         signature: Base64::default(),
     };

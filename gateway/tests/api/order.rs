@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{Gateway, GrantError, GrantRequest, StartError};
 use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_wire::{Directive, ProblemKind};
@@ -40,6 +41,36 @@ async fn no_entry_no_key() {
     second.attach().await.unwrap();
     let (grant, _) = second.keys(0, 1).await;
     assert!(matches!(second.proven(&grant.receipt), Event::KeysReleased { .. }));
+}
+
+/// Whoever asked for a lease may go away at any moment: it is made whole and closed, or never was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_nobody_waits_for_is_known_and_withdrawn() {
+    for waited in [0, 1, 2, 4, 8, 16, 32, 64] {
+        let home = Home::start().await;
+        let asked = home.gateway.grant(home.request());
+        let given_up = tokio::time::timeout(Duration::from_millis(waited), asked).await;
+        home.gateway.shutdown().await;
+        for left in ["keyring/leases", "open"] {
+            let names = std::fs::read_dir(home.state().join(left)).into_iter().flatten();
+            assert_eq!(names.count(), 0, "{left} after {waited} ms, {:?}", given_up.is_ok());
+        }
+        let events = home.events().await;
+        let count = |wanted: fn(&Event) -> bool| events.iter().filter(|e| wanted(e)).count();
+        let granted = count(|event| matches!(event, Event::LeaseGranted { .. }));
+        assert_eq!(granted, count(|event| matches!(event, Event::LeaseClosed { .. })));
+    }
+}
+
+/// A source must not take the gateway's own keys along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_holds_the_state_is_refused() {
+    let home = Home::start_with(|config| config.sources.allow = vec!["/".to_owned()]).await;
+    for source in [home.dir.path().to_owned(), home.state(), home.state().join("keyring")] {
+        let source = SourceSpec::Directory(source);
+        let refused = home.gateway.grant(GrantRequest { source, ..home.request() }).await;
+        assert!(matches!(refused, Err(GrantError::Own { .. })), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Who is turned away, how, and what the ledger says of it.
 
 use tidegate_kit::tls::{Authority, IdentityKey};
-use tidegate_ledger::Event;
+use tidegate_ledger::{Event, Stated};
 use tidegate_plan::{InstanceId, LeaseId, TokenId};
 use tidegate_wire::ProblemKind;
 
@@ -61,7 +61,7 @@ async fn an_attach_that_proves_nothing_burns_nothing() {
     let mut foreign_key = worker.attach_request().await;
     foreign_key.identity_key = IdentityKey::generate().public_key().as_slice().into();
     let mut changed = worker.attach_request().await;
-    changed.facts.host = "another".to_owned();
+    changed.facts = changed.facts.replace("node", "another");
     let mut token = worker.attach_request().await;
     token.token = TokenId::from_bytes(random());
     worker.sign(&mut token);
@@ -88,6 +88,42 @@ async fn an_attach_that_proves_nothing_burns_nothing() {
     }
     assert_eq!(home.entries().await.len(), before);
     worker.attach().await.unwrap();
+}
+
+/// A newer worker may say more about its node than this gateway knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attach_with_unknown_facts_is_taken_and_with_nonsense_is_not() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let worker = Worker::new(&home, &granted.joins[0]);
+    let mut nonsense = worker.attach_request().await;
+    nonsense.facts = "[]".to_owned();
+    worker.sign(&mut nonsense);
+    assert_eq!(worker.send_attach(&nonsense).await.problem(), ProblemKind::Malformed);
+    let mut more = worker.attach_request().await;
+    more.facts = more.facts.replacen('{', "{\"moon\":\"full\",", 1);
+    worker.sign(&mut more);
+    assert_eq!(worker.send_attach(&more).await.status, 200);
+}
+
+/// What a rank stated ends what it gets, also while other ranks go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rank_that_stated_its_wipe_gets_nothing_more() {
+    let home = Home::start().await;
+    let granted = home.grant_ranks(2).await;
+    let mut worker = Worker::attached(&home, &granted.joins[0]).await;
+    let other = Worker::attached(&home, &granted.joins[1]).await;
+    worker.keys(0, 1).await;
+    let incomplete = Stated { unlinked: false, ..worker.stated() };
+    let answer = worker.post("wipe-certificate", &worker.statement(&incomplete)).await;
+    assert_eq!(answer.status, 200);
+    for refused in
+        [worker.ask_keys(0, 1).await, worker.get("blocks/0").await, worker.get("manifest").await]
+    {
+        assert_eq!(refused.problem(), ProblemKind::LeaseOver);
+    }
+    assert_eq!(worker.attach().await, Err(ProblemKind::LeaseOver));
+    assert_eq!(other.get("manifest").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -232,8 +232,8 @@ impl Worker {
             instance: self.instance,
             identity_key: self.identity.public_key().as_slice().into(),
             hpke_key: self.hpke.public().into(),
-            facts: NodeFacts { host: "node".to_owned(), ..NodeFacts::default() },
-            evidence: Evidence::default(),
+            facts: NodeFacts { host: "node".to_owned(), ..NodeFacts::default() }.to_text(),
+            evidence: Evidence::default().to_text(),
             proof: Vec::new().into(),
             signature: Vec::new().into(),
         };
