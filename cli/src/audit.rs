@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use tidegate_kit::ledger_log::{read_batches, read_document};
-use tidegate_ledger::{Batch, Entry, Event, LeaseId, Report, VerifierKey, tiles, verify};
+use tidegate_kit::ledger_log::{read_batches, read_certificate, read_document};
+use tidegate_ledger::{Batch, Digest, Entry, Event, LeaseId, Report, VerifierKey, tiles, verify};
 
 use crate::args::AuditCommand;
+use crate::certified::{Certificates, certificate_of};
 use crate::story::{lease_of, sentence, when};
 use crate::{Usage, exit, paths};
 
@@ -73,11 +74,24 @@ impl Stored {
 
     /// What the document behind a commitment says, or what became of it.
     fn document(&self, commitment: &tidegate_ledger::Commitment) -> String {
-        match read_document(&self.dir.join("documents"), commitment) {
-            Ok(Some(text)) => text,
-            Ok(None) => "(erased)".into(),
-            Err(error) => format!("(not what was committed to: {error})"),
-        }
+        or_what_became_of_it(read_document(&self.dir.join("documents"), commitment))
+    }
+
+    fn certificates(&self) -> PathBuf {
+        self.dir.join("certificates")
+    }
+
+    /// The certificate of a digest, or what became of it.
+    fn certificate(&self, digest: &Digest) -> String {
+        or_what_became_of_it(read_certificate(&self.certificates(), digest))
+    }
+}
+
+fn or_what_became_of_it(read: std::io::Result<Option<String>>) -> String {
+    match read {
+        Ok(Some(text)) => text,
+        Ok(None) => "(erased)".into(),
+        Err(error) => format!("(not what was committed to: {error})"),
     }
 }
 
@@ -116,13 +130,8 @@ fn show(stored: &Stored, what: &str, json: bool) -> Result<u8> {
         for (name, commitment) in commitments(&entry.event) {
             println!("        {name}: {}", stored.document(&commitment));
         }
-        if let Event::Wiped { certificate, .. } | Event::Withdrawn { certificate, .. } =
-            &entry.event
-        {
-            let path = stored.dir.join("certificates").join(certificate.to_string());
-            if let Ok(certificate) = fs::read_to_string(path) {
-                println!("        certificate: {certificate}");
-            }
+        if let Some(digest) = certificate_of(&entry.event) {
+            println!("        certificate: {}", stored.certificate(&digest));
         }
     }
     Ok(0)
@@ -151,21 +160,27 @@ fn judge(stored: &Stored, known: &[PathBuf], key: Option<PathBuf>, json: bool) -
         notes.push(copy);
     }
     let report = verify(&stored.batches, &key, &notes);
+    let certificates = Certificates::read(&stored.certificates(), &stored.batches, report.size);
+    let holds = report.holds() && certificates.faults.is_empty();
     if json {
-        let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+        let faults = report.faults.iter().map(ToString::to_string);
+        let faults = faults.chain(certificates.faults.iter().map(ToString::to_string));
+        let bad = report.faults.iter().map(|fault| fault.first);
+        let bad = bad.chain(certificates.faults.iter().map(|fault| fault.entry));
         let verdict = serde_json::json!({
-            "holds": report.holds(), "entries": report.size, "root": report.root, "agreed": report.agreed,
-            "faults": faults, "first_bad": report.faults.first().map(|fault| fault.first),
+            "holds": holds, "entries": report.size, "root": report.root, "agreed": report.agreed,
+            "certificates": { "held": certificates.held, "erased": certificates.erased },
+            "first_bad": bad.min(), "faults": faults.collect::<Vec<_>>(),
         });
         println!("{verdict}");
     } else {
-        print_verdict(&report, notes.len());
+        print_verdict(&report, notes.len(), &certificates);
     }
-    Ok(if report.holds() { 0 } else { exit::FAULT_FOUND })
+    Ok(if holds { 0 } else { exit::FAULT_FOUND })
 }
 
 #[allow(clippy::print_stdout, reason = "the verdict is this command's output")]
-fn print_verdict(report: &Report, known: usize) {
+fn print_verdict(report: &Report, known: usize, certificates: &Certificates) {
     if report.holds() {
         println!(
             "the ledger holds: {} entries, head {}, {} of {known} known checkpoints agree",
@@ -173,6 +188,10 @@ fn print_verdict(report: &Report, known: usize) {
         );
     }
     for fault in &report.faults {
+        println!("does not hold: {fault}");
+    }
+    println!("certificates: {} hold, {} are erased", certificates.held, certificates.erased);
+    for fault in &certificates.faults {
         println!("does not hold: {fault}");
     }
 }

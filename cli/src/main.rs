@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod audit;
+mod certified;
 mod daemon;
 mod doctor;
 mod exit;

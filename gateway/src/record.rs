@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tidegate_kit::ledger_log::{LedgerLog, LogError};
+use tidegate_kit::ledger_log::{CERTIFICATES, LedgerLog, LogError};
 use tidegate_kit::state::{StateError, StateStore};
 use tidegate_ledger::{Commitment, Event, Receipt, WipeCertificate};
 use tidegate_plan::Snapshot;
@@ -98,19 +98,29 @@ impl Record {
         certificate: &WipeCertificate,
     ) -> Result<String, RecordError> {
         let text = certificate.to_canonical()?;
-        let path = format!("ledger/certificates/{}", certificate.digest()?);
+        let path = format!("{CERTIFICATES}/{}", certificate.digest()?);
         // Named by its content: whoever stored it first stored the same.
         let _ = self.store.create(&path, text.clone()).await?;
         Ok(text)
     }
 
-    /// A stored wipe certificate.
+    /// A stored wipe certificate; `None` when it is not there, does not hold, or is not what its
+    /// name says.
     pub(crate) async fn stored_certificate(
         &self,
         digest: &tidegate_ledger::Digest,
     ) -> Result<Option<String>, RecordError> {
-        let bytes = self.store.read(&format!("ledger/certificates/{digest}")).await?;
-        Ok(bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()))
+        let Some(bytes) = self.store.read(&format!("{CERTIFICATES}/{digest}")).await? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        match WipeCertificate::stored(&text, digest) {
+            Ok(_) => Ok(Some(text.into_owned())),
+            Err(error) => {
+                tracing::error!(%digest, %error, "a stored certificate is passed over");
+                Ok(None)
+            }
+        }
     }
 
     /// Stores a snapshot under its id.

@@ -19,7 +19,7 @@ use tidegate_ledger::{Commitment, Document, Event, Receipt, VerifierKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use error::LogError;
-pub use offline::{read_batches, read_document};
+pub use offline::{read_batches, read_certificate, read_document};
 
 use crate::keyfile;
 use crate::state::StateStore;
@@ -29,6 +29,8 @@ use writer::{Append, Writer};
 pub const BATCHES: &str = "ledger/batches";
 /// Where the documents lie in the state.
 pub const DOCUMENTS: &str = "ledger/documents";
+/// Where the wipe certificates lie in the state.
+pub const CERTIFICATES: &str = "ledger/certificates";
 /// The first verifier key, beside the batches, so that a copied ledger can be checked offline.
 pub const VERIFIER: &str = "ledger/ledger.pub";
 /// Appends that may wait at once before callers are held back.

@@ -176,6 +176,8 @@ pub enum CertificateError {
     ForeignStatement,
     #[error("a statement needs the worker's key and signature beside it, and they need it")]
     Incomplete,
+    #[error("it is not the certificate that its entry names")]
+    NotTheOne,
     #[error("the worker's signature does not verify")]
     Signature,
     #[error("not a wipe certificate in canonical form")]
@@ -195,6 +197,15 @@ impl WipeCertificate {
     pub fn parse(text: &str) -> Result<Self, CertificateError> {
         let certificate: Self = from_canonical(text)?;
         certificate.check()?;
+        Ok(certificate)
+    }
+
+    /// Reads a stored certificate, checks it, and that it is the one whose digest an entry holds.
+    pub fn stored(text: &str, digest: &Digest) -> Result<Self, CertificateError> {
+        let certificate = Self::parse(text)?;
+        if certificate.digest()? != *digest {
+            return Err(CertificateError::NotTheOne);
+        }
         Ok(certificate)
     }
 

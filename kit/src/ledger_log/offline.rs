@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use tidegate_ledger::{Commitment, Document, MAX_BATCH_BYTES};
+use tidegate_ledger::{Commitment, Digest, Document, MAX_BATCH_BYTES, WipeCertificate};
 
 /// Longest document read, in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -29,15 +29,28 @@ pub fn read_batches(directory: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
 /// The text of a document from a directory of documents; `None` when it was erased, an error when
 /// it is not the one committed to.
 pub fn read_document(directory: &Path, commitment: &Commitment) -> io::Result<Option<String>> {
-    let bytes = match read_limited(&directory.join(commitment.to_string()), MAX_DOCUMENT) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let text = String::from_utf8_lossy(&bytes);
+    let Some(text) = read_named(directory, commitment)? else { return Ok(None) };
     let document = Document::parse(&text, commitment)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     Ok(Some(document.body))
+}
+
+/// The text of a wipe certificate from a directory of certificates; `None` when it was erased, an
+/// error when it does not hold or is not the one whose digest an entry holds.
+pub fn read_certificate(directory: &Path, digest: &Digest) -> io::Result<Option<String>> {
+    let Some(text) = read_named(directory, digest)? else { return Ok(None) };
+    WipeCertificate::stored(&text, digest)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok(Some(text))
+}
+
+/// The file named after what the log says of it; `None` when there is none.
+fn read_named(directory: &Path, name: &impl ToString) -> io::Result<Option<String>> {
+    match read_limited(&directory.join(name.to_string()), MAX_DOCUMENT) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 pub(super) fn is_batch_name(name: &str) -> bool {

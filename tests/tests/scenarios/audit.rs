@@ -176,6 +176,44 @@ fn every_tampering_is_found_and_placed() -> Result<()> {
     Ok(())
 }
 
+/// A certificate is no part of the log; the digest in its entry holds it fast.
+#[test]
+fn an_edited_certificate_is_found_and_an_erased_one_is_said_to_be() -> Result<()> {
+    let ledger = Ledger::new()?;
+    let copy = ledger.copy("copy")?;
+    let certificates = copy.join("ledger/certificates");
+    let mut files = fs::read_dir(&certificates)?.flatten().map(|entry| entry.path());
+    let (edited, erased) = (files.next().context("none")?, files.next().context("only one")?);
+    let verify = || ledger.verify(&copy);
+    assert_eq!(verify()?.1["certificates"]["held"], 2);
+
+    fs::remove_file(&erased)?;
+    let (code, verdict) = verify()?;
+    assert_eq!(code, Some(0), "{verdict}");
+    assert_eq!(verdict["certificates"], serde_json::json!({ "held": 1, "erased": 1 }));
+
+    let text = fs::read_to_string(&edited)?;
+    let bytes = serde_json::from_str::<Value>(&text)?["observed"]["released_bytes"].to_string();
+    let field = |bytes: &str| format!("\"released_bytes\":{bytes}");
+    assert!(text.contains(&field(&bytes)), "{text}");
+    fs::write(&edited, text.replace(&field(&bytes), &field("1")))?;
+    let (code, verdict) = verify()?;
+    assert_eq!(code, Some(1), "{verdict}");
+    let digest = edited.file_name().context("no name")?.to_string_lossy().into_owned();
+    assert!(verdict["faults"].to_string().contains(&digest), "it is named: {verdict}");
+    assert!(verdict["first_bad"].is_u64(), "{verdict}");
+
+    let show = |lease: &str| {
+        let words = ["audit", "show", lease, "--ledger"].map(std::ffi::OsString::from);
+        succeed(tidegate(words.into_iter().chain([copy.clone().into_os_string()]))?)
+    };
+    let stories = [show(&ledger.leases[0])?, show(&ledger.leases[1])?].concat();
+    assert!(stories.contains("certificate: (erased)"), "{stories}");
+    assert!(stories.contains("certificate: (not what was committed to"), "{stories}");
+    assert!(!stories.contains("\"released_bytes\":1,"), "a forgery is not shown: {stories}");
+    Ok(())
+}
+
 /// A fork: the same key signs another continuation. Only a checkpoint that left shows it.
 #[test]
 fn a_fork_is_found_by_a_checkpoint_that_left() -> Result<()> {

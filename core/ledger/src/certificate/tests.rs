@@ -144,3 +144,16 @@ proptest! {
         prop_assert!(Stated::parse(&text).is_err());
     }
 }
+
+#[test]
+fn a_stored_certificate_is_the_one_that_its_entry_names() {
+    let certificate = certificate(Outcome::Wiped, Some(stated()));
+    let (text, digest) = (certificate.to_canonical().unwrap(), certificate.digest().unwrap());
+    assert_eq!(WipeCertificate::stored(&text, &digest).unwrap(), certificate);
+    let more = text.replace("\"releases\":2", "\"releases\":3");
+    assert!(WipeCertificate::parse(&more).is_ok(), "the worker signs its own part only");
+    let refused = WipeCertificate::stored(&more, &digest);
+    assert!(matches!(refused, Err(CertificateError::NotTheOne)));
+    let other = WipeCertificate::stored(&text, &Digest::from_bytes([0; 32]));
+    assert!(matches!(other, Err(CertificateError::NotTheOne)));
+}
