@@ -1,6 +1,6 @@
 //! Ledger entries in words that a data-protection officer reads.
 
-use tidegate_ledger::{Event, LeaseId, Outcome};
+use tidegate_ledger::{Cause, Event, LeaseId, Outcome};
 
 /// One sentence for one event.
 pub(crate) fn sentence(event: &Event) -> String {
@@ -42,6 +42,7 @@ pub(crate) fn sentence(event: &Event) -> String {
         Event::LeaseClosed {
             lease,
             outcome,
+            cause,
             released_blocks,
             released_bytes,
             sent_bytes,
@@ -65,8 +66,9 @@ pub(crate) fn sentence(event: &Event) -> String {
                 (None, _) => "key not destroyed".into(),
             };
             format!(
-                "lease {lease} closed as {outcome}: keys of {released_blocks} blocks (at most {released_bytes} \
-                 bytes) had been released, {sent}; {key}"
+                "lease {lease} closed as {outcome}{}: keys of {released_blocks} blocks (at most {released_bytes} \
+                 bytes) had been released, {sent}; {key}",
+                cause.map_or("", because)
             )
         }
         Event::EpochDestroyed { epoch } => {
@@ -75,6 +77,18 @@ pub(crate) fn sentence(event: &Event) -> String {
             )
         }
         other => format!("{other:?}"),
+    }
+}
+
+/// Why a lease ended, to follow how.
+const fn because(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Abandoned => ", because its gateway could not serve it any longer or its user gave it up",
+        Cause::Drained => ", because the job was done or was asked to finish",
+        Cause::Expired => ", because its deadline had come",
+        Cause::Revoked => ", because an administrator took it away",
+        Cause::Vanished => ", because a worker was not heard any more",
+        _ => "",
     }
 }
 

@@ -172,7 +172,7 @@ impl Gateway {
 
     async fn finish(&self, live: &Live) -> Result<Closed, CloseError> {
         let _turn = live.turn.lock().await;
-        closing::finish(&self.office, live, Event::Revoke, self.office.now()).await
+        closing::finish(&self.office, live, Event::Abandon, self.office.now()).await
     }
 
     /// Destroys a lease's keys now. A worker that is still heard has the grace to wipe and say so:

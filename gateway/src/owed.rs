@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_lease::{Outcome as LeaseOutcome, Phase};
-use tidegate_ledger::{CertificateError, Event, Outcome};
+use tidegate_lease::{Cause as LeaseCause, Outcome as LeaseOutcome, Phase};
+use tidegate_ledger::{Cause, CertificateError, Event, Outcome};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
 
@@ -92,12 +92,23 @@ fn closed_event(lease: LeaseId, document: &Document) -> Event {
     Event::LeaseClosed {
         lease,
         outcome: outcome(document),
+        cause: document.lease.ending.map(|ending| cause(ending.cause)),
         released_blocks: document.lease.released_blocks(),
         released_bytes: document.released_bytes.values().sum(),
         sent_bytes: document.sent_bytes,
         last_release_at: document.last_release_at,
         key_destroyed_at: document.key_destroyed_at,
         absence_confirmed: document.key_absent,
+    }
+}
+
+const fn cause(cause: LeaseCause) -> Cause {
+    match cause {
+        LeaseCause::Abandoned => Cause::Abandoned,
+        LeaseCause::Drained => Cause::Drained,
+        LeaseCause::Expired => Cause::Expired,
+        LeaseCause::Revoked => Cause::Revoked,
+        LeaseCause::Vanished => Cause::Vanished,
     }
 }
 

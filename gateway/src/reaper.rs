@@ -82,7 +82,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
             let grace = u64::from(document.lease.policy.grace_s);
             if now > live.over_at().unwrap_or(0) + grace {
                 let _turn = live.turn.lock().await;
-                finish(office, live, LeaseEvent::Revoke, office.now()).await?;
+                finish(office, live, LeaseEvent::Abandon, office.now()).await?;
             }
             Ok(())
         }

@@ -167,7 +167,7 @@ async fn withdraw(
     let count_lost = !document.lease.attachments.is_empty();
     let live = Live::new(revision, document, None, count_lost);
     let _turn = live.turn.lock().await;
-    finish(office, &live, LeaseEvent::Revoke, office.now()).await?;
+    finish(office, &live, LeaseEvent::Abandon, office.now()).await?;
     Ok(())
 }
 

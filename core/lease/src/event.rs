@@ -6,6 +6,8 @@ use crate::record::Phase;
 /// What happened to a lease, or what somebody asks of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The gateway cannot serve it any longer, or the program that asked for it gives it up.
+    Abandon,
     /// A worker proved that it holds a token's secret and an identity key.
     Attach {
         token: TokenId,

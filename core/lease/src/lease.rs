@@ -52,6 +52,7 @@ impl Lease {
         let mut next = self.clone();
         next.changed_at = now;
         match event {
+            Event::Abandon => next.end(Cause::Abandoned, now),
             Event::Attach { token, identity, instance } => {
                 next.attach(token, identity, instance, now)?;
             }

@@ -13,7 +13,7 @@
 //! | `Attach` | – | active | active | over | over |
 //! | `Release` | – | not attached | active | draining ¹ | over |
 //! | `Drain` | – | draining | draining | unchanged | unchanged |
-//! | `Expire` ², `Revoke` | draining 0 | draining 0 | draining 0 | draining 0 | unchanged |
+//! | `Expire` ², `Revoke`, `Abandon` | draining 0 | draining 0 | draining 0 | draining 0 | unchanged |
 //! | `Vanished` ³ | – | – | draining 0 | draining 0 | unchanged |
 //! | `Wiped` | – | not attached | active ⁴ | draining ⁴ | wiping |
 //! | `Wiping` | – | – | – | wiping | unchanged |

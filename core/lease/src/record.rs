@@ -29,6 +29,9 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
+    /// By its gateway, or by the program that asked for it.
+    Abandoned,
+    /// The job was done, or was asked to finish.
     Drained,
     Expired,
     Revoked,

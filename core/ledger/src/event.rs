@@ -17,6 +17,23 @@ pub enum Outcome {
     Withdrawn,
 }
 
+/// Why a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// Its gateway could not serve it any longer, or the program that asked for it gave it up.
+    Abandoned,
+    /// The job was done, or was asked to finish.
+    Drained,
+    /// The deadline came.
+    Expired,
+    /// An administrator took it away.
+    Revoked,
+    /// A worker was silent for longer than the grace.
+    Vanished,
+}
+
 /// What happened. Ids, counts and commitments only; no name of a person, object or host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
@@ -78,6 +95,8 @@ pub enum Event {
     LeaseClosed {
         lease: LeaseId,
         outcome: Outcome,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
         released_blocks: u64,
         /// Upper bound: what the releases authorised.
         released_bytes: u64,

@@ -33,7 +33,7 @@ pub use certificate::{
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, DigestError};
 pub use document::{Commitment, Document, DocumentError, commit};
-pub use event::{Entry, EntryError, Event, MAX_ENTRY_BYTES, Outcome};
+pub use event::{Cause, Entry, EntryError, Event, MAX_ENTRY_BYTES, Outcome};
 pub use history::{Ledger, ProposeError};
 pub use note::{KeyError, NoteError, SigningKey, VerifierKey, open_note};
 pub use receipt::{Receipt, ReceiptError, verify_receipt};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{Gateway, GrantError, GrantRequest, StartError};
-use tidegate_ledger::{Event, Outcome, WipeCertificate};
+use tidegate_ledger::{Cause, Event, Outcome, WipeCertificate};
 use tidegate_wire::{Directive, ProblemKind};
 
 use crate::worker::{Home, Worker, entries, tree};
@@ -103,6 +103,16 @@ async fn a_revoked_worker_is_told_to_die_and_may_still_say_it_wiped() {
     let certificate = WipeCertificate::parse(&receipt.certificate).unwrap();
     assert_eq!(certificate.observed.outcome, Outcome::Wiped);
     assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Revoked));
+}
+
+/// Why the ledger says that a lease ended.
+async fn cause(home: &Home, ended: tidegate_plan::LeaseId) -> Option<Cause> {
+    let closed = home.events().await.into_iter().find_map(|event| match event {
+        Event::LeaseClosed { lease, cause, .. } if lease == ended => Some(cause),
+        _ => None,
+    });
+    closed.expect("no closing entry")
 }
 
 /// Waits until the lease has ended; the reaper looks every second.
@@ -131,6 +141,7 @@ async fn silence_withdraws_a_lease() {
     assert_eq!(certificate.observed.released, [(0, 2)]);
     assert_eq!(certificate.observed.wrapped_key_absent, Some(true));
     assert_eq!(worker.heartbeat().await.problem(), ProblemKind::LeaseOver);
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Vanished));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,6 +152,7 @@ async fn a_deadline_ends_a_lease() {
     assert_eq!(ended(&home, granted.lease).await, "withdrawn");
     let mut worker = Worker::new(&home, &granted.joins[0]);
     assert_eq!(worker.attach().await, Err(ProblemKind::Unauthenticated));
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Expired));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,8 +171,9 @@ async fn a_lease_of_a_process_that_died_is_withdrawn_by_the_next() {
     assert!(!wrapped.exists());
     let closing = entries(&state).await.pop().unwrap().event;
     match closing {
-        Event::LeaseClosed { lease, outcome, sent_bytes, released_blocks, .. } => {
+        Event::LeaseClosed { lease, outcome, cause, sent_bytes, released_blocks, .. } => {
             assert_eq!((lease, outcome), (granted.lease, Outcome::Withdrawn));
+            assert_eq!(cause, Some(Cause::Abandoned));
             assert_eq!((sent_bytes, released_blocks), (None, 1), "the upper bound stands");
         }
         other => panic!("{other:?}"),
@@ -263,6 +276,7 @@ async fn a_drained_worker_reads_on_until_it_wipes() {
     assert_eq!(late.attach().await, Err(ProblemKind::LeaseOver), "nobody joins any more");
     worker.wipe().await;
     assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Drained));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,6 +109,20 @@ fn a_revoked_lease_whose_workers_answer_is_wiped() {
 }
 
 #[test]
+fn the_first_cause_without_grace_stays() {
+    let (drained, late) = (active().apply(Event::Drain, START).unwrap(), DEADLINE);
+    for (event, cause) in [
+        (Event::Abandon, Cause::Abandoned),
+        (Event::Expire, Cause::Expired),
+        (Event::Revoke, Cause::Revoked),
+        (Event::Vanished, Cause::Vanished),
+    ] {
+        let lease = drained.apply(event, late).unwrap().apply(Event::Revoke, late + 1).unwrap();
+        assert_eq!(lease.ending, Some(Ending { cause, at: late }));
+    }
+}
+
+#[test]
 fn one_silent_rank_makes_it_withdrawn() {
     let lease = active().apply(Event::Wiped { rank: 0 }, START).unwrap();
     let late = START + GRACE + 1;
@@ -318,6 +332,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (n.clone(), n).prop_map(|(token, identity)| attach(token, identity)),
         5 => (0..3_u16, 0..22_u32, 0..22_u32).prop_map(|(rank, a, b)| release(rank, a.min(b), a.max(b))),
+        1 => Just(Event::Abandon),
         1 => Just(Event::Drain),
         1 => Just(Event::Expire),
         2 => Just(Event::Grant),
