@@ -83,7 +83,9 @@ pub(crate) fn sentence(event: &Event) -> String {
 /// Why a lease ended, to follow how.
 const fn because(cause: Cause) -> &'static str {
     match cause {
-        Cause::Abandoned => ", because its gateway could not serve it any longer or its user gave it up",
+        Cause::Abandoned => {
+            ", because its gateway could not serve it any longer or its user gave it up"
+        }
         Cause::Drained => ", because the job was done or was asked to finish",
         Cause::Expired => ", because its deadline had come",
         Cause::Revoked => ", because an administrator took it away",

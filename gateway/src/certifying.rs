@@ -28,7 +28,7 @@ pub(crate) fn issue(
     let Holder { rank, instance, identity } = holder;
     let issued = office
         .authority
-        .issue_client(identity, &live.id, *rank, instance, until)
+        .issue_client(identity, &live.id, *rank, instance, now, until)
         .map_err(|error| Refusal::internal("a certificate cannot be issued", &error))?;
     live.presence(*rank).certified(now, issued.1);
     Ok(issued)

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{Gateway, GrantError, GrantRequest, StartError};
-use tidegate_ledger::{Cause, Event, Outcome, WipeCertificate};
+use tidegate_kit::clock::now_unix;
+use tidegate_kit::ledger_log::read_batches;
+use tidegate_ledger::{Cause, Event, Ledger, Outcome, SigningKey, WipeCertificate, batch_name};
+use tidegate_plan::InstanceId;
 use tidegate_wire::{Directive, ProblemKind};
 
-use crate::worker::{Home, Worker, entries, tree};
+use crate::worker::{Home, Worker, entries, random, tree};
 
 /// Puts a file where the ledger's batches lie, so that none can be written.
 fn break_ledger(home: &Home) -> impl FnOnce() {
@@ -277,6 +280,34 @@ async fn a_drained_worker_reads_on_until_it_wipes() {
     worker.wipe().await;
     assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
     assert_eq!(cause(&home, granted.lease).await, Some(Cause::Drained));
+}
+
+/// Appends an entry that is dated ahead, as a gateway does whose clock is fast.
+fn write_ahead(state: &std::path::Path, seconds: u64) {
+    let key = SigningKey::parse(&std::fs::read_to_string(state.join("ledger.key")).unwrap());
+    let (key, batches) = (key.unwrap(), state.join("ledger/batches"));
+    let ledger = Ledger::replay(read_batches(&batches).unwrap(), key.verifier()).unwrap();
+    let event = Event::Refused { lease: None, reason: "fenced".to_owned(), count: 1 };
+    let (time, writer) = (now_unix() + seconds, InstanceId::from_bytes(random()));
+    let batch = ledger.propose([event], time, writer, &key).unwrap();
+    std::fs::write(batches.join(batch_name(batch.first)), batch.to_bytes().unwrap()).unwrap();
+}
+
+/// Gateway time stands still until the clock has caught up; certificates live by it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_an_hour_fast_locks_nobody_out() {
+    let Home { dir, gateway } = Home::start().await;
+    gateway.shutdown().await;
+    drop(gateway);
+    write_ahead(&dir.path().join("state"), 3600);
+    let gateway = Gateway::start(Home::config(dir.path(), |_| {})).await.unwrap();
+    let home = Home { dir, gateway };
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    worker.keys(0, 1).await;
+    assert_eq!(worker.beat().await.directive, Directive::Continue);
+    worker.wipe().await;
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

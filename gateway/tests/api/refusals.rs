@@ -231,8 +231,9 @@ async fn another_authority_is_not_believed_by_either_side() {
 
     let mut forger = Worker::new(&home, &granted.joins[0]);
     let public = forger.identity.public_key();
+    let now = tidegate_kit::clock::now_unix();
     let (certificate, _) =
-        other.issue_client(&public, &granted.lease, 0, &worker.instance, u64::MAX).unwrap();
+        other.issue_client(&public, &granted.lease, 0, &worker.instance, now, u64::MAX).unwrap();
     forger.certificate = Some(certificate);
     assert!(forger.try_call("GET", &forger.path("manifest"), Vec::new()).await.is_err());
 }
@@ -244,7 +245,7 @@ async fn a_connection_ends_with_its_certificate() {
     let mut worker = Worker::attached(&home, &granted.joins[0]).await;
     let authority = Authority::load_or_create(&home.state().join("ca/authority.pem")).unwrap();
     let (public, now) = (worker.identity.public_key(), tidegate_kit::clock::now_unix());
-    let short = authority.issue_client(&public, &granted.lease, 0, &worker.instance, now + 3);
+    let short = authority.issue_client(&public, &granted.lease, 0, &worker.instance, now, now + 3);
     worker.certificate = Some(short.unwrap().0);
     let mut connection = worker.connect().await.unwrap();
     let path = worker.path("blocks/0");

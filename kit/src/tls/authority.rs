@@ -95,20 +95,21 @@ impl Authority {
     }
 
     /// A certificate for a worker's Ed25519 public key, in PEM, and the second at which it ends:
-    /// `not_after`, or [`MAX_CLIENT_LIFE`] from now when that is sooner.
+    /// `not_after`, or [`MAX_CLIENT_LIFE`] from `now` when that is sooner. `now` is the caller's,
+    /// who judges the certificate's end by the same clock later.
     pub fn issue_client(
         &self,
         public_key: &[u8; 32],
         lease: &LeaseId,
         rank: u16,
         instance: &InstanceId,
+        now: u64,
         not_after: u64,
     ) -> Result<(String, u64), TlsError> {
         // SubjectPublicKeyInfo of RFC 8410, whose only variable part is the key.
         let mut spki = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         spki.extend_from_slice(public_key);
         let key = SubjectPublicKeyInfo::from_der(&spki).map_err(TlsError::Issue)?;
-        let now = clock::now_unix();
         let not_after = not_after.min(now + MAX_CLIENT_LIFE);
         let mut params = CertificateParams::default();
         fill(&mut params, "tidegate worker", now, not_after);

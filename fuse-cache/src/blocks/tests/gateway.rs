@@ -220,8 +220,8 @@ impl Gateway {
     }
 
     fn certificate(&self, public_key: &[u8; 32], instance: InstanceId) -> (String, u64) {
-        let until = now_unix() + 900;
-        self.authority.issue_client(public_key, &self.home.lease, 0, &instance, until).unwrap()
+        let (lease, now) = (self.home.lease, now_unix());
+        self.authority.issue_client(public_key, &lease, 0, &instance, now, now + 900).unwrap()
     }
 
     fn keys(&self, request: &KeyRequest) -> Response<Body> {
