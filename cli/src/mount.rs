@@ -5,6 +5,7 @@ use tidegate_kit::telemetry;
 
 use crate::args::MountArgs;
 use crate::exit;
+use crate::receipt::ReceiptFile;
 use crate::run::{log_format, read_join};
 use crate::signals::Signals;
 use crate::stage::{self, Stage};
@@ -18,6 +19,7 @@ pub(crate) fn main(args: MountArgs, json: bool) -> Result<u8> {
 async fn drive(args: MountArgs, json: bool) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let join = read_join(&args.join, None)?;
+    let file = args.receipt.as_deref().map(ReceiptFile::open).transpose()?;
     let stage = tokio::select! {
         stage = Stage::begin(join, &args.cache, Some(args.at.clone()), None) => stage?,
         signal = signals.next() => return Ok(crate::signals::exit_code(signal)),
@@ -43,8 +45,8 @@ async fn drive(args: MountArgs, json: bool) -> Result<u8> {
     match stage.end().await {
         Ok(report) => {
             let receipt = stage::receipt(&ready, &report)?;
-            if let Some(file) = &args.receipt {
-                receipt.write(file)?;
+            if let Some(Err(error)) = file.map(|file| file.write(&receipt)) {
+                eprintln!("tidegate: {error:#}");
             }
             receipt.say(json)?;
             Ok(match (receipt.certified(), broken) {

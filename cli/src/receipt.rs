@@ -1,12 +1,16 @@
 //! What `run` and `mount` say at the end: what was selected, what left, what was read, what is gone.
 
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bytesize::ByteSize;
 use serde::Serialize;
 use tidegate_ledger::{Outcome, WipeCertificate};
 use tidegate_plan::LeaseId;
+
+use crate::Usage;
 
 /// Printed to people as text and to machines as this document.
 #[derive(Debug, Serialize)]
@@ -35,6 +39,53 @@ pub(crate) struct Receipt {
     pub(crate) checkpoint: String,
 }
 
+/// The file for a receipt, opened before anything leaves: what cannot be written is said while it
+/// costs nothing.
+#[derive(Debug)]
+pub(crate) struct ReceiptFile {
+    file: File,
+    path: PathBuf,
+    /// Made by us, and nothing is in it yet.
+    is_new: bool,
+}
+
+impl ReceiptFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let opened = match options.write(true).create_new(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                options.create_new(false).open(path).map(|file| (file, false))
+            }
+            made => made.map(|file| (file, true)),
+        };
+        let (file, is_new) =
+            opened.map_err(|error| Usage(format!("--receipt {}: {error}", path.display())))?;
+        Ok(Self { file, path: path.to_owned(), is_new })
+    }
+
+    /// Failing is no reason to end otherwise than the command did.
+    pub(crate) fn write(mut self, receipt: &Receipt) -> Result<()> {
+        let text = serde_json::to_string_pretty(receipt)? + "\n";
+        let cut = self.file.metadata().and_then(|meta| match meta.is_file() {
+            true => self.file.set_len(0),
+            false => Ok(()),
+        });
+        let written = cut.and_then(|()| self.file.write_all(text.as_bytes()));
+        written.with_context(|| format!("cannot write the receipt to {}", self.path.display()))?;
+        self.is_new = false;
+        Ok(())
+    }
+}
+
+impl Drop for ReceiptFile {
+    fn drop(&mut self) {
+        if self.is_new {
+            // Only tidiness: an empty file says nothing.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 impl Receipt {
     /// Wiped, and nothing missing in the worker's statement.
     pub(crate) fn certified(&self) -> bool {
@@ -44,11 +95,6 @@ impl Receipt {
                 .as_ref()
                 .and_then(|c| c.stated.as_ref())
                 .is_some_and(|stated| stated.shortfall().is_none())
-    }
-
-    pub(crate) fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
     pub(crate) fn say(&self, json: bool) -> Result<()> {

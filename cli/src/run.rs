@@ -13,7 +13,7 @@ use tidegate_wire::{Directive, JoinFile};
 use crate::args::{RunArgs, SourceArgs};
 use crate::job::{self, Job};
 use crate::progress::Bar;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptFile};
 use crate::signals::{Signals, exit_code};
 use crate::stage::{self, Stage};
 use crate::{Usage, exit, namespace, paths, source};
@@ -49,6 +49,7 @@ async fn drive(args: RunArgs, json: bool) -> Result<u8> {
         return Ok(refused.code);
     }
     let mut signals = Signals::listen()?;
+    let file = args.receipt.as_deref().map(ReceiptFile::open).transpose()?;
     let origin = match Origin::open(&args, &mut signals).await? {
         Ok(origin) => origin,
         Err(signal) => return Ok(exit_code(signal)),
@@ -74,7 +75,7 @@ async fn drive(args: RunArgs, json: bool) -> Result<u8> {
         }
     };
     let ended = work(&args, &stage, &origin, &mut signals, json).await;
-    close(stage, origin, &args, ended, json).await
+    close(stage, origin, file, ended, json).await
 }
 
 /// How the command's part ended: its exit code, or why there is none.
@@ -133,7 +134,7 @@ async fn work(
 async fn close(
     stage: Stage,
     origin: Origin,
-    args: &RunArgs,
+    file: Option<ReceiptFile>,
     ended: Ended,
     json: bool,
 ) -> Result<u8> {
@@ -153,8 +154,8 @@ async fn close(
     let certified = receipt.as_ref().is_some_and(Receipt::certified);
     if let Some(mut receipt) = receipt {
         origin.annotate(&mut receipt);
-        if let Some(file) = &args.receipt {
-            receipt.write(file)?;
+        if let Some(Err(error)) = file.map(|file| file.write(&receipt)) {
+            eprintln!("tidegate: {error:#}");
         }
         receipt.say(json)?;
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use tidegate_tests::dataset;
+use tidegate_tests::device::LoopDevice;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, tidegate};
 
@@ -43,6 +44,33 @@ fn a_command_that_is_not_there_or_cannot_run_or_is_killed() -> Result<()> {
         let left = std::fs::read_dir(outcome.cache())?.count();
         assert_eq!(left, 0, "{words:?}");
     }
+    Ok(())
+}
+
+/// A receipt that cannot be written is refused before anything leaves; one that fails at the end is
+/// said, and the command's code stands.
+#[test]
+fn a_receipt_that_cannot_be_written_costs_neither_code_nor_wipe() -> Result<()> {
+    let (home, scratch) = (small_home()?, Scratch::new()?);
+    let run = || Run::from_dir(home.path());
+    let refused =
+        run()?.arg("--receipt").arg(scratch.join("no/such/folder")).keep_last("--receipt");
+    let refused = refused.shell("exit 42").finish()?;
+    refused.expect_code(2)?;
+    refused.expect_message(&["--receipt"])?;
+    assert!(std::fs::read_dir(refused.ledger())?.next().is_none(), "a lease was granted");
+
+    let device = LoopDevice::ext4(&scratch, "full", 16 << 20)?;
+    device.fill()?;
+    let full = run()?.arg("--receipt").arg(device.path().join("receipt")).keep_last("--receipt");
+    let full = full.shell("exit 42").finish()?;
+    full.expect_code(42)?;
+    full.expect_message(&["cannot write the receipt", "wiped"])?;
+    full.expect_nothing_left()?;
+    assert_eq!(std::fs::read_dir(full.ledger().join("gateways"))?.count(), 0, "no shutdown");
+
+    let early = run()?.args(["--select", "nothing"]).job(["true"]).finish()?;
+    assert!(!early.status.success() && !early.scratch.join("receipt.json").exists());
     Ok(())
 }
 
