@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -14,15 +15,9 @@ use tokio::process::{Child, Command};
 
 use crate::exit;
 
-/// Variables that hold store credentials: the job reads a directory and needs none of them.
-const STORE_CREDENTIALS: [&str; 6] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_CONFIG_FILE",
-];
+/// How the names of all variables begin that the AWS chain reads: keys, profiles, files, web
+/// identity, container credentials, and whatever comes next. The job reads a directory and needs none.
+const STORE_VARIABLES: &[u8] = b"AWS_";
 
 /// How long what outlived the command may take to end after SIGTERM.
 const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
@@ -80,8 +75,9 @@ impl Job {
         let mut process = Command::new(&name);
         process.args(command.iter().skip(1)).env("TIDEGATE_DATA", data);
         if strip_credentials {
-            for variable in STORE_CREDENTIALS {
-                process.env_remove(variable);
+            let names = std::env::vars_os().map(|(name, _)| name);
+            for name in names.filter(|name| name.as_bytes().starts_with(STORE_VARIABLES)) {
+                process.env_remove(name);
             }
         }
         let child = process.spawn().map_err(|error| {
