@@ -10,7 +10,11 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpgrp, kill_process, set_child_subreaper, waitpid,
+};
+use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
 
 use crate::exit;
@@ -105,10 +109,26 @@ impl Job {
         self.child.wait().await.context("cannot wait for the command")
     }
 
+    /// Passes a signal on that came to us. What a terminal sends for a key goes to its whole foreground
+    /// group, and the command is in ours: then it has it already.
+    pub(crate) fn pass_on(&self, signal: Signal) {
+        let of_a_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::HUP);
+        if !(of_a_terminal && in_foreground()) {
+            self.signal(signal);
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         // A command that has just ended needs no signal.
         let _ = kill_process(self.pid, signal);
     }
+}
+
+/// Whether our process group is the one that our terminal sends signals to; `false` without a terminal.
+fn in_foreground() -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open("/dev/tty", flags, Mode::empty());
+    terminal.is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
 }
 
 /// The shell's way to put an exit status into one byte.

@@ -106,7 +106,7 @@ async fn work(
             status = job.wait() => break status?,
             signal = signals.next() => {
                 // The second time is for a command that does not listen.
-                job.signal(if asked == 0 { signal } else { Signal::KILL });
+                if asked == 0 { job.pass_on(signal) } else { job.signal(Signal::KILL) }
                 asked += 1;
             }
             Ok(()) = progress.changed() => {

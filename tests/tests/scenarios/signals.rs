@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use tidegate_tests::dataset;
 use tidegate_tests::held::Held;
 use tidegate_tests::process::descendants;
+use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, nothing_left, receipt};
 
@@ -63,6 +64,44 @@ fn a_job_that_does_not_listen_is_killed_at_the_second_signal() -> Result<()> {
     assert_eq!(status.code(), Some(137), "{}", process.log());
     assert_eq!(receipt(&scratch)?["outcome"], "wiped");
     nothing_left(&scratch)
+}
+
+/// Ctrl-C at a terminal goes to us and to the job at once; the job is not to get it twice.
+#[test]
+fn a_key_at_the_terminal_reaches_the_job_once() -> Result<()> {
+    // On a terminal of its own: presses Ctrl-C when the program says READY.
+    const AT_A_TERMINAL: &str = "\
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
+said, pressed = b'', False
+while True:
+    try: more = os.read(terminal, 4096)
+    except OSError: break
+    said += more
+    if not pressed and b'READY' in said:
+        os.write(terminal, b'\\x03')
+        pressed = True
+sys.stdout.buffer.write(said)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))";
+    // Counts the interrupts until none comes for two seconds: a second one would follow at once.
+    const JOB: &str = "\
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print('READY', flush=True)
+count = int(signal.sigtimedwait([signal.SIGINT], 60) is not None)
+while signal.sigtimedwait([signal.SIGINT], 2): count += 1
+print('interrupts:', count, flush=True)
+raise SystemExit(17)";
+    let (home, python) = (home()?, python()?);
+    let run = Run::from_dir(home.path())?
+        .under([python.as_os_str(), "-c".as_ref(), AT_A_TERMINAL.as_ref()])
+        .job([python.as_os_str(), "-c".as_ref(), JOB.as_ref()]);
+    let outcome = run.finish()?;
+    outcome.expect_code(17)?;
+    assert!(outcome.stdout.contains("interrupts: 1"), "{}", outcome.stdout);
+    assert_eq!(outcome.receipt()?["outcome"], "wiped");
+    outcome.expect_nothing_left()
 }
 
 /// At any moment between start and end: the process ends, and cache, mount and children are gone.
