@@ -5,12 +5,13 @@ use tidegate_gateway::{Gateway, GatewayConfig};
 use tidegate_kit::shutdown::Shutdown;
 use tidegate_kit::telemetry;
 
-use crate::Usage;
 use crate::args::GatewayArgs;
 use crate::run::log_format;
+use crate::{Usage, memory};
 
 pub(crate) fn main(args: &GatewayArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "info")?;
+    memory::hide()?;
     let config = GatewayConfig::load(&args.config).map_err(|error| Usage(error.to_string()))?;
     if args.check {
         eprintln!("tidegate: {} is good", args.config.display());

@@ -1,4 +1,13 @@
-//! How the C library's allocator keeps memory.
+//! This process's memory: who may look into it, and how the C library's allocator keeps it.
+
+use anyhow::{Context as _, Result};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+/// For programs that hold keys or join secrets: no core image, and no look into the memory for other
+/// processes of the same user, the job among them.
+pub(crate) fn hide() -> Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot switch core images off")
+}
 
 /// Freed memory up to this is kept for the next buffer.
 const KEEP: i32 = 8 << 20;

@@ -4,14 +4,15 @@ use anyhow::Result;
 use tidegate_kit::telemetry;
 
 use crate::args::MountArgs;
-use crate::exit;
 use crate::receipt::ReceiptFile;
 use crate::run::{log_format, read_join};
 use crate::signals::Signals;
 use crate::stage::{self, Stage};
+use crate::{exit, memory};
 
 pub(crate) fn main(args: MountArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "warn")?;
+    memory::hide()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(drive(args, json))
 }

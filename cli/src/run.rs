@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior};
+use rustix::process::Signal;
 use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{Gateway, GatewayConfig, GrantRequest, Granted};
 use tidegate_kit::telemetry;
@@ -16,16 +16,14 @@ use crate::progress::Bar;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::signals::{Signals, exit_code};
 use crate::stage::{self, Stage};
-use crate::{Usage, exit, namespace, paths, source};
+use crate::{Usage, exit, memory, namespace, paths, source};
 
 pub(crate) fn main(args: RunArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "warn")?;
     // The source is opened by its path below the mounts as they are now, before `--at` may cover it.
     namespace::enter()?;
     job::adopt_orphans()?;
-    // This process holds the lease key: no core image, no ptrace by the job.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .context("cannot switch core images off")?;
+    memory::hide()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(drive(args, json))
 }

@@ -38,6 +38,11 @@ impl Place {
         Self { words: Vec::new(), address: "127.0.0.1".into() }
     }
 
+    /// Behind other words on this host.
+    fn behind(words: &[&str]) -> Self {
+        Self { words: words.iter().map(ToString::to_string).collect(), ..Self::loopback() }
+    }
+
     fn within(namespace: &Namespace) -> Self {
         Self { words: namespace.words(), address: namespace.address().into() }
     }
@@ -78,6 +83,13 @@ impl GatewayProgram {
         let state = scratch.join("state");
         let place = namespace.map_or_else(Place::loopback, Place::within);
         Self::with(place, port, scratch, state, allow, extra)
+    }
+
+    /// The same behind other words, such as those of `setpriv`.
+    pub fn start_behind(words: &[&str], allow: &str, extra: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let state = scratch.join("state");
+        Self::with(Place::behind(words), port::free()?, scratch, state, allow, extra)
     }
 
     /// The same with its state somewhere else.
@@ -217,6 +229,11 @@ impl MountProgram {
     /// The same at one end of a link.
     pub fn start_at(namespace: &Namespace, join: &Path, args: &[&str]) -> Result<Self> {
         Self::launch_at(&Place::within(namespace), join, args)?.ready()
+    }
+
+    /// The same behind other words, such as those of `setpriv`.
+    pub fn start_behind(words: &[&str], join: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch_at(&Place::behind(words), join, args)?.ready()
     }
 
     fn ready(self) -> Result<Self> {

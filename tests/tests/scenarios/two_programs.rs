@@ -1,13 +1,15 @@
 //! Gateway and worker as two programs on one host, and what happens when one of them dies.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use tidegate_tests::dataset::{self, odd_tree};
 use tidegate_tests::device::LoopDevice;
 use tidegate_tests::digest;
-use tidegate_tests::process::{signal_pid, wait_for};
+use tidegate_tests::part;
+use tidegate_tests::process::{Process, signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of, succeed};
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, tidegate};
@@ -56,6 +58,32 @@ fn run_joins_a_lease_of_a_gateway_elsewhere() -> Result<()> {
     assert_eq!(outcome.stdout.trim(), "2100000");
     assert_eq!(outcome.receipt()?["outcome"], "wiped");
     outcome.expect_nothing_left()
+}
+
+/// Both hold secrets: no process of the same user looks into their memory.
+#[test]
+fn the_memory_of_both_is_their_own() -> Result<()> {
+    // Root without the right to trace, as an ordinary user is towards their own processes.
+    const WITHOUT: [&str; 3] = ["setpriv", "--inh-caps=-all", "--bounding-set=-sys_ptrace"];
+    let may_look = |pid: u32| {
+        let mut command = Command::new(part::program(WITHOUT[0])?);
+        command.args(&WITHOUT[1..]).arg("cat").arg(format!("/proc/{pid}/environ"));
+        anyhow::Ok(command.output()?.status.success())
+    };
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 1, 100_000, 70)?;
+    let mut gateway =
+        GatewayProgram::start_behind(&WITHOUT, &home.path().display().to_string(), "")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mut mount = MountProgram::start_behind(&WITHOUT, &join, &[])?;
+    assert!(!may_look(gateway.process().pid())?, "into the gateway's");
+    assert!(!may_look(mount.process().pid())?, "into the mount's");
+
+    let mut sleep = Command::new(part::program(WITHOUT[0])?);
+    let other = Process::start("sleep", sleep.args(&WITHOUT[1..]).args(["sleep", "600"]), home.path())?;
+    wait_for("it to be looked into", || may_look(other.pid()).ok().filter(|may| *may))?;
+    mount.finish()?;
+    Ok(())
 }
 
 /// P8: where the ledger cannot be written, no key is released and nothing is mounted.
