@@ -176,6 +176,36 @@ fn every_tampering_is_found_and_placed() -> Result<()> {
     Ok(())
 }
 
+/// What the operator's guide says of erasure: afterwards no name is left, the log verifies, and the
+/// gateway goes on.
+#[test]
+fn an_erasure_leaves_no_name_and_the_log_still_verifies() -> Result<()> {
+    let ledger = Ledger::new()?;
+    let (state, home) = (ledger.state(), Scratch::new()?);
+    let named = |word: &str| {
+        let mut grep = std::process::Command::new("grep");
+        anyhow::Ok(grep.args(["-rqaF", word]).arg(&state).status()?.success())
+    };
+    let (name, subject) = ("secret-name", "uid 0 on ");
+    assert!(named(name)? && named(subject)?, "the search finds what is there");
+    let lease = |lease: &String| state.join("leases").join(lease);
+    let details = [state.join("ledger/documents"), state.join("snapshots")];
+    for detail in details.iter().cloned().chain(ledger.leases.iter().map(lease)) {
+        fs::remove_dir_all(&detail).with_context(|| detail.display().to_string())?;
+    }
+    assert!(!named(name)? && !named(subject)?, "a name is left");
+    let (code, verdict) = ledger.verify(&state)?;
+    assert_eq!(code, Some(0), "{verdict}");
+
+    dataset::write(home.path(), "another", b"content")?;
+    let next = Run::from_dir(home.path())?.arg("--ledger").arg(&state).keep_last("--ledger");
+    next.job(["true"]).succeed()?;
+    let words = ["audit", "show", &ledger.leases[0], "--ledger"].map(std::ffi::OsString::from);
+    let story = succeed(tidegate(words.into_iter().chain([state.into_os_string()]))?)?;
+    assert!(story.contains("subject: (erased)"), "{story}");
+    Ok(())
+}
+
 /// A certificate is no part of the log; the digest in its entry holds it fast.
 #[test]
 fn an_edited_certificate_is_found_and_an_erased_one_is_said_to_be() -> Result<()> {
