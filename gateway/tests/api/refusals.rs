@@ -1,5 +1,6 @@
 //! Who is turned away, how, and what the ledger says of it.
 
+use tidegate_gateway::NodePolicy;
 use tidegate_kit::tls::{Authority, IdentityKey};
 use tidegate_ledger::{Event, Stated};
 use tidegate_plan::{InstanceId, LeaseId, TokenId};
@@ -173,6 +174,25 @@ async fn a_certificate_opens_its_own_lease_only() {
     assert_eq!(refusals(&home).await, [("foreign-lease".to_owned(), 1)]);
     worker.join.lease = LeaseId::from_bytes(random());
     assert_eq!(worker.get("manifest").await.problem(), ProblemKind::Forbidden);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_swaps_to_a_disk_is_refused() {
+    let home = Home::start_with(|config| config.nodes = NodePolicy::default()).await;
+    let granted = home.grant().await;
+    let worker = Worker::new(&home, &granted.joins[0]);
+    let attach = async |area: &str| {
+        let mut request = worker.attach_request().await;
+        request.facts.swap = vec![area.to_owned()];
+        worker.sign(&mut request);
+        worker.send_attach(&request).await
+    };
+    let refused = attach("/dev/sda2").await;
+    assert_eq!(refused.problem(), ProblemKind::Forbidden);
+    assert!(String::from_utf8_lossy(&refused.body).contains("swapoff"), "what to do is said");
+    assert_eq!(refusals(&home).await, [("node".to_owned(), 1)]);
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "granted");
+    assert_eq!(attach("/dev/zram0").await.status, 200, "compressed memory is no disk");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Gateway and worker as two programs on one host, and what happens when one of them dies.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -80,26 +81,39 @@ fn the_memory_of_both_is_their_own() -> Result<()> {
     assert!(!may_look(mount.process().pid())?, "into the mount's");
 
     let mut sleep = Command::new(part::program(WITHOUT[0])?);
-    let other = Process::start("sleep", sleep.args(&WITHOUT[1..]).args(["sleep", "600"]), home.path())?;
+    let other =
+        Process::start("sleep", sleep.args(&WITHOUT[1..]).args(["sleep", "600"]), home.path())?;
     wait_for("it to be looked into", || may_look(other.pid()).ok().filter(|may| *may))?;
     mount.finish()?;
     Ok(())
 }
 
-/// P8: where the ledger cannot be written, no key is released and nothing is mounted.
+/// P8: where the ledger cannot be written, no key is released and nothing is mounted. Its batches
+/// alone lie on the full disk, so that nothing else fails before them.
 #[test]
 fn no_key_leaves_while_the_ledger_cannot_be_written() -> Result<()> {
     let (home, scratch) = (Scratch::new()?, Scratch::new()?);
     dataset::flat(home.path(), 2, 100_000, 16)?;
-    let device = LoopDevice::ext4(&scratch, "state", 64 << 20)?;
-    let state = device.path().join("state");
+    let state = scratch.join("state");
+    scratch.dir("state/ledger")?;
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+    let device = LoopDevice::ext4(&scratch, "state/ledger/batches", 16 << 20)?;
     let mut gateway = GatewayProgram::start_in(&state, &home.path().display().to_string(), "")?;
     let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
-    let filler = device.fill()?;
+    let revisions = state.join("leases").join(lease_of(&join)?);
+    let revisions = || anyhow::Ok(fs::read_dir(&revisions)?.count());
+    let (before, filler) = (revisions()?, device.fill()?);
     let mut mount = MountProgram::launch(&join, &[])?;
     let status = mount.process().wait()?;
     assert_eq!(status.code(), Some(125), "{}", mount.log());
+    assert!(fs::read_dir(mount.data())?.next().is_none(), "something is mounted");
+    assert!(revisions()? > before, "it failed before it came to the ledger: {}", gateway.log());
     fs::remove_file(filler)?;
+    let words = ["--json", "audit", "list", "--ledger"].map(std::ffi::OsString::from);
+    let list = succeed(tidegate(words.into_iter().chain([state.into_os_string()]))?)?;
+    for kind in ["attached", "keys-released"] {
+        assert!(!list.contains(&format!("\"type\":\"{kind}\"")), "{list}");
+    }
     gateway.process().stop(Signal::TERM)?;
     Ok(())
 }
