@@ -123,6 +123,11 @@ pub(crate) async fn grant(
         return Err(GrantError::Own { own });
     }
     let survey = Survey::take(spec.clone(), &request.selection, request.ranks).await?;
+    // A link may have been turned since the look above: what is open counts.
+    let opened = survey.source.place().map_err(SurveyError::from)?;
+    if !office.config.sources.allows(&opened) {
+        return Err(GrantError::NotAllowed(opened));
+    }
     office.record.store_snapshot(&survey.snapshot).await?;
     // From here on the caller's patience does not matter: a lease is made whole or voided.
     let held = Arc::clone(&office.granting).read_owned().await;

@@ -309,6 +309,8 @@ async fn unlocked(office: &Office, document: &Document) -> Result<Option<Goods>,
 pub enum GoodsError {
     #[error("its key is lost")]
     Key(#[source] KeyringError),
+    #[error("`{0}` is not under `sources.allow` of this gateway")]
+    NotAllowed(String),
     #[error("its snapshot is not there: {0}")]
     Snapshot(String),
     #[error(transparent)]
@@ -333,6 +335,10 @@ async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError
         .map_err(|error| GoodsError::Snapshot(error.to_string()))?
         .ok_or_else(|| GoodsError::Snapshot("missing or damaged".to_owned()))?;
     let source = Source::open(document.source.clone()).await.map_err(SurveyError::from)?;
+    let opened = source.place().map_err(SurveyError::from)?;
+    if !office.config.sources.allows(&opened) {
+        return Err(GoodsError::NotAllowed(opened));
+    }
     let (source, snapshot) = (Arc::new(source), Arc::new(snapshot));
     let survey = Survey::of(source, snapshot, document.selection.clone(), lease.ranks).await?;
     if survey.layout.id() != lease.layout {

@@ -65,6 +65,17 @@ impl Source {
         Ok(Self { name, store })
     }
 
+    /// Where what is open lies, as `sources.allow` names it: a directory by its real path, whatever
+    /// links led to it.
+    pub(crate) fn place(&self) -> Result<String, SourceError> {
+        match &self.store {
+            Store::Directory(directory) => {
+                Ok(SourceSpec::Directory(directory.real_path()?).to_string())
+            }
+            Store::Bucket(_) => Ok(self.name.clone()),
+        }
+    }
+
     /// Lists everything there is.
     pub async fn snapshot(&self) -> Result<Snapshot, SourceError> {
         let name = self.name.clone();

@@ -1,7 +1,7 @@
 //! A directory tree as a source.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,12 @@ impl Directory {
             Err(Errno::NOSYS | Errno::PERM) => Err(SourceError::NoOpenat2),
             Err(errno) => Err(root_refused(path, errno)),
         }
+    }
+
+    /// The path of the root that is open, without links.
+    pub(super) fn real_path(&self) -> Result<PathBuf, SourceError> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()));
+        std::fs::read_link(&path).map_err(|source| SourceError::Io { path, source })
     }
 
     /// Blocking: lists the whole tree.

@@ -234,6 +234,21 @@ fn what_may_not_be_read_is_named() {
 }
 
 #[tokio::test]
+async fn a_source_lies_where_it_was_opened_whatever_becomes_of_the_link() {
+    let dir = tree();
+    let (real, other, link) =
+        (dir.path().join("real"), dir.path().join("other"), dir.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let source = open(&link).await;
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    let real = real.canonicalize().unwrap();
+    assert_eq!(source.place().unwrap(), real.to_str().unwrap());
+}
+
+#[tokio::test]
 async fn what_is_no_directory_is_said() {
     let dir = tree();
     let file = dir.path().join("file");

@@ -282,6 +282,30 @@ async fn a_drained_worker_reads_on_until_it_wipes() {
     assert_eq!(cause(&home, granted.lease).await, Some(Cause::Drained));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_leads_out_of_what_is_allowed_ends_its_leases() {
+    let home = Home::start_with(|config| config.embedded = false).await;
+    let below = home.dir.path().join("data/a");
+    let request = GrantRequest {
+        source: tidegate_gateway::source::SourceSpec::Directory(below.clone()),
+        selection: tidegate_plan::SelectionSpec::default(),
+        ..home.request()
+    };
+    let granted = home.gateway.grant(request).await.unwrap();
+    let Home { dir, gateway } = home;
+    gateway.shutdown().await;
+    drop(gateway);
+    let outside = tempfile::tempdir().unwrap();
+    let moved = outside.path().join("moved");
+    std::fs::rename(&below, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &below).unwrap();
+    let config = Home::config(dir.path(), |config| config.embedded = false);
+    let home = Home { gateway: Gateway::start(config).await.unwrap(), dir };
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Abandoned));
+    let mut worker = Worker::new(&home, &granted.joins[0]);
+    assert_eq!(worker.attach().await, Err(ProblemKind::Unauthenticated));
+}
+
 /// Appends an entry that is dated ahead, as a gateway does whose clock is fast.
 fn write_ahead(state: &std::path::Path, seconds: u64) {
     let key = SigningKey::parse(&std::fs::read_to_string(state.join("ledger.key")).unwrap());
