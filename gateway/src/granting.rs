@@ -11,11 +11,11 @@ use tidegate_plan::{Estimate, LeaseId, SelectionSpec, TokenId};
 use tidegate_wire::JoinFile;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::book::Document;
+use crate::book::{Document, KeysGone};
 use crate::keyring::{KeyringError, epoch_of, random};
 use crate::live::{Goods, Live};
 use crate::office::{AdvanceError, Office};
-use crate::owed::unmark;
+use crate::owed::settle_up;
 use crate::record::RecordError;
 use crate::source::SourceSpec;
 use crate::survey::{Survey, SurveyError};
@@ -281,22 +281,25 @@ async fn record_grant(
 }
 
 /// Makes a grant that broke off harmless: its key goes, and where the state can be written its
-/// document says so. Nobody was told of the lease.
+/// document says so. Nobody was told of the lease, but its entries may be in the ledger: there it is
+/// closed too.
 async fn void(office: &Office, live: &Live, now: u64) -> Result<(), KeyringError> {
     let absent = office.keyring.destroy(live.id).await?.absent;
+    let gone = KeysGone { destroyed_at: Some(now), absent: Some(absent), epoch: None };
     let closed = office
         .advance(live, |document| {
-            document.lease = document.lease.apply(LeaseEvent::Revoke, now)?;
+            document.lease = document.lease.apply(LeaseEvent::Abandon, now)?;
+            document.keys_gone(gone);
             document.lease = document.lease.apply(LeaseEvent::KeyDestroyed, now)?;
-            (document.key_absent, document.recorded) = (absent, true);
             Ok(())
         })
         .await;
-    match closed {
-        Ok(_) => unmark(office, live.id).await,
-        Err(error) => {
-            tracing::warn!(lease = %live.id, %error, "a grant that broke off stays *requested*");
-        }
+    let settled = match closed {
+        Ok(_) => settle_up(office, live).await.map(drop),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = settled {
+        tracing::warn!(lease = %live.id, %error, "a grant that broke off is closed by the next start");
     }
     Ok(())
 }

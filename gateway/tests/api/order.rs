@@ -1,5 +1,8 @@
 //! Recorded before released, and what a gateway makes of what it finds.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_gateway::source::SourceSpec;
@@ -7,7 +10,7 @@ use tidegate_gateway::{Gateway, GrantError, GrantRequest, StartError};
 use tidegate_kit::clock::now_unix;
 use tidegate_kit::ledger_log::read_batches;
 use tidegate_ledger::{Cause, Event, Ledger, Outcome, SigningKey, WipeCertificate, batch_name};
-use tidegate_plan::InstanceId;
+use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::{Directive, ProblemKind};
 
 use crate::worker::{Home, Worker, entries, random, tree};
@@ -76,6 +79,54 @@ async fn a_source_that_holds_the_state_is_refused() {
     }
 }
 
+/// Keeps the second revision of the next lease from being written, until its key is destroyed. The
+/// lease, unless the gateway was faster.
+fn block_second_revision(state: &Path, granting: &AtomicBool) -> Option<LeaseId> {
+    let leases = || std::fs::read_dir(state.join("leases")).into_iter().flatten().flatten();
+    let known: Vec<_> = leases().map(|entry| entry.file_name()).collect();
+    let waits_for = |what: &dyn Fn() -> bool| {
+        while !what() {
+            if !granting.load(Ordering::SeqCst) {
+                return None;
+            }
+            std::hint::spin_loop();
+        }
+        Some(())
+    };
+    let new = || leases().map(|entry| entry.file_name()).find(|name| !known.contains(name));
+    waits_for(&|| new().is_some())?;
+    let lease = new()?.into_string().ok()?;
+    let second = state.join("leases").join(&lease).join("00000002");
+    std::fs::create_dir(&second).ok()?;
+    let key = state.join("keyring/leases").join(&lease);
+    let seen = waits_for(&|| key.exists()).and_then(|()| waits_for(&|| !key.exists()));
+    std::fs::remove_dir(&second).ok()?;
+    seen.and_then(|()| lease.parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_breaks_off_after_its_entry_is_closed_in_the_ledger() {
+    let home = Home::start().await;
+    for _ in 0..100 {
+        let granting = Arc::new(AtomicBool::new(true));
+        let (state, seen) = (home.state(), Arc::clone(&granting));
+        let blocking = tokio::task::spawn_blocking(move || block_second_revision(&state, &seen));
+        let granted = home.gateway.grant(home.request()).await;
+        granting.store(false, Ordering::SeqCst);
+        let blocked = blocking.await.unwrap();
+        let (Err(GrantError::Advance(_)), Some(lease)) = (granted, blocked) else { continue };
+        if !home.state().join(format!("leases/{lease}/00000002")).is_file() {
+            continue; // The closing revision met the block as well: the next start closes it.
+        }
+        let granted =
+            |event: &Event| matches!(event, Event::LeaseGranted { lease: of, .. } if *of == lease);
+        assert!(home.events().await.iter().any(granted), "its entry is in the ledger");
+        assert_eq!(cause(&home, lease).await, Some(Cause::Abandoned));
+        return;
+    }
+    panic!("no grant broke off between its entry and its revision");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_state_no_service() {
     let home = Home::start().await;
@@ -110,7 +161,7 @@ async fn a_revoked_worker_is_told_to_die_and_may_still_say_it_wiped() {
 }
 
 /// Why the ledger says that a lease ended.
-async fn cause(home: &Home, ended: tidegate_plan::LeaseId) -> Option<Cause> {
+async fn cause(home: &Home, ended: LeaseId) -> Option<Cause> {
     let closed = home.events().await.into_iter().find_map(|event| match event {
         Event::LeaseClosed { lease, cause, .. } if lease == ended => Some(cause),
         _ => None,
@@ -119,7 +170,7 @@ async fn cause(home: &Home, ended: tidegate_plan::LeaseId) -> Option<Cause> {
 }
 
 /// Waits until the lease has ended; the reaper looks every second.
-async fn ended(home: &Home, lease: tidegate_plan::LeaseId) -> String {
+async fn ended(home: &Home, lease: LeaseId) -> String {
     let mut tries = 0;
     loop {
         let phase = home.gateway.status(lease).unwrap().phase;
@@ -307,7 +358,7 @@ async fn a_source_that_leads_out_of_what_is_allowed_ends_its_leases() {
 }
 
 /// Appends an entry that is dated ahead, as a gateway does whose clock is fast.
-fn write_ahead(state: &std::path::Path, seconds: u64) {
+fn write_ahead(state: &Path, seconds: u64) {
     let key = SigningKey::parse(&std::fs::read_to_string(state.join("ledger.key")).unwrap());
     let (key, batches) = (key.unwrap(), state.join("ledger/batches"));
     let ledger = Ledger::replay(read_batches(&batches).unwrap(), key.verifier()).unwrap();
