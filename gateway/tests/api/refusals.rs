@@ -183,7 +183,7 @@ async fn a_node_that_swaps_to_a_disk_is_refused() {
     let worker = Worker::new(&home, &granted.joins[0]);
     let attach = async |area: &str| {
         let mut request = worker.attach_request().await;
-        request.facts.swap = vec![area.to_owned()];
+        request.facts = request.facts.replace("\"swap\":[]", &format!("\"swap\":[\"{area}\"]"));
         worker.sign(&mut request);
         worker.send_attach(&request).await
     };
