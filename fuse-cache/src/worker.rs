@@ -9,9 +9,11 @@ mod identity;
 mod live;
 mod wipe;
 
+use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +31,8 @@ use self::live::Live;
 
 /// How often progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-/// How long a worker without a holder may take to clean up.
-const LAST_BREATH: Duration = Duration::from_secs(60);
+/// How long a worker without a holder may take to clean up: a large cache on a slow disk takes minutes.
+const LAST_BREATH: Duration = Duration::from_secs(600);
 
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -189,10 +191,44 @@ async fn serve(
         };
         return if orphaned {
             tracing::warn!("the holder is gone: wiping and leaving");
-            let wiped = tokio::time::timeout(LAST_BREATH, wipe::alone(live)).await;
-            wiped.map_err(|_| WorkerError::Internal("the wipe took too long".into()))?
+            let cache_file = live.cache_file.clone();
+            last_breath(LAST_BREATH, &cache_file, wipe::alone(live)).await
         } else {
             wipe::with_holder(live, control, orders).await
         };
+    }
+}
+
+/// Nobody comes after a worker without a holder: one that cannot wait for the end of its wipe leaves
+/// no name behind, and what was not overwritten has no key any more.
+async fn last_breath(
+    long: Duration,
+    cache_file: &Path,
+    wiping: impl Future<Output = Result<(), WorkerError>>,
+) -> Result<(), WorkerError> {
+    if let Ok(wiped) = tokio::time::timeout(long, wiping).await {
+        return wiped;
+    }
+    let unlinked = match std::fs::remove_file(cache_file) {
+        Ok(()) => "the cache is unlinked, not overwritten".to_owned(),
+        Err(error) => format!("{} stays: {error}", cache_file.display()),
+    };
+    Err(WorkerError::Internal(format!("the wipe took too long; {unlinked}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wipe_given_up_leaves_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cache");
+        std::fs::write(&file, "sealed").unwrap();
+        last_breath(Duration::from_secs(60), &file, async { Ok(()) }).await.unwrap();
+        assert!(file.exists(), "a wipe in time unlinks by itself");
+        let slow = last_breath(Duration::from_millis(1), &file, std::future::pending()).await;
+        assert!(slow.unwrap_err().to_string().contains("unlinked"));
+        assert!(!file.exists());
     }
 }

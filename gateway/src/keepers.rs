@@ -105,9 +105,27 @@ pub(crate) fn due(
     document: &Document,
     now: u64,
 ) -> Option<LeaseEvent> {
+    with_what_was_heard(office, live, document).due(now)
+}
+
+/// Whether a worker that is still to wipe was heard within the grace: a large cache takes longer to
+/// overwrite than that, and its worker says all the while that it lives.
+pub(crate) fn is_anybody_wiping(
+    office: &Office,
+    live: &Live,
+    document: &Document,
+    now: u64,
+) -> bool {
+    let lease = with_what_was_heard(office, live, document);
+    let grace = u64::from(lease.policy.grace_s);
+    let mut waited_for = lease.attachments.iter().filter(|held| held.is_current());
+    waited_for.any(|held| now <= held.last_seen.saturating_add(grace))
+}
+
+/// The lease with the latest signs of life, of the ranks that have something left to say.
+fn with_what_was_heard(office: &Office, live: &Live, document: &Document) -> Lease {
     let mut lease: Lease = document.lease.clone();
     live.note_seen(&mut lease);
-    // A rank that has its certificate has nothing left to say.
     lease.attachments.retain(|held| !document.certificates.contains_key(&held.rank));
     for held in &mut lease.attachments {
         // Who speaks to another replica is heard there, and that is written down in time.
@@ -117,5 +135,5 @@ pub(crate) fn due(
             held.last_seen = held.last_seen.saturating_add(u64::from(CERTIFICATE_LIFE_S));
         }
     }
-    lease.due(now)
+    lease
 }

@@ -8,7 +8,7 @@ use tidegate_lease::{Event as LeaseEvent, Phase};
 
 use crate::closing::{CloseError, cut_off, finish};
 use crate::config::CERTIFICATE_LIFE_S;
-use crate::keepers::due;
+use crate::keepers::{due, is_anybody_wiping};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::owed::{owes, settle_up};
@@ -77,10 +77,11 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
             }
             Ok(())
         }
-        // Its keys are gone; its worker has the grace to wipe and say so.
+        // Its keys are gone; its worker may wipe for as long as it is heard.
         _ if live.is_over() => {
             let grace = u64::from(document.lease.policy.grace_s);
-            if now > live.over_at().unwrap_or(0) + grace {
+            let waited = now > live.over_at().unwrap_or(0).saturating_add(grace);
+            if waited && !is_anybody_wiping(office, live, &document, now) {
                 let _turn = live.turn.lock().await;
                 finish(office, live, LeaseEvent::Abandon, office.now()).await?;
             }

@@ -46,6 +46,13 @@ impl LoopDevice {
         Ok(())
     }
 
+    /// Makes every write to it wait, as on a disk that does not answer, until the value is dropped.
+    pub fn freeze(&self) -> Result<Frozen> {
+        let at = self.path().to_owned();
+        check(Command::new(part::program("fsfreeze")?).arg("--freeze").arg(&at))?;
+        Ok(Frozen(at))
+    }
+
     /// Takes every free byte; the file that holds them.
     pub fn fill(&self) -> Result<PathBuf> {
         let filler = self.path().join("filler");
@@ -63,6 +70,18 @@ impl LoopDevice {
         check(Command::new(part::program("sync")?).arg("-f").arg(self.path()))?;
         // The loop driver writes through the page cache of the file: reading the file sees it.
         Ok(&self.image)
+    }
+}
+
+/// A device whose writers wait.
+#[derive(Debug)]
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Ok(fsfreeze) = part::program("fsfreeze") {
+            let _ = check(Command::new(fsfreeze).arg("--unfreeze").arg(&self.0));
+        }
     }
 }
 

@@ -261,6 +261,11 @@ impl MountProgram {
         &self.at
     }
 
+    /// The receipt, once it has ended.
+    pub fn receipt(&self) -> Result<Value> {
+        crate::tidegate::receipt(&self.scratch)
+    }
+
     pub fn cache(&self) -> PathBuf {
         self.scratch.join("cache")
     }

@@ -11,8 +11,9 @@ use tokio::time::MissedTickBehavior;
 use crate::blocks::Cache;
 use crate::client::{Client, ClientError};
 
-/// Beats until told to stop; each new word of the gateway goes to `directive`. After `Die` there is
-/// nothing more to renew.
+/// Beats until told to stop, or until the lease is closed; each new word of the gateway goes to
+/// `directive`. It beats on after `Die`: a worker that wipes is no lost one, and needs a certificate to
+/// say so at the end.
 pub(super) fn start(
     client: Arc<Client>,
     cache: Arc<Cache>,
@@ -24,10 +25,10 @@ pub(super) fn start(
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let word = match client.heartbeat(cache.counters()).await {
-                Ok(reply) => reply.directive,
+            let (word, closed) = match client.heartbeat(cache.counters()).await {
+                Ok(reply) => (reply.directive, false),
                 Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::LeaseOver => {
-                    Directive::Die
+                    (Directive::Die, true)
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no heartbeat");
@@ -35,7 +36,7 @@ pub(super) fn start(
                 }
             };
             directive.send_if_modified(|last| std::mem::replace(last, word) != word);
-            if word == Directive::Die {
+            if closed {
                 return;
             }
         }

@@ -35,6 +35,7 @@ pub(super) struct Live {
     pub(super) identity: KeptIdentity,
     pub(super) facts: NodeFacts,
     pub(super) at: PathBuf,
+    pub(super) cache_file: PathBuf,
     pub(super) mount_id: Option<u64>,
     pub(super) heartbeat: JoinHandle<()>,
     before: Progress,
@@ -63,7 +64,7 @@ impl Live {
         let budget = Budget::new(start.memory);
         let store_config = StoreConfig { dir: start.cache_dir, bytes: start.cache_bytes };
         let (store, adopted) = open_store(store_config, &client, &manifest).await?;
-        let cache_bytes = store.bytes();
+        let (cache_bytes, cache_file) = (store.bytes(), store.path().to_owned());
         let config = CacheConfig {
             connections: start.connections,
             grace: Duration::from_secs(u64::from(terms.grace)),
@@ -104,6 +105,7 @@ impl Live {
             identity: kept,
             facts,
             at,
+            cache_file,
             mount_id,
             heartbeat,
             before,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_ledger::{Discarded, METHOD_OVERWRITE, Stated, StatedCounters};
 use tidegate_wire::{NodeFacts, WipeReceipt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::client::{Client, ClientError};
 use crate::control::{Control, FromWorker, Progress, ToWorker};
@@ -72,7 +73,8 @@ async fn wipe(
     let progress = live.progress();
     live.destroy_keys().await;
     let keys_destroyed_at = now();
-    live.heartbeat.abort();
+    // Until its statement is answered: however long the overwriting takes, the gateway waits for it.
+    let heart = Heart(live.heartbeat);
     let Live { client, cache, fs, served, identity, facts, .. } = live;
     let page_cache_bytes = fs.page_cache_bytes();
     drop(fs);
@@ -107,9 +109,27 @@ async fn wipe(
     };
     let statement = stated.to_canonical()?;
     let receipt = post(&client, &statement, &facts, patience).await?;
+    heart.stop().await;
     drop(client);
     identity.destroy().map_err(WorkerError::Serve)?;
     Ok((receipt, statement))
+}
+
+/// The heartbeats, which end with the wipe however it ends.
+struct Heart(JoinHandle<()>);
+
+impl Heart {
+    /// Lets go of what the heartbeats hold of the attachment.
+    async fn stop(mut self) {
+        self.0.abort();
+        let _cancelled = (&mut self.0).await;
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Posts the statement; a gateway that is away for a moment is asked again.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -195,5 +196,37 @@ fn a_revoked_lease_ends_the_mount() -> Result<()> {
     assert!(!status.success(), "a lease taken away is no success:\n{}", mount.log());
     assert!(fs::read_dir(mount.data())?.next().is_none(), "nothing is mounted any more");
     assert!(fs::read_dir(mount.cache())?.next().is_none(), "nothing is left in the cache");
+    Ok(())
+}
+
+/// P6: overwriting a large cache takes longer than the grace. The worker says all the while that it
+/// lives, so the lease waits for its statement, however it ends: by the worker or by the gateway.
+#[test]
+fn a_wipe_that_takes_longer_than_the_grace_closes_as_wiped() -> Result<()> {
+    for revoked in [false, true] {
+        let (home, scratch) = (Scratch::new()?, Scratch::new()?);
+        dataset::flat(home.path(), 2, 3 << 20, 41)?;
+        let device = LoopDevice::ext4(&scratch, "cache", 64 << 20)?;
+        let gateway = start(&home, QUICK)?;
+        let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+        let cache = device.path().display().to_string();
+        let mut mount = MountProgram::start(&join, &["--cache", &cache])?;
+        digest::assert_same(&digest::contents(home.path())?, &digest::contents(mount.data())?);
+        let frozen = device.freeze()?;
+        if revoked {
+            gateway.revoke(&join)?;
+        } else {
+            mount.process().signal(Signal::TERM)?;
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(12) {
+            let shown = gateway.show(&join)?.to_string();
+            assert!(!shown.contains("withdrawn"), "given up after {:?}: {shown}", begun.elapsed());
+        }
+        drop(frozen);
+        mount.process().wait()?;
+        assert_eq!(mount.receipt()?["outcome"], "wiped", "{}", mount.log());
+        assert!(gateway.show(&join)?.to_string().contains("wiped"), "{}", gateway.log());
+    }
     Ok(())
 }
