@@ -127,7 +127,7 @@ pub(crate) struct CacheArgs {
     /// Directory for the sealed cache file.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
-    /// Largest size of the cache, e.g. 20GiB. Default: the selection, at most 20GiB.
+    /// Largest size of the cache, e.g. 20GiB. Default: the selection, at most 20GiB and 9/10 of what is free.
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache_size: Option<Size>,
     /// Bytes of memory for all buffers together. Default: 512MiB, or a quarter of the cgroup's limit.

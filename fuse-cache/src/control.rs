@@ -39,7 +39,7 @@ pub(crate) enum ToWorker {
 pub(crate) struct Start {
     pub(crate) join: JoinFile,
     pub(crate) cache_dir: PathBuf,
-    /// Most bytes of ciphertext on disk; none: the share's size or what is free.
+    /// Most bytes of ciphertext on disk; none: as [`crate::store::StoreConfig`] says.
     pub(crate) cache_bytes: Option<u64>,
     /// Budget of all buffers in bytes.
     pub(crate) memory: u64,

@@ -38,6 +38,9 @@ pub use wipe::WipeFigures;
 /// Fewer slots are refused, unless the share has fewer blocks.
 pub const LEAST_SLOTS: u32 = 4;
 
+/// Largest cache that nobody asked for, bytes. `--help` says the same.
+pub const DEFAULT_MOST: u64 = 20 << 30;
+
 /// What slots begin on, bytes.
 const GRAIN: u64 = 64 << 10;
 
@@ -46,7 +49,8 @@ const GRAIN: u64 = 64 << 10;
 pub struct StoreConfig {
     /// An existing directory on a disk of the node.
     pub dir: PathBuf,
-    /// Bytes; `None` is what the share needs, or nine tenths of what the disk has free.
+    /// Bytes; `None` is what the share needs, at most [`DEFAULT_MOST`] and nine tenths of what the
+    /// disk has free.
     pub bytes: Option<u64>,
 }
 
@@ -161,14 +165,11 @@ impl Store {
             let slots = bytes.saturating_sub(GRAIN) / superblock.slot_len;
             u32::try_from(slots).unwrap_or(u32::MAX).min(demand.blocks.max(LEAST_SLOTS))
         };
-        let (slots, given) = match config.bytes {
-            Some(bytes) => (slots_in(bytes), Some(bytes)),
-            None => (slots_in(free / 10 * 9), None),
-        };
+        let slots = slots_in(config.bytes.unwrap_or_else(|| default_bytes(free)));
         let needs = file_len(least, superblock.slot_len);
         if slots < least {
             file.unlink_now();
-            return Err(match given {
+            return Err(match config.bytes {
                 Some(bytes) => StoreError::TooSmall { bytes, least: needs },
                 None => StoreError::NoSpace { path: config.dir.clone(), needs, free },
             });
@@ -259,6 +260,11 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The most that is taken of a disk with so many bytes free when nobody said how much.
+fn default_bytes(free: u64) -> u64 {
+    DEFAULT_MOST.min(free / 10 * 9)
 }
 
 /// Sealed chunks of a block that long and the slot's page, rounded up to grains.

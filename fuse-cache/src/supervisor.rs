@@ -24,7 +24,7 @@ use self::worker::{Link, Watcher};
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
     pub dir: PathBuf,
-    /// Most bytes on disk; none: what the share needs, or what is free.
+    /// Most bytes on disk; none: as [`crate::store::StoreConfig`] says.
     pub size: Option<u64>,
 }
 

@@ -251,7 +251,10 @@ impl MountProgram {
         let scratch = Scratch::new()?;
         let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
         let mut command = place.tidegate()?;
-        command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at).arg("--cache").arg(cache);
+        command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at);
+        if !args.contains(&"--cache") {
+            command.arg("--cache").arg(cache);
+        }
         command.arg("--receipt").arg(scratch.join("receipt.json")).args(args);
         let process = Process::start("mount", &mut command, scratch.path())?;
         Ok(Self { process, scratch, at })

@@ -69,6 +69,19 @@ fn slots_hold_what_is_written_and_go_back() {
 }
 
 #[test]
+fn a_cache_that_nobody_sized_is_at_most_20_gib_and_leaves_some_of_the_disk() {
+    assert_eq!(default_bytes(1 << 50), 20 << 30);
+    assert_eq!(default_bytes(10 << 30), 9 << 30);
+    // As it is reserved: a share of 80 GiB on whatever this disk has free.
+    let dir = disk();
+    let demand = Demand { blocks: 20_000, largest: 4 << 20 };
+    match Store::open(&config(dir.path(), None), &terms(1), demand) {
+        Ok((store, _)) => assert!(store.bytes() <= DEFAULT_MOST, "{}", store.bytes()),
+        Err(why) => panic!("{why}"),
+    }
+}
+
+#[test]
 fn complete_slots_are_taken_up_again_and_no_others() {
     let dir = disk();
     let config = config(dir.path(), None);

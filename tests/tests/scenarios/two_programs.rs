@@ -222,6 +222,7 @@ fn a_wipe_that_takes_longer_than_the_grace_closes_as_wiped() -> Result<()> {
         while begun.elapsed() < Duration::from_secs(12) {
             let shown = gateway.show(&join)?.to_string();
             assert!(!shown.contains("withdrawn"), "given up after {:?}: {shown}", begun.elapsed());
+            std::thread::sleep(Duration::from_millis(200));
         }
         drop(frozen);
         mount.process().wait()?;
