@@ -51,6 +51,8 @@ pub(crate) struct Start {
     pub(crate) init: Base64,
     /// Counts the workers of this mount, from 1.
     pub(crate) generation: u32,
+    /// Seconds to wait for a gateway in trouble before saying that nothing can be served.
+    pub(crate) patience: u32,
     /// What killed workers of this mount had counted, as far as they could report it.
     pub(crate) before: Progress,
     /// User and group that the files belong to.
@@ -91,6 +93,8 @@ pub struct Ready {
     pub cache_bytes: u64,
     /// Lease deadline, seconds since the epoch.
     pub deadline: u64,
+    /// Seconds that reads wait for a gateway which is away.
+    pub grace: u32,
 }
 
 /// How far the workers of a mount are. What a killed worker counted in its last half second is lost.

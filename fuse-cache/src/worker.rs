@@ -7,6 +7,7 @@ mod harden;
 mod heartbeat;
 mod identity;
 mod live;
+mod patience;
 mod wipe;
 
 use std::future::Future;

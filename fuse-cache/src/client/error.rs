@@ -19,6 +19,21 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether it is the gateway's trouble of the moment, so that the same request may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused(problem) => matches!(
+                problem.kind,
+                ProblemKind::Internal
+                    | ProblemKind::SourceUnavailable
+                    | ProblemKind::TooMany
+                    | ProblemKind::Unavailable
+            ),
+            Self::Nonsense(_) | Self::Untrusted(_) => false,
+        }
+    }
+
     /// The kind of the refusal, if it is one.
     pub fn refusal(&self) -> Option<ProblemKind> {
         match self {

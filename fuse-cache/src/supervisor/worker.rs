@@ -92,6 +92,8 @@ impl Link {
 pub(super) struct Watcher {
     mount: Mount,
     launch: WorkerLaunch,
+    /// The lease's grace, once a worker has told it.
+    grace: u32,
     /// Holds the worker's identity key, so that a successor is the same worker to the gateway.
     identity: OwnedFd,
     link: Arc<Link>,
@@ -126,7 +128,7 @@ impl Watcher {
         directive: watch::Sender<Directive>,
     ) -> io::Result<Self> {
         let identity = rustix::fs::memfd_create("tidegate-identity", MemfdFlags::CLOEXEC)?;
-        Ok(Self { mount, launch, identity, link, phase, progress, directive })
+        Ok(Self { mount, launch, grace: 0, identity, link, phase, progress, directive })
     }
 
     pub(super) fn run(mut self) {
@@ -220,6 +222,7 @@ impl Watcher {
             match control.receive::<FromWorker>() {
                 Ok(Some((FromWorker::Ready(ready), _))) => {
                     reached = Reached::Ready;
+                    self.grace = ready.grace;
                     self.phase.send_replace(Phase::Ready(ready));
                 }
                 Ok(Some((FromWorker::Progress(progress), _))) => {
@@ -272,6 +275,7 @@ impl Watcher {
             mount_id: self.mount.id(),
             init: self.mount.init().into(),
             generation,
+            patience: self.grace,
             before: *self.progress.borrow(),
             owner: self.mount.owner(),
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_plan::Manifest;
-use tidegate_wire::{Directive, JoinFile, NodeFacts};
+use tidegate_wire::{Directive, JoinFile, NodeFacts, ProblemKind};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,11 +20,8 @@ use crate::fuse::{self, Served};
 use crate::store::{Adopted, Demand, Store, StoreConfig};
 
 use super::identity::KeptIdentity;
+use super::patience::Patience;
 use super::{WorkerError, heartbeat};
-
-/// How long a successor tries to reach the gateway while readers wait; a first worker says so at once.
-const SUCCESSOR_TRIES: u32 = 60;
-const SUCCESSOR_PAUSE: Duration = Duration::from_secs(1);
 
 /// All that a serving worker holds.
 pub(super) struct Live {
@@ -56,10 +53,16 @@ impl Live {
         let (kept, identity) = KeptIdentity::open(identity).map_err(WorkerError::Serve)?;
         let successor = start.generation > 1;
         let facts = crate::facts::gather(&start.cache_dir);
+        // Readers of a successor wait for as long as the grace; a first worker says at once what is wrong.
+        let patience = Patience::of(Duration::from_secs(start.patience.into()));
+        let attaching = || attach(&start.join, &identity, &facts, successor);
         let Attached { terms, client, .. } =
-            attach(&start.join, &identity, &facts, successor).await?;
-        let (keys, manifest_key) = client.keys(terms.first_block, terms.end_block).await?;
-        let manifest = Arc::new(parse(client.manifest(&manifest_key).await?).await?);
+            patience.with("not attached yet; readers wait", attaching).await?;
+        let releasing = || client.keys(terms.first_block, terms.end_block);
+        let (keys, manifest_key) = patience.with("no keys yet; readers wait", releasing).await?;
+        let fetching = || client.manifest(&manifest_key);
+        let bytes = patience.with("no manifest yet; readers wait", fetching).await?;
+        let manifest = Arc::new(parse(bytes).await?);
         drop(manifest_key);
         let budget = Budget::new(start.memory);
         let store_config = StoreConfig { dir: start.cache_dir, bytes: start.cache_bytes };
@@ -95,6 +98,7 @@ impl Live {
             manifest_bytes: terms.manifest_len,
             cache_bytes,
             deadline: terms.deadline,
+            grace: terms.grace,
         };
         let Start { at, mount_id, before, .. } = start;
         Ok(Self {
@@ -154,22 +158,20 @@ impl Live {
     }
 }
 
+/// A gateway that was started anew between challenge and attach does not know its nonce any more: a
+/// successor, whose token was good once, asks for another.
 async fn attach(
     join: &JoinFile,
     identity: &Identity,
     facts: &NodeFacts,
     successor: bool,
 ) -> Result<Attached, ClientError> {
-    let mut tries = if successor { SUCCESSOR_TRIES } else { 1 };
-    loop {
-        tries -= 1;
-        match crate::client::attach(join, identity, facts.clone()).await {
-            Err(ClientError::Unreachable(why)) if tries > 0 => {
-                tracing::warn!(%why, "no gateway yet; readers wait");
-                tokio::time::sleep(SUCCESSOR_PAUSE).await;
-            }
-            outcome => return outcome,
+    let attached = crate::client::attach(join, identity, facts.clone()).await;
+    match attached {
+        Err(why) if successor && why.refusal() == Some(ProblemKind::Unauthenticated) => {
+            crate::client::attach(join, identity, facts.clone()).await
         }
+        attached => attached,
     }
 }
 

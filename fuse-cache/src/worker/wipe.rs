@@ -2,25 +2,22 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_ledger::{Discarded, METHOD_OVERWRITE, Stated, StatedCounters};
-use tidegate_wire::{NodeFacts, WipeReceipt};
+use tidegate_wire::WipeReceipt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::client::{Client, ClientError};
 use crate::control::{Control, FromWorker, Progress, ToWorker};
 use crate::store::WipeFigures;
 
 use super::WorkerError;
 use super::live::{Live, blocking};
+use super::patience::Patience;
 
 /// How long the session threads may take to notice that the mount is gone.
 const SESSIONS_END: Duration = Duration::from_secs(10);
-
-/// Pause before a gateway that cannot be reached is asked again.
-const POST_AGAIN: Duration = Duration::from_secs(1);
 
 /// Wipes; the holder unmounts.
 pub(super) async fn with_holder(
@@ -108,7 +105,9 @@ async fn wipe(
         facts: crate::facts::stated(&facts),
     };
     let statement = stated.to_canonical()?;
-    let receipt = post(&client, &statement, &facts, patience).await?;
+    let post = || client.wipe_certificate(statement.clone(), facts.clone());
+    let waiting = "the wipe is done; its certificate waits for the gateway";
+    let receipt = Patience::of(patience).with(waiting, post).await?;
     heart.stop().await;
     drop(client);
     identity.destroy().map_err(WorkerError::Serve)?;
@@ -129,25 +128,6 @@ impl Heart {
 impl Drop for Heart {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// Posts the statement; a gateway that is away for a moment is asked again.
-async fn post(
-    client: &Client,
-    statement: &str,
-    facts: &NodeFacts,
-    patience: Duration,
-) -> Result<WipeReceipt, ClientError> {
-    let begun = Instant::now();
-    loop {
-        match client.wipe_certificate(statement.to_owned(), facts.clone()).await {
-            Err(ClientError::Unreachable(why)) if begun.elapsed() < patience => {
-                tracing::warn!(%why, "the wipe is done; its certificate waits for the gateway");
-                tokio::time::sleep(POST_AGAIN).await;
-            }
-            outcome => return outcome,
-        }
     }
 }
 

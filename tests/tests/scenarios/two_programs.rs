@@ -231,3 +231,33 @@ fn a_wipe_that_takes_longer_than_the_grace_closes_as_wiped() -> Result<()> {
     }
     Ok(())
 }
+
+/// A worker that replaces a killed one, and a wipe that is done, both find a gateway that can write
+/// nothing: they wait, and go on when it can.
+#[test]
+fn a_successor_and_a_wiped_worker_wait_for_a_gateway_in_trouble() -> Result<()> {
+    let (home, scratch) = (Scratch::new()?, Scratch::new()?);
+    dataset::flat(home.path(), 3, 2 << 20, 42)?;
+    let device = LoopDevice::ext4(&scratch, "state", 64 << 20)?;
+    let state = device.path().join("state");
+    let allow = home.path().display().to_string();
+    let gateway = GatewayProgram::start_in(&state, &allow, "heartbeat_s = 1\ngrace_s = 100")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mut mount = MountProgram::start(&join, &[])?;
+    let want = digest::contents(home.path())?;
+    digest::assert_same(&want, &digest::contents(mount.data())?);
+    let filler = device.fill()?;
+    signal_pid(mount.worker()?, Signal::KILL)?;
+    wait_for("the successor to wait", || mount.log().contains("not attached yet").then_some(()))?;
+    fs::remove_file(filler)?;
+    digest::assert_same(&want, &digest::contents(mount.data())?);
+    let filler = device.fill()?;
+    mount.process().signal(Signal::TERM)?;
+    wait_for("the certificate to wait", || {
+        mount.log().contains("its certificate waits").then_some(())
+    })?;
+    fs::remove_file(filler)?;
+    assert!(mount.process().wait()?.success(), "{}", mount.log());
+    assert_eq!(mount.receipt()?["outcome"], "wiped");
+    Ok(())
+}

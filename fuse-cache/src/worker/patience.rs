@@ -1,0 +1,89 @@
+//! Asking again while a gateway is in trouble.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tidegate_kit::clock::boottime;
+
+use crate::client::ClientError;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Until when something is tried again that fails for a trouble which may pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    until: Duration,
+}
+
+impl Patience {
+    /// From now on; none at all is one try.
+    pub(super) fn of(long: Duration) -> Self {
+        Self { until: boottime().saturating_add(long) }
+    }
+
+    /// Tries until it comes to an end that would stay the same, or the patience is over. `what` is what
+    /// the log says about it.
+    pub(super) async fn with<T, F>(
+        self,
+        what: &str,
+        mut ask: impl FnMut() -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        loop {
+            match ask().await {
+                Err(why) if why.may_pass() && boottime() < self.until => {
+                    tracing::warn!(%why, "{what}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tidegate_wire::{Problem, ProblemKind};
+
+    use super::*;
+
+    fn refused(kind: ProblemKind) -> ClientError {
+        ClientError::Refused(Box::new(Problem::new(kind, "")))
+    }
+
+    async fn tried(long: Duration, answers: Vec<ClientError>) -> (bool, usize) {
+        let mut answers = VecDeque::from(answers);
+        let all = answers.len();
+        let outcome = Patience::of(long)
+            .with("trying", || {
+                let answer = answers.pop_front();
+                async { answer.map_or(Ok(()), Err) }
+            })
+            .await;
+        (outcome.is_ok(), all - answers.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn troubles_of_the_moment_are_waited_out_and_refusals_are_not() {
+        let troubles = || {
+            vec![
+                ClientError::Unreachable("no road".into()),
+                refused(ProblemKind::Unavailable),
+                refused(ProblemKind::TooMany),
+                refused(ProblemKind::SourceUnavailable),
+                refused(ProblemKind::Internal),
+            ]
+        };
+        let long = Duration::from_secs(3600);
+        assert_eq!(tried(long, troubles()).await, (true, 5));
+        assert_eq!(tried(Duration::ZERO, troubles()).await, (false, 1));
+        for kind in [ProblemKind::LeaseOver, ProblemKind::Forbidden, ProblemKind::Unauthenticated] {
+            assert_eq!(tried(long, vec![refused(kind), refused(kind)]).await, (false, 1));
+        }
+    }
+}
