@@ -217,11 +217,14 @@ impl Table {
         waited_for.map(|trouble| trouble.not_before).min()
     }
 
-    /// Blocks in trouble that nobody waits for may be filled again once their pause is over.
+    /// Blocks in trouble that nobody waits for may be filled again once their pause is over. One that is
+    /// just being fetched stays in trouble until that has gone well: its readers count from the first failure.
     pub(super) fn forgive(&mut self, now: Instant) {
-        let Self { troubles, waiting, schedule, .. } = self;
+        let Self { troubles, waiting, residents, schedule, .. } = self;
         troubles.retain(|block, trouble| {
-            let keep = waiting.contains_key(block) || now < trouble.not_before + LONGEST;
+            let keep = waiting.contains_key(block)
+                || residents.contains_key(block)
+                || now < trouble.not_before + LONGEST;
             if !keep {
                 schedule.lost(*block);
             }

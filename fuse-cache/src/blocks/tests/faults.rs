@@ -114,6 +114,19 @@ async fn refusals_end_or_repeat() {
     assert_eq!(worker.read(1, 0, 10).await, Err(ReadError::LeaseOver));
 }
 
+/// Each try takes longer than any pause between tries, so that somebody waits for a fetch all the time
+/// and for its beginning hardly ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_fails_slowly_is_given_up_after_the_grace() {
+    let gateway = gateway().await;
+    let late = Fault::Late(Duration::from_millis(2500), ProblemKind::SourceUnavailable);
+    gateway.faults.always(1, late);
+    let worker = Worker::at(gateway, None, Duration::from_secs(4)).await;
+    let read = tokio::time::timeout(Duration::from_secs(60), worker.read(1, 0, 10)).await;
+    assert_eq!(read.expect("the read waits for ever"), Err(ReadError::Unavailable));
+    worker.check(0, 0, 4 << 20).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_link_stalls_and_then_fails() {
     let gateway = gateway().await;

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -44,6 +45,8 @@ pub(super) enum Fault {
     /// The connection ends after so many bytes.
     Tear(usize),
     Refuse(ProblemKind),
+    /// Refused after so long.
+    Late(Duration, ProblemKind),
     /// Another block's bytes, of the right length.
     Swap(u32),
     /// Not sealed at all.
@@ -184,7 +187,9 @@ impl Gateway {
                     (Method::GET, None) if rest == "manifest" => {
                         respond(200, Full::from(self.home.sealed_manifest()))
                     }
-                    (Method::GET, Some(("blocks", number))) => self.block(number.parse().unwrap()),
+                    (Method::GET, Some(("blocks", number))) => {
+                        self.block(number.parse().unwrap()).await
+                    }
                     _ => panic!("{path}"),
                 }
             }
@@ -265,7 +270,7 @@ impl Gateway {
         json(&grant)
     }
 
-    fn block(&self, number: u32) -> Response<Body> {
+    async fn block(&self, number: u32) -> Response<Body> {
         let fault = self.faults.of(number);
         let salt = self.salt.fetch_add(1, Ordering::Relaxed);
         let mut sealed = self.home.sealed_block(number, salt);
@@ -289,6 +294,10 @@ impl Gateway {
                 respond(200, Full::from(other))
             }
             Some(Fault::Refuse(kind)) => problem(kind),
+            Some(Fault::Late(delay, kind)) => {
+                tokio::time::sleep(delay).await;
+                problem(kind)
+            }
             Some(Fault::Tear(at)) => {
                 let sent = Bytes::from(sealed).slice(..at);
                 let frames = [Ok(Frame::data(sent)), Err(io::Error::other("torn"))];
