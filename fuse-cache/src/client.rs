@@ -89,8 +89,11 @@ impl Client {
             return Err(ClientError::Nonsense("the keys are of other blocks".into()));
         }
         let life = std::time::Duration::from_secs(grant.expiry.saturating_sub(grant.time));
+        let until = boottime()
+            .checked_add(life)
+            .ok_or_else(|| ClientError::Nonsense("the keys would live for ever".into()))?;
         self.ring
-            .add(release.cover, boottime() + life)
+            .add(release.cover, until)
             .map_err(|_| ClientError::Nonsense("the keys are already destroyed".into()))?;
         Ok((Arc::clone(&self.ring), release.manifest_key))
     }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MlockFlags, ProtFlags, madvise, mlock_with, mmap_anonymous, munmap,
+};
 use tidegate_plan::{BLOCK_MAX, sealed_len};
 use tidegate_seal::{BlockKey, Context, Kind, open_message};
 use tidegate_wire::LeaseTerms;
@@ -37,8 +39,7 @@ pub(super) async fn read(
     if terms.manifest_len > MOST {
         return Err(ClientError::Nonsense(format!("a manifest of {len} bytes")));
     }
-    let mut memory = ManifestBytes::zeroed(len)?;
-    let mut rest = memory.as_mut();
+    let mut memory = ManifestBytes::empty(len)?;
     let mut sealed = Vec::new();
     let count = pieces(terms.manifest_len);
     let mut piece = 0;
@@ -59,9 +60,9 @@ pub(super) async fn read(
             };
             let plain = open_message(key, &context, &sealed[..due])
                 .map_err(|_| ClientError::Nonsense("the manifest cannot be opened".into()))?;
-            let (place, after) = rest.split_at_mut(plain.len());
-            place.copy_from_slice(&plain);
-            rest = after;
+            if !memory.append(&plain) {
+                return Err(ClientError::Nonsense("the manifest is longer than announced".into()));
+            }
             sealed.drain(..due);
             piece += 1;
         }
@@ -73,9 +74,13 @@ pub(super) async fn read(
 }
 
 /// Anonymous memory, kept out of core images, locked where the limits allow, wiped when dropped.
+///
+/// As long as was announced from the start, but no page of it is taken before authentic bytes lie there:
+/// a gateway that announces much gets nothing by it.
 pub struct ManifestBytes {
     at: *mut u8,
     len: usize,
+    filled: usize,
 }
 
 #[allow(unsafe_code, reason = "the mapping belongs to one value, like a Vec's memory")]
@@ -86,7 +91,7 @@ unsafe impl Send for ManifestBytes {}
 unsafe impl Sync for ManifestBytes {}
 
 impl ManifestBytes {
-    fn zeroed(len: usize) -> Result<Self, ClientError> {
+    fn empty(len: usize) -> Result<Self, ClientError> {
         let no_memory = |why| ClientError::Nonsense(format!("no memory for the manifest: {why}"));
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         #[allow(unsafe_code, reason = "anonymous memory outside the heap is only had this way")]
@@ -96,40 +101,48 @@ impl ManifestBytes {
             let at =
                 mmap_anonymous(std::ptr::null_mut(), len.max(1), prot, flags).map_err(no_memory)?;
             if madvise(at, len.max(1), Advice::LinuxDontDump).is_err()
-                || mlock(at, len.max(1)).is_err()
+                || mlock_with(at, len.max(1), MlockFlags::ONFAULT).is_err()
             {
                 tracing::debug!("the manifest's memory is not locked; swap must be off");
             }
             at.cast()
         };
-        Ok(Self { at, len })
+        Ok(Self { at, len, filled: 0 })
+    }
+
+    /// Puts bytes behind those that are there; false when they do not fit.
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let Some(end) = self.filled.checked_add(bytes.len()).filter(|end| *end <= self.len) else {
+            return false;
+        };
+        let from = std::mem::replace(&mut self.filled, end);
+        self.filled_mut()[from..].copy_from_slice(bytes);
+        true
+    }
+
+    fn filled_mut(&mut self) -> &mut [u8] {
+        #[allow(unsafe_code, reason = "the mapping is only reachable by its address")]
+        // SAFETY: as in `as_ref`; the borrow of `self` is unique.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.at, self.filled)
+        }
     }
 }
 
 impl AsRef<[u8]> for ManifestBytes {
     fn as_ref(&self) -> &[u8] {
         #[allow(unsafe_code, reason = "the mapping is only reachable by its address")]
-        // SAFETY: `at` is a live mapping of at least `len` initialised (zeroed) bytes.
+        // SAFETY: `at` is a live mapping of at least `filled` initialised bytes.
         unsafe {
-            std::slice::from_raw_parts(self.at, self.len)
-        }
-    }
-}
-
-impl AsMut<[u8]> for ManifestBytes {
-    fn as_mut(&mut self) -> &mut [u8] {
-        #[allow(unsafe_code, reason = "the mapping is only reachable by its address")]
-        // SAFETY: as in `as_ref`; the borrow of `self` is unique.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.at, self.len)
+            std::slice::from_raw_parts(self.at, self.filled)
         }
     }
 }
 
 impl Drop for ManifestBytes {
     fn drop(&mut self) {
-        self.as_mut().zeroize();
-        #[allow(unsafe_code, reason = "counterpart of the mapping in `zeroed`")]
+        self.filled_mut().zeroize();
+        #[allow(unsafe_code, reason = "counterpart of the mapping in `empty`")]
         // SAFETY: the mapping was made with this address and length and is used no more.
         let unmapped = unsafe { munmap(self.at.cast(), self.len.max(1)) };
         debug_assert!(unmapped.is_ok(), "our own mapping can be unmapped");
@@ -154,11 +167,28 @@ mod tests {
     }
 
     #[test]
-    fn memory_holds_what_is_put_there() {
-        let mut memory = ManifestBytes::zeroed(10_000).unwrap();
-        assert!(memory.as_ref().iter().all(|byte| *byte == 0));
-        memory.as_mut()[9_999] = 7;
-        assert_eq!((memory.as_ref()[9_999], memory.as_ref().len()), (7, 10_000));
-        assert!(ManifestBytes::zeroed(0).unwrap().as_ref().is_empty());
+    fn memory_holds_what_is_put_there_and_no_more() {
+        let mut memory = ManifestBytes::empty(10_000).unwrap();
+        assert!(memory.append(&[7; 9_999]) && !memory.append(&[8; 2]) && memory.append(&[9]));
+        assert_eq!((memory.as_ref()[9_998], memory.as_ref()[9_999]), (7, 9));
+        assert_eq!(memory.as_ref().len(), 10_000);
+        assert!(ManifestBytes::empty(0).unwrap().as_ref().is_empty());
+    }
+
+    #[test]
+    fn what_is_only_announced_takes_no_memory() {
+        let mib = |bytes: usize| bytes >> 20;
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: usize = pages.split(' ').nth(1).unwrap().parse().unwrap();
+            pages * rustix::param::page_size()
+        };
+        let before = resident();
+        let memory = ManifestBytes::empty(1 << 30).unwrap();
+        let grown = resident().saturating_sub(before);
+        assert!(mib(grown) < 256, "{} MiB for nothing", mib(grown));
+        drop(memory); // wipes only what was filled
+        let grown = resident().saturating_sub(before);
+        assert!(mib(grown) < 256, "{} MiB for nothing", mib(grown));
     }
 }

@@ -53,6 +53,8 @@ pub(super) enum Fault {
     Garbage,
     /// The bytes stop there until notified.
     Hold(usize, Arc<Notify>),
+    /// The same, with a bit changed behind.
+    HoldAndFlip(usize, usize, Arc<Notify>),
 }
 
 #[derive(Default)]
@@ -95,6 +97,8 @@ pub(super) struct Gateway {
     ledger: Mutex<Ledger>,
     signer: SigningKey,
     epoch: Mutex<u32>,
+    /// Of the keys it releases.
+    pub(super) expiry: Mutex<u64>,
     /// Of the newest attachment.
     hpke: Mutex<Vec<u8>>,
     salt: AtomicU8,
@@ -127,6 +131,7 @@ impl Gateway {
             authority,
             signer,
             epoch: Mutex::new(0),
+            expiry: Mutex::new(now_unix() + 3600),
             hpke: Mutex::default(),
             salt: AtomicU8::new(0),
         });
@@ -252,7 +257,7 @@ impl Gateway {
             epoch,
             first_block,
             end_block,
-            expiry: now_unix() + 3600,
+            expiry: *self.expiry.lock().unwrap(),
             sealed: Vec::new().into(),
             receipt,
             time: now_unix(),
@@ -303,17 +308,28 @@ impl Gateway {
                 let frames = [Ok(Frame::data(sent)), Err(io::Error::other("torn"))];
                 streamed(number, &self.home, stream::iter(frames))
             }
-            Some(Fault::Hold(at, go_on)) => {
-                let mut rest = Bytes::from(sealed);
-                let first = rest.split_to(at);
-                let frames =
-                    stream::iter([Ok(Frame::data(first))]).chain(stream::once(async move {
-                        go_on.notified().await;
-                        Ok(Frame::data(rest))
-                    }));
-                streamed(number, &self.home, frames)
+            Some(Fault::Hold(at, go_on)) => self.held(number, sealed, at, go_on),
+            Some(Fault::HoldAndFlip(at, bit, go_on)) => {
+                sealed[bit] ^= 1;
+                self.held(number, sealed, at, go_on)
             }
         }
+    }
+
+    fn held(
+        &self,
+        number: u32,
+        sealed: Vec<u8>,
+        at: usize,
+        go_on: Arc<Notify>,
+    ) -> Response<Body> {
+        let mut rest = Bytes::from(sealed);
+        let first = rest.split_to(at);
+        let frames = stream::iter([Ok(Frame::data(first))]).chain(stream::once(async move {
+            go_on.notified().await;
+            Ok(Frame::data(rest))
+        }));
+        streamed(number, &self.home, frames)
     }
 
     fn record(&self, event: Event) -> Receipt {
