@@ -45,7 +45,7 @@ impl Core {
         len: usize,
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError> {
-        let mut nonsense = 0;
+        let (mut nonsense, mut sealed) = (0, 0);
         loop {
             let demanded = self.table().demand(piece.block)?;
             let resident = match demanded {
@@ -72,7 +72,14 @@ impl Core {
             match self.open(&resident, piece, len, &mut scratch) {
                 Ok(bytes) => return Ok(show(bytes)),
                 Err(Fault::Final(error)) => return Err(error),
-                Err(Fault::Sealed) => self.distrust(&resident)?,
+                Err(Fault::Sealed) => {
+                    self.distrust(&resident)?;
+                    // Another reader's chunk of this block may open well, and take the suspicion away.
+                    if sealed > 0 {
+                        return Err(ReadError::Integrity);
+                    }
+                    sealed += 1;
+                }
             }
         }
     }

@@ -35,6 +35,25 @@ async fn a_bit_changed_twice_is_an_error_of_that_block_only() {
     assert_eq!(worker.cache.counters().refetched, 1);
 }
 
+/// The other reader takes the suspicion from the block while it is fetched the second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_changed_twice_is_an_error_whoever_reads_beside() {
+    let (gateway, go_on) = (gateway().await, Arc::new(tokio::sync::Notify::new()));
+    gateway.faults.once(1, Fault::Flip(3_000_000));
+    gateway.faults.once(1, Fault::HoldAndFlip(1_000_000, 3_000_000, Arc::clone(&go_on)));
+    let worker = Arc::new(Worker::at(gateway, None, LONG).await);
+    let reader = {
+        let worker = Arc::clone(&worker);
+        let piece = worker.manifest.locate(2, 2_900_000).unwrap();
+        tokio::spawn(async move { worker.cache.read(&piece, &mut [0; 200_000]).await })
+    };
+    until(|| worker.gateway.faults.asked_for(1) == 2).await;
+    worker.check(1, 0, 1000).await;
+    go_on.notify_one();
+    assert_eq!(reader.await.unwrap(), Err(ReadError::Integrity));
+    worker.check(1, 0, 4 << 20).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_header_or_swapped_block_never_reaches_a_reader() {
     for fault in [Fault::Flip(3), Fault::Flip(30), Fault::Swap(2), Fault::Garbage] {
