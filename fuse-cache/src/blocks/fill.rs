@@ -133,9 +133,8 @@ impl Filling {
 
     async fn wait(&mut self) {
         let core = Arc::clone(&self.core);
-        let review = Instant::now() + REVIEW;
         let again = [self.link.down.as_ref().map(|down| down.not_before), core.table().next_try()];
-        let again = again.into_iter().flatten().min().map_or(review, |at| at.min(review));
+        let again = next_look(Instant::now(), again);
         // Time matters only while something is in trouble or waits; otherwise only events do.
         let timed = self.link.down.is_some() || core.table().is_pressed();
         tokio::select! {
@@ -195,6 +194,13 @@ impl Filling {
     }
 }
 
+/// When to look again if nothing happens. What might have been tried by now waits for something else, such
+/// as a fetch under way: only events move that.
+fn next_look(now: Instant, tries: [Option<Instant>; 2]) -> Instant {
+    let review = now + REVIEW;
+    tries.into_iter().flatten().filter(|at| *at > now).fold(review, Instant::min)
+}
+
 impl Link {
     fn heard(&mut self, heard: bool, now: Instant) {
         if heard {
@@ -209,5 +215,19 @@ impl Link {
         });
         down.not_before = now + pause(down.failures);
         down.failures = down.failures.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_gone_by_do_not_make_the_filling_spin() {
+        let now = Instant::now();
+        let (past, soon) = (now - REVIEW / 5, now + REVIEW / 5);
+        assert_eq!(next_look(now, [Some(past), Some(now)]), now + REVIEW);
+        assert_eq!(next_look(now, [Some(past), Some(soon)]), soon);
+        assert_eq!(next_look(now, [None, Some(now + REVIEW * 2)]), now + REVIEW);
     }
 }
