@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use rustix::process::Resource;
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -81,6 +82,7 @@ pub(crate) fn examine(cache: &Path) -> Vec<Finding> {
             "nothing here uses it yet; the plaintext pool will be off",
         ),
         swap(&read("/proc/swaps")),
+        locked_memory(rustix::process::getrlimit(Resource::Memlock).current),
         core_pattern(read("/proc/sys/kernel/core_pattern").trim()),
         init_on_free(&read("/proc/cmdline")),
         disk(cache),
@@ -143,6 +145,29 @@ fn swap(table: &str) -> Finding {
             "the job's own memory can reach this disk in clear; swapoff -a, or encrypt it. The certificate names it"
         } else {
             ""
+        },
+    }
+}
+
+/// What the worker locks at most as long as it may not lock everything: its buffers and the names.
+const LOCKED: u64 = 64 << 20;
+
+fn locked_memory(limit: Option<u64>) -> Finding {
+    let all = rustix::process::geteuid().is_root();
+    let good = all || limit.is_none_or(|limit| limit >= LOCKED);
+    Finding {
+        subject: "locked memory",
+        grade: if good { Grade::Good } else { Grade::Lacking },
+        seen: match limit {
+            _ if all => "running as root: the worker locks all of its memory".into(),
+            Some(limit) => format!("at most {}", bytesize::ByteSize(limit)),
+            None => "no limit".into(),
+        },
+        cost: if good {
+            ""
+        } else {
+            "the worker locks its plaintext buffers first and then the names, as far as this reaches; the rest can \
+             be swapped. ulimit -l 65536, or no swap"
         },
     }
 }
@@ -221,6 +246,7 @@ mod tests {
         assert_eq!(swap("Filename Type\n/dev/zram0 partition 1 0 -2\n").grade, Grade::Good);
         assert_eq!(core_pattern("core").grade, Grade::Lacking);
         assert_eq!(core_pattern("|/bin/false").grade, Grade::Good);
+        assert_eq!(locked_memory(None).grade, Grade::Good);
         assert_eq!(init_on_free("quiet init_on_free=1").grade, Grade::Good);
     }
 }

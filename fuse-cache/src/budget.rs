@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use rustix::mm::MlockFlags;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroize as _;
 
@@ -132,11 +133,26 @@ impl Buffer {
         Self { pages, len, reservation: None }
     }
 
-    /// `len` zero bytes; the reservation should cover them.
+    /// `len` zero bytes; the reservation should cover them. Plaintext may come to lie there: they are
+    /// kept out of swap where the limit on locked memory allows.
     pub fn new(len: usize, reservation: Reservation) -> Self {
         let mut buffer = Self::unbudgeted(len);
         buffer.reservation = Some(reservation);
+        if !buffer.lock() {
+            tracing::debug!(len, "a buffer's memory is not locked; swap must be off");
+        }
         buffer
+    }
+
+    /// Never unlocked: that would also undo `mlockall`, and what comes to lie there next is a buffer too.
+    fn lock(&mut self) -> bool {
+        let len = self.pages.len() * PAGE;
+        #[allow(unsafe_code, reason = "a lock concerns addresses")]
+        // SAFETY: the range is this vector's own elements; locking changes no byte of them.
+        let locked = unsafe {
+            rustix::mm::mlock_with(self.pages.as_mut_ptr().cast(), len, MlockFlags::ONFAULT)
+        };
+        locked.is_ok()
     }
 }
 
@@ -190,6 +206,20 @@ mod tests {
         assert!(budget.try_buffer(1).is_none());
         drop((buffer, all));
         assert_eq!(budget.in_use(), 0);
+    }
+
+    /// The limit on locked memory is at least 64 KiB everywhere.
+    #[test]
+    fn buffers_are_locked() {
+        let locked = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let before = locked();
+        let mut buffer = Budget::new(0).try_buffer(4 * PAGE).unwrap();
+        buffer.fill(1);
+        assert!(locked() >= before + 16, "{before} KiB before, {} now", locked());
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@ use self::reads::Reads;
 pub(crate) struct Served {
     sessions: Vec<BackgroundSession>,
     notifier: Notifier,
+    assembly: Arc<Assembly>,
 }
 
 /// Serves `fs` on each descriptor with a thread of its own. `init`: the INIT request the holder
@@ -56,10 +57,15 @@ pub(crate) fn serve(
     }
     let sessions =
         sessions.into_iter().map(fuser::Session::spawn).collect::<io::Result<Vec<_>>>()?;
-    Ok(Served { sessions, notifier })
+    Ok(Served { sessions, notifier, assembly })
 }
 
 impl Served {
+    /// Wipes the buffers in which reads are put together.
+    pub(crate) fn wipe_buffers(&self) {
+        self.assembly.wipe();
+    }
+
     pub(crate) fn pages(&self) -> Pages {
         Pages(self.notifier.clone())
     }

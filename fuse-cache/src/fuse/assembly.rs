@@ -3,9 +3,10 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroize as _;
 
 use crate::blocks::MAX_READ;
 use crate::budget::{Budget, Buffer};
@@ -15,13 +16,21 @@ const BUFFERS: u64 = 8;
 
 pub(super) struct Assembly {
     permits: Arc<Semaphore>,
-    free: Arc<Mutex<Vec<Buffer>>>,
+    free: Arc<Mutex<Free>>,
+}
+
+struct Free {
+    buffers: Vec<Buffer>,
+    /// How often all were wiped.
+    wipes: u64,
 }
 
 /// A buffer of [`MAX_READ`] bytes, given back when dropped.
 pub(super) struct Taken {
     buffer: Option<Buffer>,
-    free: Arc<Mutex<Vec<Buffer>>>,
+    /// Wipes before it was taken.
+    wipes: u64,
+    free: Arc<Mutex<Free>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -35,7 +44,7 @@ impl Assembly {
         }
         Ok(Self {
             permits: Arc::new(Semaphore::new(buffers.len())),
-            free: Arc::new(Mutex::new(buffers)),
+            free: Arc::new(Mutex::new(Free { buffers, wipes: 0 })),
         })
     }
 
@@ -50,9 +59,20 @@ impl Assembly {
         self.taken(permit)
     }
 
+    /// Wipes the plaintext in the buffers, now or when the last reader gives its one back.
+    pub(super) fn wipe(&self) {
+        let mut free = lock(&self.free);
+        free.wipes += 1;
+        for buffer in &mut free.buffers {
+            buffer.zeroize();
+        }
+    }
+
     fn taken(&self, permit: OwnedSemaphorePermit) -> Taken {
-        let buffer = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Taken { buffer, free: Arc::clone(&self.free), _permit: permit }
+        let mut free = lock(&self.free);
+        let (buffer, wipes) = (free.buffers.pop(), free.wipes);
+        drop(free);
+        Taken { buffer, wipes, free: Arc::clone(&self.free), _permit: permit }
     }
 }
 
@@ -72,8 +92,38 @@ impl DerefMut for Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        let Some(mut buffer) = self.buffer.take() else { return };
+        let mut free = lock(&self.free);
+        if free.wipes != self.wipes {
+            buffer.zeroize();
+        }
+        free.buffers.push(buffer);
+    }
+}
+
+fn lock(free: &Mutex<Free>) -> MutexGuard<'_, Free> {
+    free.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_plaintext_outlives_a_wipe() {
+        let budget = Budget::new(64 << 20);
+        let assembly = Assembly::new(&budget).unwrap();
+        let mut taken = [assembly.try_take().unwrap(), assembly.try_take().unwrap()];
+        let [early, late] = &mut taken;
+        early.fill(0x55);
+        late.fill(0x66);
+        let [early, late] = taken;
+        drop(early);
+        assembly.wipe();
+        assert!(late.iter().all(|byte| *byte == 0x66), "a reader's bytes do not change under it");
+        drop(late);
+        for buffer in &lock(&assembly.free).buffers {
+            assert!(buffer.iter().all(|byte| *byte == 0));
         }
     }
 }

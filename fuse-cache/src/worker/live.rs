@@ -146,6 +146,7 @@ impl Live {
     pub(super) async fn destroy_keys(&self) {
         self.fs.end();
         self.cache.shutdown_keys();
+        self.served.wipe_buffers();
         let (pages, fs) = (self.served.pages(), Arc::clone(&self.fs));
         match blocking(move || pages.drop_of(fs.cached_inodes())).await {
             Ok(0) => {}
