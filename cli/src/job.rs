@@ -1,6 +1,7 @@
 //! The user's command: started with its own limits and terminal, told of our signals, and outlived
 //! by nothing.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,6 +16,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, getpgrp, kill_process, set_child_subreaper, waitpid,
 };
 use rustix::termios::tcgetpgrp;
+use tidegate_fuse_cache::supervisor::WORKER_WATCHER;
 use tokio::process::{Child, Command};
 
 use crate::exit;
@@ -30,6 +32,8 @@ const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Job {
     child: Child,
     pid: Pid,
+    /// Children that had ended when last looked at.
+    ended: HashSet<Pid>,
 }
 
 /// The command could not be started; `code` follows the shell's custom.
@@ -102,7 +106,7 @@ impl Job {
             code: exit::TIDEGATE_FAILED,
             message: "the command ended before it had a process id".into(),
         })?;
-        Ok(Self { child, pid })
+        Ok(Self { child, pid, ended: HashSet::new() })
     }
 
     pub(crate) async fn wait(&mut self) -> Result<ExitStatus> {
@@ -116,6 +120,18 @@ impl Job {
         if !(of_a_terminal && in_foreground()) {
             self.signal(signal);
         }
+    }
+
+    /// Takes the exit status of orphans of the command that have ended. To be called now and then: a child
+    /// that is seen to have ended twice has nobody else who waits for it.
+    pub(crate) fn reap_orphans(&mut self) {
+        let strays = strays().unwrap_or_default().into_iter();
+        let ended: HashSet<_> = strays.filter(|pid| *pid != self.pid && has_ended(*pid)).collect();
+        for pid in ended.intersection(&self.ended) {
+            // Somebody waited for it after all.
+            let _ = waitpid(Some(*pid), WaitOptions::NOHANG);
+        }
+        self.ended = ended;
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -143,41 +159,49 @@ pub(crate) fn adopt_orphans() -> Result<()> {
         .context("cannot become the reaper of the command's orphans")
 }
 
-/// Ends every child of ours but `keep`: TERM first, KILL after [`STRAGGLER_GRACE`]. Returns how many there were.
-pub(crate) async fn end_stragglers(keep: &[u32]) -> Result<usize> {
+/// Ends every child of ours but the workers: TERM first, KILL after [`STRAGGLER_GRACE`]. Returns how many
+/// there were.
+pub(crate) async fn end_stragglers() -> Result<usize> {
     let started = Instant::now();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     loop {
-        let mut left = 0;
-        for pid in children()? {
-            if keep.contains(&pid.as_raw_nonzero().get().unsigned_abs()) {
-                continue;
-            }
-            let signal =
-                if started.elapsed() < STRAGGLER_GRACE { Signal::TERM } else { Signal::KILL };
-            if seen.insert(pid) || signal == Signal::KILL {
-                // It may have ended since the list was read.
+        let strays = strays()?;
+        if strays.is_empty() {
+            return Ok(seen.len());
+        }
+        let signal = if started.elapsed() < STRAGGLER_GRACE { Signal::TERM } else { Signal::KILL };
+        for pid in strays {
+            let lives = matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
+            if lives && (seen.insert(pid) || signal == Signal::KILL) {
+                // It may have ended this very moment.
                 let _ = kill_process(pid, signal);
             }
-            if matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None)) {
-                left += 1;
-            }
-        }
-        if left == 0 {
-            return Ok(seen.len());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-fn children() -> Result<Vec<Pid>> {
+/// Our children but the workers, which are those of the thread that watches over them. Orphans that we
+/// adopted are the main thread's.
+fn strays() -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").context("cannot read /proc")? {
-        let list = task?.path().join("children");
-        let text = std::fs::read_to_string(list).unwrap_or_default();
+        let task = task?.path();
+        let read = |name| std::fs::read_to_string(task.join(name)).unwrap_or_default();
+        if read("comm").trim() == WORKER_WATCHER {
+            continue;
+        }
+        let children = read("children");
         found.extend(
-            text.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw),
+            children.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw),
         );
     }
     Ok(found)
+}
+
+/// Whether nothing is left of a child but its exit status.
+fn has_ended(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // The state is behind the name, which is in parentheses and may hold any.
+    stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
 }

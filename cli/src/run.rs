@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -76,6 +77,9 @@ async fn drive(args: RunArgs, json: bool) -> Result<u8> {
     close(stage, origin, file, ended, json).await
 }
 
+/// How often the command's orphans are looked after.
+const ORPHANS: Duration = Duration::from_secs(1);
+
 /// How the command's part ended: its exit code, or why there is none.
 type Ended = Result<u8>;
 
@@ -98,10 +102,12 @@ async fn work(
     let bar = Bar::new(stage.ready.bytes, json);
     let mut progress = stage.supervisor.progress();
     let mut directive = stage.supervisor.directive();
+    let mut looks = tokio::time::interval(ORPHANS);
     let (mut asked, mut broken) = (0, None);
     let status = loop {
         tokio::select! {
             status = job.wait() => break status?,
+            _ = looks.tick() => job.reap_orphans(),
             signal = signals.next() => {
                 // The second time is for a command that does not listen.
                 if asked == 0 { job.pass_on(signal) } else { job.signal(Signal::KILL) }
@@ -136,8 +142,7 @@ async fn close(
     ended: Ended,
     json: bool,
 ) -> Result<u8> {
-    let worker = stage.supervisor.worker_pid();
-    let stragglers = job::end_stragglers(worker.as_slice()).await?;
+    let stragglers = job::end_stragglers().await?;
     if stragglers > 0 {
         eprintln!("tidegate: ended {stragglers} processes that outlived the command");
     }

@@ -20,6 +20,9 @@ use crate::holder::Mount;
 
 use self::worker::{Link, Watcher};
 
+/// Name of the thread that starts the workers: they are its children, and nobody else's.
+pub const WORKER_WATCHER: &str = "worker-watcher";
+
 /// Where ciphertext lies on this node.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -107,7 +110,7 @@ impl Supervisor {
                     why: error.to_string(),
                 })?;
         let thread = std::thread::Builder::new()
-            .name("worker-watcher".into())
+            .name(WORKER_WATCHER.into())
             .spawn(move || watcher.run())
             .map_err(|error| SupervisorError::Spawn { exe, why: error.to_string() })?;
         Ok(Self { link, phase, progress, directive, thread: Some(thread) })

@@ -1,10 +1,13 @@
 //! Exit codes as `tidegate --help` documents them.
 
 use anyhow::{Context as _, Result};
+use rustix::process::Signal;
 use tidegate_tests::dataset;
 use tidegate_tests::device::LoopDevice;
+use tidegate_tests::held::Held;
+use tidegate_tests::process::signal_pid;
 use tidegate_tests::scratch::Scratch;
-use tidegate_tests::tidegate::{Run, tidegate};
+use tidegate_tests::tidegate::{Run, receipt, tidegate};
 
 fn small_home() -> Result<Scratch> {
     let home = Scratch::new()?;
@@ -84,6 +87,41 @@ fn what_outlives_the_command_is_ended() -> Result<()> {
     outcome.expect_code(7)?;
     outcome.expect_message(&["outlived"])?;
     assert_eq!(outcome.receipt()?["outcome"], "wiped");
+    Ok(())
+}
+
+/// An orphan that ends by itself is reaped while the command runs, and is no survivor.
+#[test]
+fn orphans_that_end_are_reaped_and_are_no_survivors() -> Result<()> {
+    let home = small_home()?;
+    let run = Run::from_dir(home.path())?;
+    // Its parent is gone before it ends, so it becomes tidegate's child; the job waits until it is reaped.
+    let script = "(sh -c 'echo $$ > orphan; exec sleep 0.2' &); \
+                  until [ -s orphan ]; do sleep 0.05; done; read -r pid < orphan; \
+                  until ! [ -e /proc/$pid ]; do sleep 0.05; done; exit 3";
+    let outcome = run.shell(script).finish()?;
+    outcome.expect_code(3)?;
+    assert!(!outcome.stderr.contains("outlived"), "{}", outcome.stderr);
+    // One that has just ended when the command does has not outlived it either.
+    let script = "(true &); sleep 0.3; exit 4";
+    let outcome = Run::from_dir(home.path())?.shell(script).finish()?;
+    outcome.expect_code(4)?;
+    assert!(!outcome.stderr.contains("outlived"), "{}", outcome.stderr);
+    Ok(())
+}
+
+/// A worker that replaces a killed one as the command ends is not taken for something the command left.
+#[test]
+fn a_worker_started_at_the_end_is_no_survivor() -> Result<()> {
+    let home = small_home()?;
+    let mut held = Held::start(Run::from_dir(home.path())?)?;
+    std::fs::read(held.data().join("file"))?;
+    signal_pid(held.worker()?, Signal::KILL)?;
+    signal_pid(held.job(), Signal::KILL)?;
+    assert_eq!(held.process().wait()?.code(), Some(128 + 9), "{}", held.log());
+    assert!(!held.log().contains("outlived"), "{}", held.log());
+    let receipt = receipt(held.scratch())?;
+    assert_eq!((&receipt["outcome"], &receipt["workers_replaced"]), (&"wiped".into(), &1.into()));
     Ok(())
 }
 
