@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -15,7 +15,7 @@ use crate::args::{RunArgs, SourceArgs};
 use crate::job::{self, Job};
 use crate::progress::Bar;
 use crate::receipt::{Receipt, ReceiptFile};
-use crate::signals::{Signals, exit_code};
+use crate::signals::{Insisting, Signals, exit_code};
 use crate::stage::{self, Stage};
 use crate::{Usage, exit, memory, namespace, paths, source};
 
@@ -103,15 +103,13 @@ async fn work(
     let mut progress = stage.supervisor.progress();
     let mut directive = stage.supervisor.directive();
     let mut looks = tokio::time::interval(ORPHANS);
-    let (mut asked, mut broken) = (0, None);
+    let (mut insisting, mut broken) = (Insisting::default(), None);
     let status = loop {
         tokio::select! {
             status = job.wait() => break status?,
             _ = looks.tick() => job.reap_orphans(),
             signal = signals.next() => {
-                // The second time is for a command that does not listen.
-                if asked == 0 { job.pass_on(signal) } else { job.signal(Signal::KILL) }
-                asked += 1;
+                job.pass_on(insisting.heard(signal, Instant::now()));
             }
             Ok(()) = progress.changed() => {
                 let now = *progress.borrow();
@@ -134,7 +132,8 @@ async fn work(
     Ok(job::exit_code(status))
 }
 
-/// Wipes, closes the lease and says what happened.
+/// Wipes, closes the lease and says what happened. What fails on the way is said and keeps nothing of the
+/// rest from being done: the command has run, and its code and the receipt are what the caller is owed.
 async fn close(
     stage: Stage,
     origin: Origin,
@@ -142,31 +141,54 @@ async fn close(
     ended: Ended,
     json: bool,
 ) -> Result<u8> {
-    let stragglers = job::end_stragglers().await?;
-    if stragglers > 0 {
-        eprintln!("tidegate: ended {stragglers} processes that outlived the command");
+    let mut flaws = Flaws::default();
+    match job::end_stragglers().await {
+        Ok(0) => {}
+        Ok(stragglers) => {
+            eprintln!("tidegate: ended {stragglers} processes that outlived the command");
+        }
+        Err(error) => flaws.note(&error.context("what outlived the command was not ended")),
     }
     let (ready, last) = (stage.ready, stage.progress());
     let receipt = match stage.end().await {
-        Ok(report) => Some(stage::receipt(&ready, &report)?),
+        Ok(report) => stage::receipt(&ready, &report).map(Some),
         Err(error) => {
             eprintln!("tidegate: the wipe is not certified: {error}");
-            origin.withdrawn(&ready, &last).await?
+            origin.withdrawn(&ready, &last).await.context("the lease stays open until its deadline")
         }
     };
+    let receipt = receipt.unwrap_or_else(|error| {
+        flaws.note(&error);
+        None
+    });
     let certified = receipt.as_ref().is_some_and(Receipt::certified);
     if let Some(mut receipt) = receipt {
         origin.annotate(&mut receipt);
         if let Some(Err(error)) = file.map(|file| file.write(&receipt)) {
-            eprintln!("tidegate: {error:#}");
+            flaws.note(&error);
         }
-        receipt.say(json)?;
+        if let Err(error) = receipt.say(json) {
+            flaws.note(&error);
+        }
     }
     origin.shutdown().await;
     Ok(match ended? {
-        0 if !certified => exit::NOT_CERTIFIED,
+        0 if !certified || flaws.any => exit::NOT_CERTIFIED,
         code => code,
     })
+}
+
+/// What went wrong after the command had run.
+#[derive(Debug, Default)]
+struct Flaws {
+    any: bool,
+}
+
+impl Flaws {
+    fn note(&mut self, error: &anyhow::Error) {
+        eprintln!("tidegate: {error:#}");
+        self.any = true;
+    }
 }
 
 impl Origin {

@@ -125,6 +125,23 @@ fn a_worker_started_at_the_end_is_no_survivor() -> Result<()> {
     Ok(())
 }
 
+/// The command's code and the rest of the end survive what fails at the end.
+#[test]
+fn a_receipt_that_cannot_be_written_costs_neither_the_code_nor_the_end() -> Result<()> {
+    let home = small_home()?;
+    for (code, seen) in [(5, 5), (0, 123)] {
+        let run = Run::from_dir(home.path())?;
+        let file = run.scratch().join("receipt.json");
+        // A directory stands there when the receipt comes.
+        let script = format!("rm -f '{0}'; mkdir '{0}'; exit {code}", file.display());
+        let outcome = run.shell(&script).finish()?;
+        outcome.expect_code(seen)?;
+        outcome.expect_message(&["receipt.json", "certificate in the ledger"])?;
+        outcome.expect_nothing_left()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn the_job_has_its_own_limits_and_standard_streams() -> Result<()> {
     let home = small_home()?;

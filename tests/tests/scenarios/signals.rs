@@ -8,7 +8,7 @@ use anyhow::Result;
 use rustix::process::Signal;
 use tidegate_tests::dataset;
 use tidegate_tests::held::Held;
-use tidegate_tests::process::descendants;
+use tidegate_tests::process::{descendants, signal_pid};
 use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, nothing_left, receipt};
@@ -102,6 +102,20 @@ raise SystemExit(17)";
     assert!(outcome.stdout.contains("interrupts: 1"), "{}", outcome.stdout);
     assert_eq!(outcome.receipt()?["outcome"], "wiped");
     outcome.expect_nothing_left()
+}
+
+/// Under `nohup` a closed terminal is no reason to end, neither for us nor for the job.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() -> Result<()> {
+    let home = home()?;
+    let run = Run::from_dir(home.path())?.under(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    let held = Held::start(run)?;
+    signal_pid(held.pid(), Signal::HUP)?;
+    signal_pid(held.job(), Signal::HUP)?;
+    fs::read(held.data().join("00000.bin"))?;
+    let (_, receipt) = held.finish()?;
+    assert_eq!(receipt["outcome"], "wiped");
+    Ok(())
 }
 
 /// At any moment between start and end: the process ends, and cache, mount and children are gone.
