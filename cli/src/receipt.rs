@@ -29,7 +29,8 @@ pub(crate) struct Receipt {
     /// Plaintext bytes answered to readers.
     pub(crate) read_bytes: u64,
     pub(crate) read_errors: u64,
-    /// From the grant to the first byte that could be read; `None` when none was.
+    /// From the grant, or the start of what joins a lease granted before, to the first byte that could be
+    /// read; `None` when none came.
     pub(crate) first_byte_ms: Option<u64>,
     /// How often a dead worker was replaced.
     pub(crate) workers_replaced: u32,

@@ -12,6 +12,7 @@ use tidegate_fuse_cache::supervisor::{
     CacheConfig, Supervisor, SupervisorError, WorkerLaunch, WorkerReport,
 };
 use tidegate_fuse_cache::{Progress, Ready};
+use tidegate_kit::clock::boottime;
 use tidegate_ledger::WipeCertificate;
 use tidegate_wire::JoinFile;
 
@@ -41,6 +42,8 @@ impl Stage {
         at: Option<PathBuf>,
         may_cover: Option<&Path>,
     ) -> Result<Self> {
+        // Here a lease has just been granted, or its join file read.
+        let begun = boottime();
         let dir = paths::cache(cache.cache.clone())?;
         fs::DirBuilder::new()
             .recursive(true)
@@ -69,6 +72,7 @@ impl Stage {
             cache: CacheConfig { dir, size: cache.cache_size.map(|size| size.0) },
             memory: cache.memory.map_or_else(Budget::default_bytes, |size| size.0),
             connections: CONNECTIONS,
+            begun,
         };
         let supervisor = Supervisor::start(mount, launch)?;
         let ready = match supervisor.ready().await {
@@ -102,7 +106,8 @@ fn explain(error: tidegate_fuse_cache::holder::MountError) -> anyhow::Error {
         MountError::Missing { .. }
         | MountError::NotDirectory { .. }
         | MountError::NotEmpty { .. }
-        | MountError::Busy { .. } => Usage(error.to_string()).into(),
+        | MountError::Busy { .. }
+        | MountError::Dead { .. } => Usage(error.to_string()).into(),
         other => other.into(),
     }
 }

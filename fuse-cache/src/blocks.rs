@@ -85,7 +85,7 @@ pub struct Progress {
     /// Blocks of the share.
     pub blocks: u32,
     pub counters: Counters,
-    /// From the start to the first byte that a reader got.
+    /// When the first byte was here that a reader may have, on the boot clock.
     pub first_byte: Option<Duration>,
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct Start {
     pub(crate) generation: u32,
     /// Seconds to wait for a gateway in trouble before saying that nothing can be served.
     pub(crate) patience: u32,
+    /// When the staging began, on the boot clock.
+    pub(crate) begun: Duration,
     /// What killed workers of this mount had counted, as far as they could report it.
     pub(crate) before: Progress,
     /// User and group that the files belong to.
@@ -110,7 +112,7 @@ pub struct Progress {
     pub reads: u64,
     pub read_errors: u64,
     pub refetched: u64,
-    /// From the worker's start until the first plaintext byte could be answered.
+    /// From [`WorkerLaunch::begun`](crate::supervisor::WorkerLaunch::begun) to the first byte that could be read.
     pub first_byte_ms: Option<u64>,
 }
 

@@ -53,6 +53,10 @@ pub enum MountError {
     NotEmpty { at: PathBuf },
     #[error("something is already mounted at {at}; unmount it or choose another path")]
     Busy { at: PathBuf },
+    #[error(
+        "a mount that nobody serves any more lies at {at}; take it away with `umount -l {at}` and try again"
+    )]
+    Dead { at: PathBuf },
     #[error("mount point {at} cannot be used")]
     Unusable { at: PathBuf, source: io::Error },
     #[error(
@@ -209,7 +213,10 @@ pub(crate) fn unmount(at: &Path, id: Option<u64>) -> io::Result<bool> {
 }
 
 fn check_mount_point(at: &Path, cover: bool) -> Result<PathBuf, MountError> {
-    let unusable = |source| MountError::Unusable { at: at.to_owned(), source };
+    let unusable = |source: io::Error| match source.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOTCONN | Errno::CONNABORTED) => MountError::Dead { at: at.to_owned() },
+        _ => MountError::Unusable { at: at.to_owned(), source },
+    };
     let path = match at.canonicalize() {
         Ok(path) => path,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -217,7 +224,7 @@ fn check_mount_point(at: &Path, cover: bool) -> Result<PathBuf, MountError> {
         }
         Err(error) => return Err(unusable(error)),
     };
-    if !path.is_dir() {
+    if !path.metadata().map_err(unusable)?.is_dir() {
         return Err(MountError::NotDirectory { at: path });
     }
     if cover {

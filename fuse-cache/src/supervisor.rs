@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tidegate_wire::{Directive, JoinFile, WipeReceipt};
 use tokio::sync::watch;
@@ -43,6 +44,8 @@ pub struct WorkerLaunch {
     pub memory: u64,
     /// Most connections for blocks.
     pub connections: usize,
+    /// When the lease was granted, or the mount asked for, on the boot clock.
+    pub begun: Duration,
 }
 
 /// Why the mount ended, or never began. Nothing is left mounted.

@@ -3,8 +3,9 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tidegate_kit::clock::boottime;
 use tidegate_wire::Counters;
 use tokio::sync::{Notify, watch};
 
@@ -184,7 +185,7 @@ fn connections(budget: &Budget, wish: usize) -> (u32, Option<Reservation>) {
 
 /// What was counted since the start.
 pub(super) struct Totals {
-    started: Instant,
+    /// On the boot clock.
     first_byte: OnceLock<Duration>,
     pub(super) blocks_fetched: AtomicU64,
     pub(super) bytes_fetched: AtomicU64,
@@ -197,7 +198,6 @@ pub(super) struct Totals {
 impl Totals {
     fn new() -> Self {
         Self {
-            started: Instant::now(),
             first_byte: OnceLock::new(),
             blocks_fetched: AtomicU64::new(0),
             bytes_fetched: AtomicU64::new(0),
@@ -213,9 +213,12 @@ impl Totals {
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
         if failed {
             self.read_errors.fetch_add(1, Ordering::Relaxed);
-        } else if bytes > 0 {
-            self.first_byte.get_or_init(|| self.started.elapsed());
         }
+    }
+
+    /// Bytes are here that a reader may have.
+    pub(super) fn arrived(&self) {
+        self.first_byte.get_or_init(boottime);
     }
 
     pub(super) fn first_byte(&self) -> Option<Duration> {

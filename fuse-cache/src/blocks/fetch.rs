@@ -194,6 +194,7 @@ impl<'a> Arrival<'a> {
         }
         self.written = end;
         resident.advance(end);
+        self.core.totals.arrived();
         Ok(())
     }
 

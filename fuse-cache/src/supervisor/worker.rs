@@ -276,6 +276,7 @@ impl Watcher {
             init: self.mount.init().into(),
             generation,
             patience: self.grace,
+            begun: self.launch.begun,
             before: *self.progress.borrow(),
             owner: self.mount.owner(),
         };

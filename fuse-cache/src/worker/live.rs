@@ -36,6 +36,8 @@ pub(super) struct Live {
     pub(super) mount_id: Option<u64>,
     pub(super) heartbeat: JoinHandle<()>,
     before: Progress,
+    /// When the staging began, on the boot clock.
+    begun: Duration,
     ready: Ready,
     directive: watch::Receiver<Directive>,
 }
@@ -100,7 +102,7 @@ impl Live {
             deadline: terms.deadline,
             grace: terms.grace,
         };
-        let Start { at, mount_id, before, .. } = start;
+        let Start { at, mount_id, before, begun, .. } = start;
         Ok(Self {
             client,
             cache,
@@ -113,6 +115,7 @@ impl Live {
             mount_id,
             heartbeat,
             before,
+            begun,
             ready,
             directive,
         })
@@ -124,8 +127,8 @@ impl Live {
 
     pub(super) fn progress(&self) -> Progress {
         let seen = self.cache.progress();
-        let first_byte =
-            seen.first_byte.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let first_byte = seen.first_byte.map(|at| at.saturating_sub(self.begun).as_millis());
+        let first_byte = first_byte.map(|time| u64::try_from(time).unwrap_or(u64::MAX));
         Progress {
             resident_blocks: seen.resident_blocks,
             blocks: seen.blocks,

@@ -156,3 +156,18 @@ fn a_terminal_sees_a_progress_bar_and_a_file_does_not() -> Result<()> {
     assert!(!quiet.stderr.contains("tidegate: staged"), "{}", quiet.stderr);
     Ok(())
 }
+
+/// From the grant to the first byte that could be read: not when the job came to read it.
+#[test]
+fn the_receipt_says_when_the_first_byte_could_be_read() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 2, 500_000, 12)?;
+    let begun = std::time::Instant::now();
+    let outcome = Run::from_dir(home.path())?
+        .shell("sleep 4; cat \"$TIDEGATE_DATA\"/*.bin | wc -c")
+        .succeed()?;
+    let all = u64::try_from(begun.elapsed().as_millis())?;
+    let first = outcome.receipt()?["first_byte_ms"].as_u64().context("no first_byte_ms")?;
+    assert!(first > 0 && first + 3500 < all, "{first} of {all} ms");
+    Ok(())
+}

@@ -261,3 +261,32 @@ fn a_successor_and_a_wiped_worker_wait_for_a_gateway_in_trouble() -> Result<()> 
     assert_eq!(mount.receipt()?["outcome"], "wiped");
     Ok(())
 }
+
+/// Holder and worker are killed together, so that neither takes the mount away: the next one says how to.
+#[test]
+fn a_dead_mount_is_named_with_what_to_do() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::flat(home.path(), 1, 100_000, 43)?;
+    let gateway = start(&home, "")?;
+    let from = ["--from".as_ref(), home.path().as_os_str()];
+    let (join, next) = (gateway.lease("one.join", from)?, gateway.lease("two.join", from)?);
+    let mut mount = MountProgram::start(&join, &[])?;
+    mount.process().signal(Signal::STOP)?;
+    signal_pid(mount.worker()?, Signal::KILL)?;
+    mount.process().stop(Signal::KILL)?;
+    wait_for("the connection to end", || fs::read_dir(mount.data()).err())?;
+    let cache = home.dir("cache")?;
+    let output = tidegate([
+        "mount".as_ref(),
+        "--join".as_ref(),
+        next.as_os_str(),
+        "--at".as_ref(),
+        mount.data().as_os_str(),
+        "--cache".as_ref(),
+        cache.as_os_str(),
+    ])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(&format!("umount -l {}", mount.data().display())), "{said}");
+    Ok(())
+}
