@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use tidegate_gateway::source::SourceSpec;
-use tidegate_gateway::{Gateway, GatewayConfig, GrantRequest, Granted};
+use tidegate_gateway::{
+    Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
+};
 use tidegate_kit::telemetry;
 use tidegate_wire::{Directive, JoinFile};
 
@@ -218,7 +220,13 @@ impl Origin {
             })),
             Err(error) => {
                 gateway.shutdown().await;
-                Err(error.into())
+                // As `plan` says it.
+                Err(match error {
+                    GrantError::Survey(SurveyError::Selection(error)) => {
+                        Usage(error.to_string()).into()
+                    }
+                    error => error.into(),
+                })
             }
         }
     }

@@ -38,7 +38,11 @@ impl Budget {
 
     /// min(512 MiB, a quarter of the cgroup's memory limit), in bytes.
     pub fn default_bytes() -> u64 {
-        cgroup_limit().map_or(DEFAULT_BYTES, |limit| DEFAULT_BYTES.min(limit / 4)).max(LEAST_BYTES)
+        Self::default_under(cgroup_limit())
+    }
+
+    fn default_under(limit: Option<u64>) -> u64 {
+        limit.map_or(DEFAULT_BYTES, |limit| DEFAULT_BYTES.min(limit / 4)).max(LEAST_BYTES)
     }
 
     pub fn total(&self) -> u64 {
@@ -206,6 +210,14 @@ mod tests {
         assert!(budget.try_buffer(1).is_none());
         drop((buffer, all));
         assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn the_default_is_a_quarter_of_the_limit_within_bounds() {
+        assert_eq!(Budget::default_under(None), 512 << 20);
+        assert_eq!(Budget::default_under(Some(64 << 30)), 512 << 20);
+        assert_eq!(Budget::default_under(Some(1 << 30)), 256 << 20);
+        assert_eq!(Budget::default_under(Some(20 << 20)), LEAST_BYTES);
     }
 
     /// The limit on locked memory is at least 64 KiB everywhere.

@@ -2,9 +2,14 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
+
+use crate::part;
+use crate::process::check;
+use crate::scratch::Scratch;
 
 const LEN: usize = 32;
 
@@ -32,6 +37,13 @@ impl Canary {
     pub fn count_in(&self, path: &Path) -> Result<usize> {
         count(path, &self.0)
     }
+}
+
+/// What a debugger with root's rights can write of a process's memory: a file in the scratch.
+pub fn core_image(pid: u32, scratch: &Scratch) -> Result<PathBuf> {
+    let prefix = scratch.join("core");
+    check(Command::new(part::program("gcore")?).arg("-o").arg(&prefix).arg(pid.to_string()))?;
+    Ok(scratch.join(&format!("core.{pid}")))
 }
 
 /// How often `needle` occurs in what lies at `path`; holes read as zeros.

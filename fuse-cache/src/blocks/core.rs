@@ -239,3 +239,17 @@ impl Totals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::LEAST_BYTES;
+
+    #[test]
+    fn connections_follow_the_wish_and_the_budget() {
+        let many = |bytes: u64, wish| connections(&Budget::new(bytes), wish).0;
+        assert_eq!((many(512 << 20, 16), many(512 << 20, 5)), (16, 5));
+        assert_eq!((many(512 << 20, 0), many(512 << 20, 100)), (2, 16));
+        assert_eq!(many(LEAST_BYTES, 16), 8, "half of the budget");
+    }
+}

@@ -9,10 +9,10 @@ use tidegate_tests::held::Held;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::Run;
 
-/// Bytes for all buffers.
-const BUDGET: u64 = 96 << 20;
+/// Bytes for all buffers: the least there is.
+const BUDGET: u64 = 16 << 20;
 /// Program, stacks, TLS, manifest: what is no buffer.
-const BESIDE: u64 = 48 << 20;
+const BESIDE: u64 = 32 << 20;
 
 /// The worker's peak resident bytes.
 fn peak(pid: u32) -> Result<u64> {
@@ -26,7 +26,7 @@ fn peak(pid: u32) -> Result<u64> {
 fn the_worker_stays_within_its_memory_budget() -> Result<()> {
     let home = Scratch::new()?;
     dataset::flat(home.path(), 30, 8 << 20, 500)?;
-    let run = Run::from_dir(home.path())?.args(["--memory", "96MiB", "--cache-size", "64MiB"]);
+    let run = Run::from_dir(home.path())?.args(["--memory", "16MiB", "--cache-size", "64MiB"]);
     let held = Held::start(run)?;
     let want = digest::contents(home.path())?;
     std::thread::scope(|scope| {

@@ -11,6 +11,21 @@ use tidegate_tests::programs::succeed;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, tidegate};
 
+/// Every lack comes with what it costs, and what is there with nothing.
+#[test]
+fn doctor_says_what_each_lack_costs() -> Result<()> {
+    // Under a home that does not exist the cache's disk is one of the findings all the same.
+    let said = tidegate(["--json", "doctor", "--cache", "/proc/nowhere"])?.stdout;
+    let findings: Vec<serde_json::Value> =
+        serde_json::Deserializer::from_slice(&said).into_iter().collect::<Result<_, _>>()?;
+    assert!(findings.iter().any(|finding| finding["grade"] != "good"), "{findings:?}");
+    for finding in findings {
+        let cost = finding["cost"].as_str().unwrap_or_default();
+        assert_eq!(cost.is_empty(), finding["grade"] == "good", "{finding}");
+    }
+    Ok(())
+}
+
 #[test]
 fn doctor_speaks_of_everything_that_bears_on_a_run() -> Result<()> {
     let output = tidegate(["doctor"])?;

@@ -2,11 +2,14 @@
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 
 use anyhow::Result;
-use tidegate_tests::canary::Canary;
+use tidegate_tests::canary::{Canary, core_image};
 use tidegate_tests::ceph::CephRgw;
 use tidegate_tests::device::LoopDevice;
+use tidegate_tests::process::Process;
+use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::versitygw::Versitygw;
 use tidegate_tests::wire::Capture;
@@ -35,6 +38,25 @@ fn a_canary_on_a_raw_device_and_on_the_wire_is_found() -> Result<()> {
     let wire = capture.stop()?;
     assert!(sent.count_in(&wire)? > 1000);
     assert_eq!(absent.count_in(&wire)?, 0);
+    Ok(())
+}
+
+/// The same for the memory of a process, whose program is not asked to hide it.
+#[test]
+fn a_canary_in_a_process_is_found_in_its_core_image() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let (held, absent) = (Canary::new()?, Canary::new()?);
+    let file = scratch.join("file");
+    std::fs::write(&file, held.fill(1 << 20))?;
+    let script = "import sys, time\nheld = open(sys.argv[1], 'rb').read()\n\
+                  print('ready', flush=True)\ntime.sleep(3600)";
+    let mut command = Command::new(python()?);
+    command.args(["-c", script]).arg(&file);
+    let mut process = Process::start("holder", &mut command, scratch.path())?;
+    process.wait_ready(|process| process.log().contains("ready"))?;
+    let image = core_image(process.pid(), &scratch)?;
+    assert!(held.count_in(&image)? > 1000, "what a process holds is in its image");
+    assert_eq!(absent.count_in(&image)?, 0);
     Ok(())
 }
 

@@ -59,12 +59,24 @@ fn s29_after_the_lease_has_ended_everything_is_eio() -> Result<()> {
     let mut byte = [0];
     large.read_exact_at(&mut byte, 0)?;
     small.read_exact_at(&mut byte, 0)?;
+    // The holder stands still, so that the mount is not taken away before it was looked at.
+    mount.process().signal(Signal::STOP)?;
     gateway.revoke(&join)?;
-    // The mount may be taken away before the kernel is asked again: that is an error as well.
     for file in [&large, &small] {
-        wait_for("reads to fail", || file.read_at(&mut [0], 5).err().map(|_| ()))?;
+        let error = wait_for("reads to fail", || file.read_at(&mut [0], 5).err())?;
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
     }
+    for name in ["large", "small"] {
+        let error = File::open(mount.data().join(name)).err().context("opened all the same")?;
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(mount.data())? {
+        names.push(entry?.file_name());
+    }
+    assert_eq!(names, ["large", "small"], "names can still be listed");
     drop((large, small));
+    mount.process().signal(Signal::CONT)?;
     mount.process().wait()?;
     Ok(())
 }

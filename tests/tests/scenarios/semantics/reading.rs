@@ -194,7 +194,7 @@ fn s22_many_readers_of_one_file() -> Result<()> {
         let home = fs::read(staged.home(name))?;
         let path = staged.data(name);
         std::thread::scope(|scope| {
-            for n in 0..6 {
+            let readers = [0, 1, 2, 3, 4, 5].map(|n| {
                 let (home, path) = (&home, &path);
                 scope.spawn(move || -> Result<()> {
                     let file = File::open(path)?;
@@ -208,9 +208,13 @@ fn s22_many_readers_of_one_file() -> Result<()> {
                         }
                     }
                     Ok(())
-                });
+                })
+            });
+            for reader in readers {
+                reader.join().map_err(|_| anyhow::anyhow!("a reader saw other bytes"))??;
             }
-        });
+            anyhow::Ok(())
+        })?;
         let words = [staged.home(name), path.clone()];
         check(std::process::Command::new("cmp").args(words))?;
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -11,7 +12,9 @@ use rustix::fs::{RawDir, SeekFrom, seek, statvfs};
 use rustix::process::Signal;
 use tidegate_tests::dataset;
 use tidegate_tests::digest;
+use tidegate_tests::part;
 use tidegate_tests::process::{signal_pid, wait_for};
+use tidegate_tests::programs::{GatewayProgram, MountProgram};
 use tidegate_tests::scratch::Scratch;
 
 use super::Staged;
@@ -57,6 +60,37 @@ fn s3_owner_is_who_mounted() -> Result<()> {
         let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         assert_eq!((meta.uid(), meta.gid()), me, "{name}");
     }
+    Ok(())
+}
+
+/// Another user gets what the permission bits leave him.
+#[test]
+fn s3_permission_bits_are_checked() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "open", b"for all")?;
+    dataset::write(home.path(), "closed", b"for one")?;
+    for (name, mode) in [("open", 0o644), ("closed", 0o600)] {
+        fs::set_permissions(home.join(name), fs::Permissions::from_mode(mode))?;
+    }
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
+    let gateway = GatewayProgram::start(&home.path().display().to_string(), "")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mount = MountProgram::start(&join, &[])?;
+    let above = mount.data().parent().context("the mount is at the root")?;
+    fs::set_permissions(above, fs::Permissions::from_mode(0o755))?;
+    let read = |name: &str| {
+        Command::new(part::program("setpriv")?)
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+            .arg(mount.data().join(name))
+            .output()
+            .context("cannot start setpriv")
+    };
+    assert_eq!(read("open")?.stdout, b"for all");
+    let refused = read("closed")?;
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("Permission denied"), "{said}");
+    mount.finish()?;
     Ok(())
 }
 
