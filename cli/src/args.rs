@@ -13,7 +13,9 @@ use crate::units::{Duration, RankArg, Rate, Size};
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// Say it as JSON, one document a line, on standard error (standard output for list, show and plan).
+    /// Say it as JSON, one document a line: receipt, logs and the last error on standard error;
+    /// what list, show, verify, plan, status and doctor find on standard output. Remarks on the way stay
+    /// lines that begin with `tidegate:`.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -23,9 +25,9 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "Exit codes:
   the command's own   of `run`, when the command ran
   1    `audit verify` found a fault; `doctor` found something missing
-  2    the arguments or the config file are wrong
-  123  the command ended well, but the wipe could not be certified
-  125  Tidegate failed before the command could run; the message says what to do
+  2    the arguments, the selection, the mount point or the config file are wrong
+  123  the command ended well, but the wipe could not be certified or its receipt not be written
+  125  Tidegate failed before the command could run, or had none to run; the message says what to do
   126  the command cannot be executed
   127  the command was not found
   128+N  the command was killed by signal N";

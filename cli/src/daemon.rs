@@ -12,6 +12,7 @@ use crate::{Usage, memory};
 pub(crate) fn main(args: &GatewayArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "info")?;
     memory::hide()?;
+    memory::no_core_images()?;
     let config = GatewayConfig::load(&args.config).map_err(|error| Usage(error.to_string()))?;
     if args.check {
         eprintln!("tidegate: {} is good", args.config.display());

@@ -33,17 +33,23 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();
     if matches!(cli.command, Command::Worker) {
-        return tidegate_fuse_cache::worker::main();
+        return tidegate_fuse_cache::worker::main(run::log_format(cli.json));
     }
+    let json = cli.json;
     let result =
         tidegate_kit::tls::install_default().map_err(Into::into).and_then(|()| dispatch(cli));
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
-            ExitCode::from(
-                error.downcast_ref::<Usage>().map_or(exit::TIDEGATE_FAILED, |_| exit::USAGE),
-            )
+            let usage = error.downcast_ref::<Usage>().is_some();
+            let code = if usage { exit::USAGE } else { exit::TIDEGATE_FAILED };
+            if json {
+                let error = format!("{error:#}");
+                eprintln!("{}", serde_json::json!({ "error": error, "code": code }));
+            } else {
+                eprintln!("tidegate: {error:#}");
+            }
+            ExitCode::from(code)
         }
     }
 }

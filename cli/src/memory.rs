@@ -1,7 +1,9 @@
 //! This process's memory: who may look into it, and how the C library's allocator keeps it.
 
 use anyhow::{Context as _, Result};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// For programs that hold keys or join secrets: no core image, and no look into the memory for other
 /// processes of the same user, the job among them.
@@ -25,6 +27,13 @@ pub(crate) fn keep_freed_memory() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAP);
     }
+}
+
+/// No core image of this process or of its children, on top of not being dumpable: for the programs that
+/// run no command of the user's, who is owed his own limits.
+pub(crate) fn no_core_images() -> Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).context("cannot switch core images off")
 }
 
 /// Other C libraries have no such setting.

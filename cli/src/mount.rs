@@ -13,6 +13,7 @@ use crate::{exit, memory};
 pub(crate) fn main(args: MountArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "warn")?;
     memory::hide()?;
+    memory::no_core_images()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(drive(args, json))
 }
@@ -22,7 +23,7 @@ async fn drive(args: MountArgs, json: bool) -> Result<u8> {
     let join = read_join(&args.join, None)?;
     let file = args.receipt.as_deref().map(ReceiptFile::open).transpose()?;
     let stage = tokio::select! {
-        stage = Stage::begin(join, &args.cache, Some(args.at.clone()), None) => stage?,
+        stage = Stage::begin(join, &args.cache, Some(args.at.clone()), None, json) => stage?,
         signal = signals.next() => return Ok(crate::signals::exit_code(signal)),
     };
     eprintln!(

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use tidegate_gateway::source::SourceSpec;
-use tidegate_gateway::{
-    Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
-};
+use tidegate_gateway::{Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError};
 use tidegate_kit::telemetry;
 use tidegate_wire::{Directive, JoinFile};
 
@@ -61,7 +59,7 @@ async fn drive(args: RunArgs, json: bool) -> Result<u8> {
         _ => None,
     };
     let begun = tokio::select! {
-        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref()) => begun.map(Ok),
+        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref(), json) => begun.map(Ok),
         signal = signals.next() => Ok(Err(signal)),
     };
     let stage = match begun {

@@ -41,6 +41,7 @@ impl Stage {
         cache: &CacheArgs,
         at: Option<PathBuf>,
         may_cover: Option<&Path>,
+        json: bool,
     ) -> Result<Self> {
         // Here a lease has just been granted, or its join file read.
         let begun = boottime();
@@ -67,7 +68,7 @@ impl Stage {
         let mount = Mount::new(options).map_err(explain)?;
         let launch = WorkerLaunch {
             exe: std::env::current_exe().context("cannot find this program's own file")?,
-            args: vec!["worker".into()],
+            args: ["worker", "--json"][..if json { 2 } else { 1 }].iter().map(Into::into).collect(),
             join,
             cache: CacheConfig { dir, size: cache.cache_size.map(|size| size.0) },
             memory: cache.memory.map_or_else(Budget::default_bytes, |size| size.0),

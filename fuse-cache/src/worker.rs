@@ -80,9 +80,9 @@ impl WorkerError {
     }
 }
 
-/// Runs a worker until its holder is done with it. Only a holder starts one.
-pub fn main() -> ExitCode {
-    let _set_up_by_the_caller = tidegate_kit::telemetry::init(Format::Text, "warn");
+/// Runs a worker until its holder is done with it; it logs as its holder does. Only a holder starts one.
+pub fn main(format: Format) -> ExitCode {
+    let _set_up_by_the_caller = tidegate_kit::telemetry::init(format, "warn");
     if let Err(error) = harden::process() {
         tracing::error!(%error, "the worker cannot protect its memory");
         return ExitCode::FAILURE;

@@ -149,6 +149,10 @@ impl GatewayProgram {
         &mut self.process
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub const fn port(&self) -> u16 {
         self.port
     }

@@ -107,7 +107,8 @@ fn a_selection_that_matches_nothing_or_is_no_glob() -> Result<()> {
         2,
         &["selection", "empty"],
     )?;
-    let plan = tidegate(["plan", "--from", &home.path().display().to_string(), "--select", "x/**"])?;
+    let plan =
+        tidegate(["plan", "--from", &home.path().display().to_string(), "--select", "x/**"])?;
     assert_eq!(plan.status.code(), Some(2), "what `run` says of a selection, `plan` says too");
     refused(Run::from_dir(home.path())?.args(["--select", "a[b"]), 2, &["a[b"])?;
     let list = home.join("list");

@@ -160,3 +160,21 @@ fn help_documents_the_codes() -> Result<()> {
     }
     Ok(())
 }
+
+/// With `--json` the last error is a document too, and so is what the worker logs.
+#[test]
+fn errors_and_the_worker_s_log_are_json_when_asked() -> Result<()> {
+    let output = tidegate(["--json", "plan", "--from", "/nowhere/at/all"])?;
+    let said: serde_json::Value = serde_json::from_slice(&output.stderr)?;
+    assert_eq!(said["code"], 125, "{said}");
+    assert!(said["error"].as_str().is_some_and(|error| error.contains("/nowhere")), "{said}");
+
+    let home = small_home()?;
+    let run = Run::from_dir(home.path())?.arg("--json").env("TIDEGATE_LOG", "debug");
+    let outcome = run.job(["true"]).succeed()?;
+    for line in outcome.stderr.lines().filter(|line| !line.starts_with("tidegate: ")) {
+        serde_json::from_str::<serde_json::Value>(line).with_context(|| line.to_owned())?;
+    }
+    assert!(outcome.stderr.contains("fuse_cache"), "the worker says something: {}", outcome.stderr);
+    Ok(())
+}

@@ -32,7 +32,13 @@ fn gateway_and_mount_serve_the_tree_and_close_as_wiped() -> Result<()> {
     let join = gateway.lease("one.join", from)?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&join)?.permissions());
     assert_eq!(mode & 0o777, 0o600, "the join file is its owner's alone");
-    let mount = MountProgram::start(&join, &[])?;
+    let mut mount = MountProgram::start(&join, &[])?;
+    for pid in [gateway.pid(), mount.process().pid(), mount.worker()?] {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+        let words: Vec<_> = core.context("no core limit")?.split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "neither program leaves core images");
+    }
     digest::assert_same(&digest::tree(home.path())?, &digest::tree(mount.data())?);
     let receipt = mount.finish()?;
     assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");

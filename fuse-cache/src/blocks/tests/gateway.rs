@@ -316,13 +316,7 @@ impl Gateway {
         }
     }
 
-    fn held(
-        &self,
-        number: u32,
-        sealed: Vec<u8>,
-        at: usize,
-        go_on: Arc<Notify>,
-    ) -> Response<Body> {
+    fn held(&self, number: u32, sealed: Vec<u8>, at: usize, go_on: Arc<Notify>) -> Response<Body> {
         let mut rest = Bytes::from(sealed);
         let first = rest.split_to(at);
         let frames = stream::iter([Ok(Frame::data(first))]).chain(stream::once(async move {
