@@ -154,7 +154,10 @@ async fn close(
         Ok(report) => stage::receipt(&ready, &report).map(Some),
         Err(error) => {
             eprintln!("tidegate: the wipe is not certified: {error}");
-            origin.withdrawn(&ready, &last).await.context("the lease stays open until its deadline")
+            origin
+                .withdrawn(&ready, &last)
+                .await
+                .context("the lease may stay open until its deadline")
         }
     };
     let receipt = receipt.unwrap_or_else(|error| {

@@ -62,7 +62,7 @@ mod tests {
         let outcome = Patience::of(long)
             .with("trying", || {
                 let answer = answers.pop_front();
-                async { answer.map_or(Ok(()), Err) }
+                async move { answer.map_or(Ok(()), Err) }
             })
             .await;
         (outcome.is_ok(), all - answers.len())

@@ -70,9 +70,9 @@ async fn wipe(
     let progress = live.progress();
     live.destroy_keys().await;
     let keys_destroyed_at = now();
-    // Until its statement is answered: however long the overwriting takes, the gateway waits for it.
-    let heart = Heart(live.heartbeat);
-    let Live { client, cache, fs, served, identity, facts, .. } = live;
+    let Live { client, cache, fs, served, identity, facts, heartbeat, .. } = live;
+    // Until the statement is answered: however long the overwriting takes, the gateway waits for it.
+    let heart = Heart(heartbeat);
     let page_cache_bytes = fs.page_cache_bytes();
     drop(fs);
     let clean = unmount.await?;

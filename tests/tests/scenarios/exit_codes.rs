@@ -128,16 +128,18 @@ fn a_worker_started_at_the_end_is_no_survivor() -> Result<()> {
 /// The command's code and the rest of the end survive what fails at the end.
 #[test]
 fn a_receipt_that_cannot_be_written_costs_neither_the_code_nor_the_end() -> Result<()> {
-    let home = small_home()?;
+    let (home, scratch) = (small_home()?, Scratch::new()?);
+    let device = LoopDevice::ext4(&scratch, "full", 8 << 20)?;
+    let file = device.path().join("receipt.json");
     for (code, seen) in [(5, 5), (0, 123)] {
-        let run = Run::from_dir(home.path())?;
-        let file = run.scratch().join("receipt.json");
-        // A directory stands there when the receipt comes.
-        let script = format!("rm -f '{0}'; mkdir '{0}'; exit {code}", file.display());
-        let outcome = run.shell(&script).finish()?;
+        let run = Run::from_dir(home.path())?.arg("--receipt").arg(&file).keep_last("--receipt");
+        let fill =
+            format!("dd if=/dev/zero of='{}/filler' bs=512 2> /dev/null", device.path().display());
+        let outcome = run.shell(&format!("! {fill}; exit {code}")).finish()?;
         outcome.expect_code(seen)?;
-        outcome.expect_message(&["receipt.json", "certificate in the ledger"])?;
+        outcome.expect_message(&["no space", "certificate in the ledger"])?;
         outcome.expect_nothing_left()?;
+        std::fs::remove_file(device.path().join("filler"))?;
     }
     Ok(())
 }
