@@ -1,9 +1,7 @@
 //! This process's memory: who may look into it, and how the C library's allocator keeps it.
 
 use anyhow::{Context as _, Result};
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// For programs that hold keys or join secrets: no core image, and no look into the memory for other
 /// processes of the same user, the job among them.
