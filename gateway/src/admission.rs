@@ -144,6 +144,9 @@ pub(crate) async fn admit(
         office.look(&live).await.map_err(unread)?;
         objection = admitted.objection(purpose, now);
     }
+    if objection.is_none() && !office.knows_head(&live) {
+        return Err(Refusal::unavailable(UNREAD, &"it took too long"));
+    }
     match objection {
         Some(Reason::Fenced) => {
             let detail = "another worker holds this rank";

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tidegate_kit::clock::SystemClock;
 use tidegate_kit::keyfile::{self, KeyFileError};
 use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, LogError};
 use tidegate_kit::state::{Revisions, StateError, StateStore};
@@ -115,6 +116,7 @@ impl Gateway {
         let office = Arc::new(Office::new(Parts {
             book: Book::new(revisions),
             record: Record::new(log, store),
+            clock: Arc::new(SystemClock),
             owner: alive.owner.clone(),
             replica,
             nonce_key,

@@ -43,6 +43,8 @@ mod seats;
 mod server;
 mod service;
 mod serving;
+#[cfg(test)]
+mod sim;
 pub mod state;
 mod status;
 mod stop;

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use tidegate_lease::Lease;
 use tidegate_plan::{Layout, LeaseId, Selection, Snapshot};
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
 use crate::book::Document;
 use crate::problem::Refusal;
@@ -34,8 +34,8 @@ pub(crate) struct Goods {
 pub(crate) struct View {
     pub(crate) revision: u64,
     pub(crate) document: Arc<Document>,
-    /// When it was last seen to be the newest.
-    pub(crate) checked: Instant,
+    /// Boot time before which it was last seen to be the newest.
+    pub(crate) checked: Duration,
 }
 
 /// What is known of the worker of one rank beyond its attachment. Lost with the process.
@@ -135,7 +135,8 @@ impl Live {
             view: RwLock::new(View {
                 revision,
                 document: Arc::new(document),
-                checked: Instant::now(),
+                // Nobody knows: it is looked at again before it is used.
+                checked: Duration::ZERO,
             }),
             turn: tokio::sync::Mutex::new(()),
             presence: Mutex::default(),
@@ -150,18 +151,20 @@ impl Live {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_view(&self, revision: u64, document: Arc<Document>) {
+    /// A newer head. `checked` is when the look that found it began.
+    pub(crate) fn set_view(&self, revision: u64, document: Arc<Document>, checked: Duration) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-        if revision >= view.revision {
-            *view = View { revision, document, checked: Instant::now() };
+        if revision > view.revision {
+            *view = View { revision, document, checked };
         }
     }
 
-    /// The head was looked for and still is this revision.
-    pub(crate) fn confirm(&self, revision: u64) {
+    /// The head was looked for and still is this revision. `checked` is when the look began: an
+    /// answer that was long under way says nothing about now.
+    pub(crate) fn confirm(&self, revision: u64, checked: Duration) {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         if view.revision == revision {
-            view.checked = Instant::now();
+            view.checked = view.checked.max(checked);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use tidegate_kit::clock::Clock;
 use tidegate_lease as lease;
 use tidegate_plan::LeaseId;
 
@@ -21,8 +22,10 @@ use crate::record::Record;
 use crate::refusals::Refusals;
 use tidegate_kit::tls::Authority;
 
-/// A head older than this is looked at again before anything is served by it (design: at most 5 s).
+/// A head older than this is looked at again before anything is served by it.
 const HEAD_AGE: Duration = Duration::from_secs(4);
+/// Nothing is served by a head older than this, however long looking at it takes (design: 5 s).
+const HEAD_AGE_MAX: Duration = Duration::from_secs(5);
 /// Manifests in memory at once.
 const MANIFESTS: usize = 4;
 /// Lost races for one revision before the gateway gives up; only another gateway can win them.
@@ -46,8 +49,12 @@ pub(crate) struct Office {
     pub(crate) urls: Vec<String>,
     /// This replica, the same over restarts.
     pub(crate) replica: String,
+<<<<<<< HEAD
     /// Held by every grant that is being made.
     pub(crate) granting: Arc<tokio::sync::RwLock<()>>,
+=======
+    pub(crate) clock: Arc<dyn Clock>,
+>>>>>>> eea708d (WIP simulation)
     /// One lease at a time is taken up from the state.
     pub(crate) adopting: tokio::sync::Mutex<()>,
     /// Marks the leases of an embedded gateway; `None` for a daemon's.
@@ -73,6 +80,7 @@ pub(crate) struct Parts {
     pub(crate) keyring: Keyring,
     pub(crate) authority: Arc<Authority>,
     pub(crate) record: Record,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) urls: Vec<String>,
     pub(crate) owner: Option<String>,
     pub(crate) replica: String,
@@ -82,8 +90,8 @@ pub(crate) struct Parts {
 
 impl Office {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, book, keyring, authority, record, urls, owner, replica, nonce_key } =
-            parts;
+        let Parts { config, book, keyring, authority, record, clock, .. } = parts;
+        let Parts { urls, owner, replica, nonce_key, .. } = parts;
         Self {
             budget: Budget::new(config.limits.buffers),
             manifests: Arc::new(Semaphore::new(MANIFESTS)),
@@ -98,6 +106,7 @@ impl Office {
             keyring,
             authority,
             record,
+            clock,
             urls,
             owner,
             replica,
@@ -108,7 +117,7 @@ impl Office {
 
     /// Gateway time in seconds since the epoch: never before the last entry, never going back.
     pub(crate) fn now(&self) -> u64 {
-        let now = tidegate_kit::clock::now_unix().max(self.record.time());
+        let now = self.clock.now_unix().max(self.record.time());
         self.latest.fetch_max(now, Ordering::SeqCst).max(now)
     }
 
@@ -138,19 +147,28 @@ impl Office {
 
     /// Makes sure the head is at most a few seconds old.
     pub(crate) async fn refresh(&self, live: &Live) -> Result<(), BookError> {
-        let view = live.view();
-        if view.checked.elapsed() < HEAD_AGE {
+        if self.head_age(live) < HEAD_AGE {
             return Ok(());
         }
         self.look(live).await
     }
 
+    /// Whether the head is young enough to serve by.
+    pub(crate) fn knows_head(&self, live: &Live) -> bool {
+        self.head_age(live) <= HEAD_AGE_MAX
+    }
+
+    /// For how long the head may have been another one.
+    fn head_age(&self, live: &Live) -> Duration {
+        self.clock.boottime().saturating_sub(live.view().checked)
+    }
+
     /// Looks for the head whatever is known of it.
     pub(crate) async fn look(&self, live: &Live) -> Result<(), BookError> {
-        let view = live.view();
+        let (view, began) = (live.view(), self.clock.boottime());
         match self.book.newer(live.id, view.revision).await? {
-            Some((revision, document)) => live.set_view(revision, Arc::new(document)),
-            None => live.confirm(view.revision),
+            Some((revision, document)) => live.set_view(revision, Arc::new(document), began),
+            None => live.confirm(view.revision, began),
         }
         Ok(())
     }
@@ -163,7 +181,7 @@ impl Office {
         change: impl Fn(&mut Document) -> Result<(), lease::Refusal>,
     ) -> Result<(u64, Arc<Document>), AdvanceError> {
         for _ in 0..TRIES {
-            let view = live.view();
+            let (view, began) = (live.view(), self.clock.boottime());
             let mut document = Document::clone(&view.document);
             live.note_seen(&mut document.lease);
             change(&mut document).map_err(AdvanceError::Refused)?;
@@ -171,12 +189,12 @@ impl Office {
             match self.book.create(revision, &document).await {
                 Ok(()) => {
                     let document = Arc::new(document);
-                    live.set_view(revision, Arc::clone(&document));
+                    live.set_view(revision, Arc::clone(&document), began);
                     return Ok((revision, document));
                 }
                 Err(BookError::Taken) => {
                     let (revision, document) = self.book.head(live.id).await?;
-                    live.set_view(revision, Arc::new(document));
+                    live.set_view(revision, Arc::new(document), began);
                 }
                 Err(error) => return Err(error.into()),
             }

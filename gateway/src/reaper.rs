@@ -41,7 +41,7 @@ pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
     }
 }
 
-async fn look(office: &Office) {
+pub(crate) async fn look(office: &Office) {
     let looks = futures_util::stream::iter(office.all()).for_each_concurrent(AT_ONCE, async |live| {
         if let Err(error) = look_at(office, &live).await {
             tracing::error!(lease = %live.id, error = %chain(&error), "a lease could not be ended; trying again");

@@ -106,7 +106,7 @@ async fn still_holds(office: &Office, admitted: &Admitted, begun: u64) -> Result
     }
 }
 
-async fn seal(
+pub(crate) async fn seal(
     office: &Office,
     admitted: &Admitted,
     document: &crate::book::Document,

@@ -1,9 +1,34 @@
 //! The two clocks. Wall time goes into records; deadlines run on the boot clock, which counts
 //! through suspend where tokio's and std's clocks stop.
+//!
+//! Programs that must also run against other clocks, a simulation's say, are given a [`Clock`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// Both clocks as a value.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// Wall time in whole seconds since the Unix epoch.
+    fn now_unix(&self) -> u64;
+
+    /// Time since boot, suspend included.
+    fn boottime(&self) -> Duration;
+}
+
+/// The clocks of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_unix(&self) -> u64 {
+        now_unix()
+    }
+
+    fn boottime(&self) -> Duration {
+        boottime()
+    }
+}
 
 /// Wall time in whole seconds since the Unix epoch; 0 when the clock stands before it.
 pub fn now_unix() -> u64 {

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use error::LogError;
 pub use offline::{read_batches, read_certificate, read_document};
 
+use crate::clock::{Clock, SystemClock};
 use crate::keyfile;
 use crate::state::StateStore;
 use writer::{Append, Writer};
@@ -71,13 +72,24 @@ impl LedgerLog {
     /// Opens the ledger in `store`, or starts one: replays and checks every batch, and refuses a
     /// log that is behind, or beside, its checkpoint copy. Needs a running tokio runtime.
     pub async fn open(store: StateStore, config: LedgerConfig) -> Result<Self, LogError> {
-        let (writer, head) = Writer::open(store.clone(), config).await?;
+        let (log, writing) = Self::open_with(store, config, Arc::new(SystemClock)).await?;
+        tokio::spawn(writing);
+        Ok(log)
+    }
+
+    /// The same with another clock. Nothing is appended unless the caller drives the future that
+    /// comes with the log: it writes, and ends when the log's last clone is gone.
+    pub async fn open_with(
+        store: StateStore,
+        config: LedgerConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), LogError> {
+        let (writer, head) = Writer::open(store.clone(), config, clock).await?;
         let key = Arc::new(writer.first_key().clone());
         // Whoever opened the ledger first wrote the same.
         let _ = store.create(VERIFIER, format!("{key}\n")).await?;
         let (appends, requests) = mpsc::channel(QUEUE);
-        tokio::spawn(writer.run(requests));
-        Ok(Self { store, key, appends, head })
+        Ok((Self { store, key, appends, head }, writer.run(requests)))
     }
 
     /// Appends events as one run of entries and returns their receipts, once batch and checkpoint

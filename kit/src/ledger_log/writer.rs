@@ -13,8 +13,9 @@ use super::copy::CheckpointCopy;
 use super::error::LogError;
 use super::offline::is_batch_name;
 use super::{BATCHES, Head, LedgerConfig};
+use crate::clock::Clock;
+use crate::keyfile;
 use crate::state::{Creation, StateStore};
-use crate::{clock, keyfile};
 
 /// Most events that share a batch. Even at 64 KiB each, doubled by escapes, they stay below the
 /// batch's limit.
@@ -34,6 +35,7 @@ pub(super) struct Writer {
     key: SigningKey,
     id: InstanceId,
     copy: Option<CheckpointCopy>,
+    clock: Arc<dyn Clock>,
     head: watch::Sender<Head>,
 }
 
@@ -41,6 +43,7 @@ impl Writer {
     pub(super) async fn open(
         store: StateStore,
         config: LedgerConfig,
+        clock: Arc<dyn Clock>,
     ) -> Result<(Self, watch::Receiver<Head>), LogError> {
         let key = signing_key(&store, &config.key_file, config.origin).await?;
         let copy = config.checkpoint_copy.map(CheckpointCopy::new);
@@ -52,6 +55,7 @@ impl Writer {
             store,
             key,
             copy,
+            clock,
             head,
         };
         // Mark and names are read before the log, which only grows: a log that is behind them then
@@ -149,7 +153,7 @@ impl Writer {
 
     /// One try: `None` when another writer was first, whose batches are then read.
     async fn try_write(&mut self, events: Vec<Event>) -> Result<Option<Batch>, LogError> {
-        let batch = self.ledger.propose(events, clock::now_unix(), self.id, &self.key)?;
+        let batch = self.ledger.propose(events, self.clock.now_unix(), self.id, &self.key)?;
         let bytes = batch.to_bytes().map_err(ProposeError::Batch)?;
         let created = self.store.create(&path(batch.first), bytes).await;
         match created {
