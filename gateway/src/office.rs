@@ -49,12 +49,9 @@ pub(crate) struct Office {
     pub(crate) urls: Vec<String>,
     /// This replica, the same over restarts.
     pub(crate) replica: String,
-<<<<<<< HEAD
     /// Held by every grant that is being made.
     pub(crate) granting: Arc<tokio::sync::RwLock<()>>,
-=======
     pub(crate) clock: Arc<dyn Clock>,
->>>>>>> eea708d (WIP simulation)
     /// One lease at a time is taken up from the state.
     pub(crate) adopting: tokio::sync::Mutex<()>,
     /// Marks the leases of an embedded gateway; `None` for a daemon's.

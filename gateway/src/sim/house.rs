@@ -87,7 +87,7 @@ impl House {
     }
 
     /// The lease documents of a bucket, believed only with the right MAC.
-    pub(super) async fn revisions(&self, store: StateStore) -> Revisions {
+    pub(super) fn revisions(&self, store: StateStore) -> Revisions {
         Revisions::open(store, &self.secrets().join("keyring/state.key")).unwrap()
     }
 }
@@ -111,7 +111,7 @@ impl Replica {
         let store = StateStore::in_bucket(Arc::new(reached), "simulated".to_owned()).await?;
         let root = house.secrets().join("keyring");
         let keyring = Keyring::open(&root, Wrapped::in_store(store.clone())).await?;
-        let revisions = house.revisions(store.clone()).await;
+        let revisions = house.revisions(store.clone());
         let config = LedgerConfig {
             key_file: house.secrets().join("ledger.key"),
             origin: Some("simulated".to_owned()),

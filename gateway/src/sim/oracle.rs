@@ -93,7 +93,7 @@ impl Run<'_> {
     async fn histories(&mut self) -> BTreeMap<LeaseId, Vec<Revised>> {
         let raw = Arc::new(self.world.bucket.raw());
         let store = StateStore::in_bucket(raw, "the same".to_owned()).await.unwrap();
-        let revisions = self.world.house.revisions(store).await;
+        let revisions = self.world.house.revisions(store);
         let mut histories = BTreeMap::<LeaseId, Vec<Revised>>::new();
         for effect in self.effects.clone() {
             let Some(rest) = effect.path.strip_prefix("leases/") else { continue };
@@ -156,12 +156,12 @@ impl Run<'_> {
                 beats.iter().any(|b| b.to == instance && b.at <= *at && b.at + spare > *at)
             };
             let lease = &document.lease;
-            let watched = || {
-                lease.attachments.iter().filter(|held| {
-                    held.is_current() && !document.certificates.contains_key(&held.rank)
-                })
-            };
-            if watched().count() > 0 && watched().all(|held| heard(held.instance)) {
+            let watched: Vec<_> = lease
+                .attachments
+                .iter()
+                .filter(|held| held.is_current() && !document.certificates.contains_key(&held.rank))
+                .collect();
+            if !watched.is_empty() && watched.iter().all(|held| heard(held.instance)) {
                 self.say(
                     "a lease was withdrawn for silence, but its workers were heard".to_owned(),
                 );

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use hyper::HeaderMap;
 use tidegate_lease::Event as LeaseEvent;
 use tidegate_ledger::Event;
 use tidegate_wire::{KeyGrant, KeyRequest};
+use tower::ServiceExt as _;
 
 use super::executor::{Host, Sim};
 use crate::admission::{Caller, Purpose, admit, over, refused};
@@ -58,7 +59,10 @@ pub(super) fn router(
             .route("/v1/leases/{lease}/keys", post(wrong_keys))
             .layer(Extension((planted, sim.clone(), number)))
             .with_state(office)
-            .fallback_service(right),
+            .fallback(move |request: Request| {
+                let right = right.clone();
+                async move { right.oneshot(request).await }
+            }),
         _ => right,
     }
 }

@@ -260,8 +260,8 @@ impl<'a> Process<'a> {
             instance: self.instance,
             identity_key: self.worker.identity.public_key().as_slice().into(),
             hpke_key: self.hpke.public().into(),
-            facts: NodeFacts::default(),
-            evidence: Evidence::default(),
+            facts: NodeFacts::default().to_text(),
+            evidence: Evidence::default().to_text(),
             proof: Vec::new().into(),
             signature: Vec::new().into(),
         };
@@ -382,7 +382,7 @@ impl<'a> Process<'a> {
         };
         let text = stated.to_canonical().unwrap();
         let signature = self.worker.identity.sign(text.as_bytes()).as_slice().into();
-        let statement = WipeStatement { statement: text, facts: NodeFacts::default(), signature };
+        let statement = WipeStatement { statement: text, facts: NodeFacts::default().to_text(), signature };
         world.notes().stated.push(Said { instance: self.instance, complete });
         let (path, begun) = (self.path("wipe-certificate"), sim.now());
         while sim.now() < begun + PATIENCE {

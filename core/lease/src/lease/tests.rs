@@ -5,6 +5,8 @@ use tidegate_plan::{LayoutId, LeaseId, SelectionId, SnapshotId};
 use super::*;
 use crate::record::Policy;
 
+mod reach;
+
 const START: u64 = 1_000;
 const DEADLINE: u64 = 2_000;
 const GRACE: u64 = 60;
