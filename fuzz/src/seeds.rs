@@ -107,7 +107,7 @@ fn first_batch() -> tidegate_ledger::Batch {
     let key = signing_key();
     let ledger = Ledger::new(key.verifier().clone());
     let events = [
-        Event::LedgerOpened { origin: key.name().to_owned() },
+        Event::LedgerOpened { origin: key.name().to_owned(), after: None },
         Event::Refused { lease: None, reason: "unauthenticated".into(), count: 3 },
     ];
     ledger

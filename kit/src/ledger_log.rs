@@ -10,6 +10,8 @@
 mod copy;
 mod error;
 mod offline;
+mod restore;
+mod volume;
 mod writer;
 
 use std::path::PathBuf;
@@ -19,21 +21,18 @@ use tidegate_ledger::{Commitment, Document, Event, Receipt, VerifierKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use error::LogError;
-pub use offline::{read_batches, read_certificate, read_document};
+pub use offline::{ledgers, read_batches, read_certificate, read_document};
+pub use restore::inspect;
 
 use crate::clock::{Clock, SystemClock};
 use crate::keyfile;
 use crate::state::StateStore;
 use writer::{Append, Writer};
 
-/// Where the batches lie in the state.
-pub const BATCHES: &str = "ledger/batches";
 /// Where the documents lie in the state.
 pub const DOCUMENTS: &str = "ledger/documents";
 /// Where the wipe certificates lie in the state.
 pub const CERTIFICATES: &str = "ledger/certificates";
-/// The first verifier key, beside the batches, so that a copied ledger can be checked offline.
-pub const VERIFIER: &str = "ledger/ledger.pub";
 /// Appends that may wait at once before callers are held back.
 const QUEUE: usize = 256;
 
@@ -85,9 +84,17 @@ impl LedgerLog {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), LogError> {
         let (writer, head) = Writer::open(store.clone(), config, clock).await?;
+        Self::with(store, writer, head).await
+    }
+
+    async fn with(
+        store: StateStore,
+        writer: Writer,
+        head: watch::Receiver<Head>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), LogError> {
         let key = Arc::new(writer.first_key().clone());
         // Whoever opened the ledger first wrote the same.
-        let _ = store.create(VERIFIER, format!("{key}\n")).await?;
+        let _ = store.create(&writer.volume().verifier(), format!("{key}\n")).await?;
         let (appends, requests) = mpsc::channel(QUEUE);
         Ok((Self { store, key, appends, head }, writer.run(requests)))
     }
@@ -128,12 +135,7 @@ impl LedgerLog {
 
     /// Stores a document beside the log and returns the commitment for its entry.
     pub async fn put_document(&self, body: impl Into<String>) -> Result<Commitment, LogError> {
-        let document = Document::new(keyfile::random(), body);
-        let commitment = document.commitment();
-        let text = document.to_json().map_err(|e| LogError::Document(e.into()))?;
-        // The key is random, so nobody else can have made this name.
-        let _created = self.store.create(&document_path(&commitment), text.into_bytes()).await?;
-        Ok(commitment)
+        put_document(&self.store, body).await
     }
 
     /// The text of a document; `None` once it was erased.
@@ -149,6 +151,19 @@ impl LedgerLog {
     pub async fn erase_document(&self, commitment: &Commitment) -> Result<(), LogError> {
         Ok(self.store.delete(&document_path(commitment)).await?)
     }
+}
+
+/// Stores a document for an entry of a ledger that is not open yet.
+pub async fn put_document(
+    store: &StateStore,
+    body: impl Into<String>,
+) -> Result<Commitment, LogError> {
+    let document = Document::new(keyfile::random(), body);
+    let commitment = document.commitment();
+    let text = document.to_json().map_err(|e| LogError::Document(e.into()))?;
+    // The key is random, so nobody else can have made this name.
+    let _created = store.create(&document_path(&commitment), text.into_bytes()).await?;
+    Ok(commitment)
 }
 
 fn document_path(commitment: &Commitment) -> String {

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tidegate_kit::ledger_log::{BATCHES, LedgerConfig, LedgerLog, read_batches};
+use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, read_batches};
 use tidegate_kit::state::StateStore;
 use tidegate_ledger::{Batch, Event, VerifierKey, verify};
 
@@ -93,7 +93,7 @@ fn killed_writers_lose_no_receipt() {
     }
     assert!(receipts.len() >= 2 * (7 + 8 + 9 + 10 + 11));
 
-    let batches = read_batches(&dir.path().join("state").join(BATCHES)).unwrap();
+    let batches = read_batches(&dir.path().join("state/ledger/batches")).unwrap();
     let entries: Vec<String> =
         batches.iter().flat_map(|(_, bytes)| Batch::parse(bytes).unwrap().entries).collect();
     for (index, entry) in &receipts {

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_plan::{InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId};
 
 use crate::canonical::{CanonicalError, from_canonical, to_canonical};
-use crate::{Commitment, Digest};
+use crate::{Checkpoint, Commitment, Digest};
 
 /// Longest entry in bytes: an entry bundle counts them in 16 bits (C2SP tlog-tiles).
 pub const MAX_ENTRY_BYTES: usize = 65_535;
@@ -34,13 +34,49 @@ pub enum Cause {
     Vanished,
 }
 
+/// What an administrator did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Action {
+    /// Asked a lease's workers to finish and wipe.
+    Drain,
+    /// Opened this ledger after another was lost, cut or forked.
+    Restore,
+    /// Took a lease away.
+    Revoke,
+    /// Destroyed the key of a lease of which nothing else was left.
+    Void,
+}
+
+/// The ledger before this one, as it was found when this one was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Predecessor {
+    /// Head over the entries that were still there and held.
+    pub found: Checkpoint,
+    /// Its first verifier key, in signed-note form; `None` when nothing of it was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The head in its second place, when that is another: what lies between is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Checkpoint>,
+}
+
 /// What happened. Ids, counts and commitments only; no name of a person, object or host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Event {
+    /// An administrator's act on a lease, or on the gateway.
+    Admin { action: Action, lease: Option<LeaseId>, subject: Commitment },
     /// Entry 0 of every ledger, and of no other place.
-    LedgerOpened { origin: String },
+    LedgerOpened {
+        origin: String,
+        /// The ledger that this one follows after a restore.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Box<Predecessor>>,
+    },
     /// Signed by the old key, names the new one; the last entry of its batch.
     KeyRotated {
         /// Signed-note verifier key under the same name.
@@ -66,6 +102,12 @@ pub enum Event {
         subject: Commitment,
         /// Seconds since the epoch.
         deadline: u64,
+        /// Which part of which dataset, in words of the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        selected: Option<Commitment>,
+        /// Epoch of the key that wraps the lease key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key_epoch: Option<u32>,
     },
     Attached {
         lease: LeaseId,
@@ -187,6 +229,22 @@ mod tests {
              \"index\":3,\"time\":1700000000,\"v\":1,\"writer\":\"01010101010101010101010101010101\"}"
         );
         assert_eq!(Entry::parse(&text).unwrap(), entry());
+    }
+
+    #[test]
+    fn what_was_written_before_a_field_was_added_still_reads() {
+        let text = "{\"event\":{\"origin\":\"o\",\"type\":\"ledger-opened\"},\"index\":0,\"time\":1,\"v\":1,\
+                    \"writer\":\"01010101010101010101010101010101\"}";
+        let read = Entry::parse(text).unwrap();
+        assert_eq!(read.event, Event::LedgerOpened { origin: "o".into(), after: None });
+        let null = text.replace("\"origin\"", "\"after\":null,\"origin\"");
+        assert!(matches!(Entry::parse(&null), Err(EntryError::Syntax(_))), "one form only");
+        let root = Digest::from_bytes([3; 32]);
+        let head = |size| Checkpoint { origin: "o".into(), size, root };
+        let after = Predecessor { found: head(4), key: Some("k".into()), known: Some(head(9)) };
+        let after = Some(Box::new(after));
+        let entry = Entry { event: Event::LedgerOpened { origin: "p".into(), after }, ..read };
+        assert_eq!(Entry::parse(&entry.to_canonical().unwrap()).unwrap(), entry);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use tidegate_plan::InstanceId;
 
 use crate::{
-    Batch, BatchError, Checkpoint, Digest, Entry, EntryError, Event, Fault, Receipt, SigningKey,
-    Tree, VerifierKey, Why, batch_name, leaf_hash,
+    Batch, BatchError, Checkpoint, Digest, Entry, EntryError, Event, Fault, Predecessor, Receipt,
+    SigningKey, Tree, VerifierKey, Why, batch_name, leaf_hash,
 };
 
 /// A replayed ledger: the tree and what the next batch must fit. Entries themselves are not kept.
@@ -15,6 +15,8 @@ pub struct Ledger {
     key: VerifierKey,
     /// Every key that ever signed, oldest first.
     keys: Vec<VerifierKey>,
+    /// The ledger that this one follows.
+    after: Option<Box<Predecessor>>,
     tree: Tree,
     time: u64,
     checkpoint: Option<String>,
@@ -40,7 +42,7 @@ impl Ledger {
     pub fn new(key: VerifierKey) -> Self {
         let origin = key.name().to_owned();
         let keys = vec![key.clone()];
-        Self { origin, key, keys, tree: Tree::new(), time: 0, checkpoint: None }
+        Self { origin, key, keys, after: None, tree: Tree::new(), time: 0, checkpoint: None }
     }
 
     /// Replays stored batches in order of name. `key` is the first key of the ledger.
@@ -63,8 +65,18 @@ impl Ledger {
         &self.origin
     }
 
+    /// The ledger that this one follows after a restore.
+    pub fn after(&self) -> Option<&Predecessor> {
+        self.after.as_deref()
+    }
+
     pub fn size(&self) -> u64 {
         self.tree.size()
+    }
+
+    /// Size and root under the ledger's name.
+    pub fn head(&self) -> Checkpoint {
+        Checkpoint { origin: self.origin.clone(), size: self.size(), root: self.root() }
     }
 
     pub fn root(&self) -> Digest {
@@ -144,6 +156,7 @@ impl Ledger {
             self.tree.append(*leaf);
         }
         self.time = accepted.time;
+        self.after = self.after.take().or(accepted.after);
         self.checkpoint = Some(batch.checkpoint.clone());
         if let Some(key) = accepted.rotated {
             self.keys.push(key.clone());
@@ -167,7 +180,7 @@ impl Ledger {
         if batch.first != next {
             return Err(Fault::at(next, Why::Order { says: batch.first }));
         }
-        let mut accepted = Accepted { time: self.time, rotated: None };
+        let mut accepted = Accepted { time: self.time, rotated: None, after: None };
         for (index, (text, leaf)) in (next..).zip(batch.entries.iter().zip(&batch.leaves)) {
             if leaf_hash(text.as_bytes()) != *leaf {
                 return Err(Fault::at(index, Why::Leaf));
@@ -202,7 +215,9 @@ impl Ledger {
         }
         accepted.time = entry.time;
         match &entry.event {
-            Event::LedgerOpened { origin } if index == 0 && *origin == self.origin => {}
+            Event::LedgerOpened { origin, after } if index == 0 && *origin == self.origin => {
+                accepted.after.clone_from(after);
+            }
             Event::LedgerOpened { .. } => return Err(Why::Opening),
             _ if index == 0 => return Err(Why::Opening),
             Event::KeyRotated { key } => {
@@ -222,4 +237,5 @@ impl Ledger {
 struct Accepted {
     time: u64,
     rotated: Option<VerifierKey>,
+    after: Option<Box<Predecessor>>,
 }

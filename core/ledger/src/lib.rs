@@ -33,12 +33,12 @@ pub use certificate::{
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, DigestError};
 pub use document::{Commitment, Document, DocumentError, commit};
-pub use event::{Cause, Entry, EntryError, Event, MAX_ENTRY_BYTES, Outcome};
+pub use event::{Action, Cause, Entry, EntryError, Event, MAX_ENTRY_BYTES, Outcome, Predecessor};
 pub use history::{Ledger, ProposeError};
 pub use note::{KeyError, NoteError, SigningKey, VerifierKey, open_note};
 pub use receipt::{Receipt, ReceiptError, verify_receipt};
 pub use tree::{Tree, leaf_hash, node_hash, verify_consistency, verify_inclusion};
-pub use verify::{Report, verify};
+pub use verify::{Report, verify, verify_followed};
 
 /// The ids that entries carry, for crates that know the ledger but not the plan.
 pub use tidegate_plan::{IdError, InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};

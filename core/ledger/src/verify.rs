@@ -1,6 +1,6 @@
 //! The offline verifier: a copied ledger against its key and any checkpoints that left the house.
 
-use crate::{Checkpoint, Digest, Fault, Ledger, VerifierKey, Why};
+use crate::{Checkpoint, Digest, Fault, Ledger, Predecessor, VerifierKey, Why};
 
 /// What a copy of the log is worth.
 #[derive(Debug)]
@@ -13,6 +13,10 @@ pub struct Report {
     pub checkpoint: Option<String>,
     /// Known checkpoints that the log agrees with.
     pub agreed: usize,
+    /// The ledger that this one follows, as it says itself.
+    pub after: Option<Predecessor>,
+    /// Stored batches behind the head at which the next ledger took over: no part of this one.
+    pub beyond: usize,
     /// What does not hold, lowest entry first. Empty: the whole copy verifies.
     pub faults: Vec<Fault>,
 }
@@ -35,41 +39,79 @@ where
     B: AsRef<[u8]>,
     C: AsRef<str>,
 {
+    judge(batches, key, known, None)
+}
+
+/// The same of a ledger that was followed by another after a restore: it ends at the head that the
+/// other [found](Predecessor::found), must reach it, and what lies behind is not judged.
+pub fn verify_followed<N, B, C>(
+    batches: &[(N, B)],
+    key: &VerifierKey,
+    known: &[C],
+    found: &Checkpoint,
+) -> Report
+where
+    N: AsRef<str>,
+    B: AsRef<[u8]>,
+    C: AsRef<str>,
+{
+    judge(batches, key, known, Some(found))
+}
+
+fn judge<N, B, C>(
+    batches: &[(N, B)],
+    key: &VerifierKey,
+    known: &[C],
+    found: Option<&Checkpoint>,
+) -> Report
+where
+    N: AsRef<str>,
+    B: AsRef<[u8]>,
+    C: AsRef<str>,
+{
     let mut ordered: Vec<_> = batches.iter().map(|(n, b)| (n.as_ref(), b.as_ref())).collect();
     ordered.sort_unstable_by_key(|(name, _)| *name);
     let mut ledger = Ledger::new(key.clone());
     let mut faults = Vec::new();
+    let mut beyond = 0;
     for (name, bytes) in ordered {
+        if found.is_some_and(|found| ledger.size() >= found.size) {
+            beyond += 1;
+            continue;
+        }
         if let Err(fault) = ledger.accept_stored(name, bytes) {
             faults.push(fault);
             break;
         }
     }
-    let agreed = compare(&ledger, known, &mut faults);
+    let broken = !faults.is_empty();
+    let mut heads: Vec<_> = found.into_iter().cloned().collect();
+    for note in known {
+        let size = ledger.size();
+        match open_any(note.as_ref(), ledger.keys()) {
+            Ok(checkpoint) => heads.push(checkpoint),
+            Err(error) => faults.push(Fault::within(size, size, Why::Known(error))),
+        }
+    }
+    let agreed = compare(&ledger, &heads, broken, &mut faults);
+    let found = found.filter(|found| ledger.tree().root_at(found.size) == Some(found.root));
     faults.sort_by_key(|fault| fault.first);
     Report {
         size: ledger.size(),
         root: ledger.root(),
         checkpoint: ledger.checkpoint().map(str::to_owned),
-        agreed,
+        agreed: agreed - usize::from(found.is_some()),
+        after: ledger.after().cloned(),
+        beyond,
         faults,
     }
 }
 
-/// Holds the known checkpoints against the log and returns how many agree.
-fn compare<C: AsRef<str>>(ledger: &Ledger, known: &[C], faults: &mut Vec<Fault>) -> usize {
-    let broken = !faults.is_empty();
+/// Holds known heads against the log and returns how many agree.
+fn compare(ledger: &Ledger, known: &[Checkpoint], broken: bool, faults: &mut Vec<Fault>) -> usize {
     let mut agreed_sizes = Vec::new();
     let mut forks = Vec::new();
-    for note in known {
-        let checkpoint = match open_any(note.as_ref(), ledger.keys()) {
-            Ok(checkpoint) => checkpoint,
-            Err(error) => {
-                let size = ledger.size();
-                faults.push(Fault::within(size, size, Why::Known(error)));
-                continue;
-            }
-        };
+    for checkpoint in known {
         match ledger.tree().root_at(checkpoint.size) {
             Some(root) if root == checkpoint.root => agreed_sizes.push(checkpoint.size),
             Some(_) => forks.push(checkpoint.size),

@@ -6,13 +6,22 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use tidegate_ledger::{Checkpoint, VerifierKey};
+use tidegate_ledger::{Checkpoint, CheckpointError, VerifierKey};
 
 use super::error::LogError;
 use crate::keyfile;
 
 /// Longest checkpoint read, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
+
+/// What lies in the second place.
+#[derive(Debug)]
+pub(super) enum Mark {
+    /// A checkpoint of this ledger.
+    Ours(Checkpoint),
+    /// Something else, and what it says if it is a checkpoint at all.
+    Foreign { says: Option<Checkpoint>, source: CheckpointError },
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct CheckpointCopy {
@@ -24,24 +33,38 @@ impl CheckpointCopy {
         Self { path }
     }
 
-    /// The copy as it stands, signed by one of `keys`; `None` when there is none yet.
-    pub(super) fn read(&self, keys: &[VerifierKey]) -> Result<Option<Checkpoint>, LogError> {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The copy as it stands; `None` when there is none yet.
+    pub(super) fn look(&self, keys: &[VerifierKey]) -> Result<Option<Mark>, LogError> {
         let text = match read_bounded(&self.path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.failed("read", source)),
         };
-        let mut refused = None;
+        let mut refused = CheckpointError::Malformed;
         for key in keys.iter().rev() {
             match Checkpoint::open(&text, key) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(source) => refused = Some(source),
+                Ok(checkpoint) => return Ok(Some(Mark::Ours(checkpoint))),
+                Err(source) => refused = source,
             }
         }
-        Err(LogError::CopyForeign {
-            path: self.path.clone(),
-            source: refused.unwrap_or(tidegate_ledger::CheckpointError::Malformed),
-        })
+        let says = Checkpoint::unverified(&text).ok();
+        Ok(Some(Mark::Foreign { says, source: refused }))
+    }
+
+    fn read(&self, keys: &[VerifierKey]) -> Result<Option<Checkpoint>, LogError> {
+        match self.look(keys)? {
+            None => Ok(None),
+            Some(Mark::Ours(checkpoint)) => Ok(Some(checkpoint)),
+            Some(Mark::Foreign { source, .. }) => Err(self.foreign(source)),
+        }
+    }
+
+    pub(super) fn foreign(&self, source: CheckpointError) -> LogError {
+        LogError::CopyForeign { path: self.path.clone(), source }
     }
 
     /// Puts `note`, a checkpoint of `size` entries, in place unless what is there is as new.
@@ -52,9 +75,24 @@ impl CheckpointCopy {
         size: u64,
         keys: &[VerifierKey],
     ) -> Result<(), LogError> {
+        let _lock = self.lock()?;
+        if self.read(keys)?.is_none_or(|there| there.size < size) {
+            self.replace(note).map_err(|source| self.failed("written", source))?;
+        }
+        Ok(())
+    }
+
+    /// Puts `note` in place of a checkpoint of the ledger before this one.
+    pub(super) fn supersede(&self, note: &str) -> Result<(), LogError> {
+        let _lock = self.lock()?;
+        self.replace(note).map_err(|source| self.failed("written", source))
+    }
+
+    /// Held until dropped.
+    fn lock(&self) -> Result<File, LogError> {
         let mut lock = self.path.clone().into_os_string();
         lock.push(".lock");
-        let lock = OpenOptions::new()
+        OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
@@ -64,12 +102,7 @@ impl CheckpointCopy {
                 flock(&file, FlockOperation::LockExclusive)?;
                 Ok(file)
             })
-            .map_err(|source| self.failed("locked", source))?;
-        if self.read(keys)?.is_none_or(|there| there.size < size) {
-            self.replace(note).map_err(|source| self.failed("written", source))?;
-        }
-        drop(lock);
-        Ok(())
+            .map_err(|source| self.failed("locked", source))
     }
 
     fn replace(&self, note: &str) -> io::Result<()> {

@@ -2,12 +2,29 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tidegate_ledger::{Commitment, Digest, Document, MAX_BATCH_BYTES, WipeCertificate};
 
+use super::volume::Volume;
+
 /// Longest document read, in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// The folders of all ledgers in a ledger directory, oldest first: its own, then those that
+/// followed after a restore. Each has `batches` and `ledger.pub`.
+pub fn ledgers(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut followed = Vec::new();
+    for entry in directory.read_dir()? {
+        let entry = entry?;
+        if let Some(volume) = entry.file_name().to_str().and_then(Volume::named) {
+            followed.push((volume, entry.path()));
+        }
+    }
+    followed.sort_unstable();
+    let first = std::iter::once(directory.to_owned());
+    Ok(first.chain(followed.into_iter().map(|(_, path)| path)).collect())
+}
 
 /// All batches in a directory of batches as (name, bytes), in order of name. Unfinished writes
 /// and whatever else does not have the name of a batch is passed over.

@@ -26,7 +26,7 @@ fn event(count: u64) -> Event {
 }
 
 fn batches(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    read_batches(&dir.join("state").join(BATCHES)).unwrap()
+    read_batches(&dir.join("state").join("ledger/batches")).unwrap()
 }
 
 fn entries(dir: &Path) -> Vec<Entry> {
@@ -127,11 +127,11 @@ async fn a_log_behind_its_copy_does_not_start() {
         log.append_one(event(n)).await.unwrap();
     }
     drop(log);
-    let last = dir.path().join("state").join(BATCHES).join("00000000000000000003");
+    let last = dir.path().join("state").join("ledger/batches").join("00000000000000000003");
     let cut = std::fs::read(&last).unwrap();
     std::fs::remove_file(&last).unwrap();
     let refused = try_open(dir.path()).await.unwrap_err();
-    assert!(matches!(refused, LogError::Behind { log: 3, copy: 4 }), "{refused}");
+    assert!(matches!(refused, LogError::Behind { log: 3, copy: 4, .. }), "{refused}");
     // Cut in the middle: the batches behind the hole say so, even without a copy.
     std::fs::write(&last, cut).unwrap();
     std::fs::remove_file(dir.path().join("elsewhere/checkpoint")).unwrap();
@@ -160,12 +160,12 @@ async fn a_rewritten_log_does_not_start() {
     drop(log);
     std::fs::write(&copy, note).unwrap();
     let refused = try_open(dir.path()).await.unwrap_err();
-    assert!(matches!(refused, LogError::Forked { size: 2 }), "{refused}");
+    assert!(matches!(refused, LogError::Forked { size: 2, .. }), "{refused}");
     std::fs::write(&copy, "nonsense").unwrap();
     assert!(matches!(try_open(dir.path()).await, Err(LogError::CopyForeign { .. })));
     std::fs::remove_file(&copy).unwrap();
     // A changed byte.
-    let batch = dir.path().join("state").join(BATCHES).join("00000000000000000001");
+    let batch = dir.path().join("state").join("ledger/batches").join("00000000000000000001");
     let text = std::fs::read_to_string(&batch).unwrap();
     std::fs::write(&batch, text.replace("count\\\":2", "count\\\":3")).unwrap();
     let refused = try_open(dir.path()).await.unwrap_err();
@@ -178,7 +178,7 @@ async fn a_lost_key_is_not_replaced_by_a_new_one() {
     drop(open(dir.path()).await);
     let key = dir.path().join("state/ledger.key");
     std::fs::remove_file(&key).unwrap();
-    assert!(matches!(try_open(dir.path()).await, Err(LogError::KeyMissing(1))));
+    assert!(matches!(try_open(dir.path()).await, Err(LogError::KeyMissing { batches: 1, .. })));
     assert!(!key.exists());
     let other = SigningKey::from_seed("tidegate/other", [1; 32]).unwrap();
     keyfile::create(&key, other.to_text().as_bytes()).unwrap();
@@ -211,7 +211,7 @@ async fn one_callers_bad_event_does_not_fail_the_others() {
         tokio::join!(log.append_one(event(1)), log.append_one(long), log.append_one(event(2)));
     assert!(good.is_ok() && other.is_ok() && bad.is_err());
     assert_eq!(log.head().size, 3);
-    let again = Event::LedgerOpened { origin: "again".into() };
+    let again = Event::LedgerOpened { origin: "again".into(), after: None };
     assert!(log.append_one(again).await.is_err());
 }
 
@@ -240,7 +240,7 @@ async fn documents_are_erasable_and_the_log_stays_whole() {
     assert_eq!(read_document(&folder, &commitment).unwrap(), None);
     assert!(verify(&batches(dir.path()), log.verifier(), &[log.checkpoint()]).holds());
     let stored = std::fs::read_to_string(
-        dir.path().join("state").join(BATCHES).join("00000000000000000001"),
+        dir.path().join("state").join("ledger/batches").join("00000000000000000001"),
     );
     assert!(!stored.unwrap().contains("bucket"));
 }

@@ -1,18 +1,21 @@
 //! The one task of a process that writes the ledger.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_ledger::{
-    Batch, Event, InstanceId, Ledger, ProposeError, Receipt, SigningKey, VerifierKey, batch_name,
+    Batch, Checkpoint, Event, InstanceId, Ledger, Predecessor, ProposeError, Receipt, SigningKey,
+    VerifierKey, batch_name,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
-use super::copy::CheckpointCopy;
+use super::copy::{CheckpointCopy, Mark};
 use super::error::LogError;
 use super::offline::is_batch_name;
-use super::{BATCHES, Head, LedgerConfig};
+use super::volume::Volume;
+use super::{Head, LedgerConfig};
 use crate::clock::Clock;
 use crate::keyfile;
 use crate::state::{Creation, StateStore};
@@ -22,6 +25,8 @@ use crate::state::{Creation, StateStore};
 const GROUP: usize = 48;
 /// Lost races after which an append gives up.
 const RACES: usize = 1000;
+/// How old the knowledge may be that no other ledger follows this one.
+const LAST_AGE: Duration = Duration::from_secs(4);
 
 /// One caller's events and where its receipts go.
 pub(super) struct Append {
@@ -31,6 +36,9 @@ pub(super) struct Append {
 
 pub(super) struct Writer {
     store: StateStore,
+    volume: Volume,
+    /// When it was last seen to be the newest, on the boot clock.
+    newest_at: Duration,
     ledger: Ledger,
     key: SigningKey,
     id: InstanceId,
@@ -45,49 +53,106 @@ impl Writer {
         config: LedgerConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, watch::Receiver<Head>), LogError> {
-        let key = signing_key(&store, &config.key_file, config.origin).await?;
-        let copy = config.checkpoint_copy.map(CheckpointCopy::new);
-        let empty = Head { size: 0, checkpoint: String::new(), time: 0 };
-        let (head, receiver) = watch::channel(empty);
-        let mut writer = Self {
-            ledger: Ledger::new(key.verifier().clone()),
-            id: InstanceId::from_bytes(keyfile::random()),
-            store,
-            key,
-            copy,
-            clock,
-            head,
-        };
+        let volume = Volume::newest(&store).await?;
+        let key = signing_key(&store, volume, &config).await?;
+        let (mut writer, receiver) = Self::new(store, volume, key, config.checkpoint_copy, clock);
         // Mark and names are read before the log, which only grows: a log that is behind them then
         // is behind for good.
-        let mark = match &writer.copy {
-            Some(copy) => copy.read(writer.ledger.keys())?,
-            None => None,
-        };
-        let names = writer.store.list(BATCHES).await?;
+        let mark = writer.copy.as_ref().map(|copy| copy.look(writer.ledger.keys())).transpose()?;
+        let names = writer.store.list(&volume.batches()).await?;
         writer.catch_up().await?;
         let end = writer.ledger.size();
         let last = names.iter().rfind(|name| is_batch_name(name));
         if let Some(batch) = last.and_then(|name| name.parse().ok()).filter(|batch| *batch >= end) {
             return Err(LogError::Gap { end, batch });
         }
-        if let Some(mark) = mark {
-            match writer.ledger.tree().root_at(mark.size) {
-                None => {
-                    return Err(LogError::Behind { log: writer.ledger.size(), copy: mark.size });
-                }
-                Some(root) if root != mark.root => {
-                    return Err(LogError::Forked { size: mark.size });
-                }
-                Some(_) => {}
+        if let Some((copy, mark)) = writer.copy.clone().zip(mark.flatten()) {
+            writer.compare(&copy, mark)?;
+        }
+        if writer.ledger.size() == 0 {
+            writer.begin(None, Vec::new()).await?;
+        } else {
+            writer.publish().await?;
+        }
+        Ok((writer, receiver))
+    }
+
+    /// A writer that has read nothing yet.
+    pub(super) fn new(
+        store: StateStore,
+        volume: Volume,
+        key: SigningKey,
+        copy: Option<PathBuf>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, watch::Receiver<Head>) {
+        let empty = Head { size: 0, checkpoint: String::new(), time: 0 };
+        let (head, receiver) = watch::channel(empty);
+        let writer = Self {
+            ledger: Ledger::new(key.verifier().clone()),
+            id: InstanceId::from_bytes(keyfile::random()),
+            copy: copy.map(CheckpointCopy::new),
+            newest_at: clock.boottime(),
+            clock,
+            store,
+            volume,
+            key,
+            head,
+        };
+        (writer, receiver)
+    }
+
+    /// Opens the ledger, unless another process is just doing so. A ledger that follows another is
+    /// opened by one alone, and takes the second place over.
+    pub(super) async fn begin(
+        &mut self,
+        after: Option<Box<Predecessor>>,
+        events: Vec<Event>,
+    ) -> Result<(), LogError> {
+        let restores = after.is_some();
+        let mut first =
+            vec![Event::LedgerOpened { origin: self.ledger.origin().to_owned(), after }];
+        first.extend(events);
+        while self.ledger.size() == 0 {
+            if self.try_write(first.clone()).await?.is_none() && restores {
+                return Err(LogError::Contended);
             }
         }
-        while writer.ledger.size() == 0 {
-            let origin = writer.ledger.origin().to_owned();
-            writer.try_write(vec![Event::LedgerOpened { origin }]).await?;
+        if let Some(copy) = self.copy.as_ref().filter(|_| restores) {
+            copy.supersede(self.ledger.checkpoint().unwrap_or_default())?;
         }
-        writer.publish().await?;
-        Ok((writer, receiver))
+        self.publish().await
+    }
+
+    /// Holds the log against its second place.
+    fn compare(&self, copy: &CheckpointCopy, mark: Mark) -> Result<(), LogError> {
+        let path = copy.path().to_owned();
+        match mark {
+            Mark::Ours(mark) => match self.ledger.tree().root_at(mark.size) {
+                None => {
+                    let log = self.ledger.size();
+                    Err(LogError::Behind { log, copy: mark.size, path })
+                }
+                Some(root) if root != mark.root => Err(LogError::Forked { size: mark.size, path }),
+                Some(_) => Ok(()),
+            },
+            // A restore elsewhere, or one that broke off before it came to the copy.
+            Mark::Foreign { says: Some(says), .. } if self.follows(&says) => {
+                copy.supersede(self.ledger.checkpoint().unwrap_or_default())
+            }
+            Mark::Foreign { source, .. } => Err(copy.foreign(source)),
+        }
+    }
+
+    /// Whether this ledger says that it follows one of which at least `mark` was known.
+    fn follows(&self, mark: &Checkpoint) -> bool {
+        let Some(after) = self.ledger.after() else { return false };
+        std::iter::once(&after.found)
+            .chain(&after.known)
+            .any(|head| head.origin == mark.origin && (mark.size < head.size || mark == head))
+    }
+
+    pub(super) const fn volume(&self) -> Volume {
+        self.volume
     }
 
     pub(super) fn first_key(&self) -> &VerifierKey {
@@ -153,9 +218,10 @@ impl Writer {
 
     /// One try: `None` when another writer was first, whose batches are then read.
     async fn try_write(&mut self, events: Vec<Event>) -> Result<Option<Batch>, LogError> {
+        self.check_newest().await?;
         let batch = self.ledger.propose(events, self.clock.now_unix(), self.id, &self.key)?;
         let bytes = batch.to_bytes().map_err(ProposeError::Batch)?;
-        let created = self.store.create(&path(batch.first), bytes).await;
+        let created = self.store.create(&self.volume.batch(batch.first), bytes).await;
         match created {
             Ok(Creation::Created) => {
                 self.ledger.accept(&batch)?;
@@ -169,11 +235,25 @@ impl Writer {
         }
     }
 
+    /// Whoever is left over from before a restore writes nothing more.
+    async fn check_newest(&mut self) -> Result<(), LogError> {
+        let now = self.clock.boottime();
+        if now.saturating_sub(self.newest_at) > LAST_AGE {
+            if Volume::newest(&self.store).await? > self.volume {
+                return Err(LogError::Followed);
+            }
+            self.newest_at = now;
+        }
+        Ok(())
+    }
+
     /// Reads and checks the batches that others wrote since.
     async fn catch_up(&mut self) -> Result<(), LogError> {
         loop {
             let next = self.ledger.size();
-            let Some(bytes) = self.store.read(&path(next)).await? else { return Ok(()) };
+            let Some(bytes) = self.store.read(&self.volume.batch(next)).await? else {
+                return Ok(());
+            };
             self.ledger.accept_stored(&batch_name(next), &bytes)?;
         }
     }
@@ -193,35 +273,40 @@ impl Writer {
     }
 }
 
-/// The key in its file. A new one is made only for a ledger without batches.
+/// The key in its file. A new one is made only for a first ledger without batches.
 async fn signing_key(
     store: &StateStore,
-    file: &Path,
-    origin: Option<String>,
+    volume: Volume,
+    config: &LedgerConfig,
 ) -> Result<SigningKey, LogError> {
-    if let Some(text) = keyfile::read(file)? {
+    let file = volume.key_file(&config.key_file);
+    if let Some(text) = keyfile::read(&file)? {
         return parse_key(&text);
     }
-    let batches = store.list(BATCHES).await?.iter().filter(|name| is_batch_name(name)).count();
+    let names = store.list(&volume.batches()).await?;
+    let batches = names.iter().filter(|name| is_batch_name(name)).count();
     if batches > 0 {
         // Another process may have made key and first batch between our two looks.
-        return match keyfile::read(file)? {
+        return match keyfile::read(&file)? {
             Some(text) => parse_key(&text),
-            None => Err(LogError::KeyMissing(batches)),
+            None => Err(LogError::KeyMissing { batches, file }),
         };
     }
-    let origin = origin.unwrap_or_else(|| format!("tidegate/{}", keyfile::random_hex::<8>()));
+    if let Some(path) = config.checkpoint_copy.clone().filter(|path| path.exists()) {
+        return match keyfile::read(&file)? {
+            Some(text) => parse_key(&text),
+            None => Err(LogError::Lost { path }),
+        };
+    }
+    let random = || format!("tidegate/{}", keyfile::random_hex::<8>());
+    let origin = config.origin.clone().unwrap_or_else(random);
     let made = SigningKey::from_seed(&origin, keyfile::random())?.to_text();
-    parse_key(&keyfile::load_or_create(file, || Zeroizing::new(made.as_bytes().to_vec()))?)
+    parse_key(&keyfile::load_or_create(&file, || Zeroizing::new(made.as_bytes().to_vec()))?)
 }
 
-fn parse_key(text: &[u8]) -> Result<SigningKey, LogError> {
+pub(super) fn parse_key(text: &[u8]) -> Result<SigningKey, LogError> {
     let text = std::str::from_utf8(text).map_err(|_| tidegate_ledger::KeyError::Syntax)?;
     Ok(SigningKey::parse(text)?)
-}
-
-fn path(first: u64) -> String {
-    format!("{BATCHES}/{}", batch_name(first))
 }
 
 /// An error with its causes, for one line of log.

@@ -53,6 +53,20 @@ impl Revisions {
         blake3::derive_key(label, self.key.as_slice())
     }
 
+    /// Whether this state is written under our key: the first to ask marks it, under `document`.
+    pub async fn claim(&self, document: &str) -> Result<bool, StateError> {
+        loop {
+            match self.latest(document).await {
+                Ok(Some(_)) => return Ok(true),
+                Err(StateError::Foreign(_)) => return Ok(false),
+                Err(error) => return Err(error),
+                Ok(None) => {}
+            }
+            // Whoever was faster is then read.
+            let _ = self.create_next(document, 1, b"").await?;
+        }
+    }
+
     /// The newest revision of a document; `None` when it was never written.
     pub async fn latest(&self, document: &str) -> Result<Option<Revision>, StateError> {
         let names = self.store.list(document).await?;

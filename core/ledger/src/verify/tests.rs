@@ -28,7 +28,7 @@ fn log_with(epoch: impl Fn(u32) -> u32) -> (Files, Vec<String>) {
         let first = ledger.size();
         let events: Vec<_> = (first..first + len)
             .map(|i| match i {
-                0 => Event::LedgerOpened { origin: "tidegate/test".into() },
+                0 => Event::LedgerOpened { origin: "tidegate/test".into(), after: None },
                 _ => released(epoch(u32::try_from(i).unwrap())),
             })
             .collect();
@@ -250,7 +250,8 @@ fn every_tampering_is_named_with_its_first_bad_entry() {
             |f| {
                 edit(f, 1, |b| {
                     let mut entry = Entry::parse(&b.entries[0]).unwrap();
-                    entry.event = Event::LedgerOpened { origin: "tidegate/test".into() };
+                    entry.event =
+                        Event::LedgerOpened { origin: "tidegate/test".into(), after: None };
                     b.entries[0] = entry.to_canonical().unwrap();
                     rehash(b);
                 })
@@ -394,15 +395,55 @@ fn receipts_prove_their_entry_and_nothing_else() {
     assert!(ledger.receipt(12, texts[1].clone()).is_none());
 }
 
+/// A ledger that was followed is judged up to the head at which the next one took over.
+#[test]
+fn a_followed_log_must_reach_the_head_that_was_found() {
+    let (mut files, checkpoints) = log();
+    let found = |at: usize| Checkpoint::open(&checkpoints[at], key().verifier()).unwrap();
+    let judge = |files: &Files, found: &Checkpoint| {
+        verify_followed(files, key().verifier(), &checkpoints[..2], found)
+    };
+    let report = judge(&files, &found(5));
+    assert!(report.holds() && report.beyond == 0 && report.agreed == 2, "{:?}", report.faults);
+    let report = judge(&files, &found(3));
+    assert!(report.holds() && report.size == 6 && report.beyond == 2, "{:?}", report.faults);
+    // What was broken then is broken now, and is known to be.
+    files[4].1.truncate(9);
+    assert!(judge(&files, &found(3)).holds() && !judge(&files, &found(5)).holds());
+    // What was lost since is a fault.
+    files.truncate(3);
+    let report = judge(&files, &found(3));
+    assert!(matches!(report.faults[0].why, Why::Cut { known: 6 }), "{:?}", report.faults);
+    let rewritten = Checkpoint { root: Digest::from_bytes([1; 32]), ..found(2) };
+    assert!(matches!(judge(&files, &rewritten).faults[0].why, Why::Fork { known: 5 }));
+}
+
+#[test]
+fn a_log_says_which_one_it_follows() {
+    let found = Ledger::new(key().verifier().clone()).head();
+    let predecessor = Predecessor { found, key: Some(key().verifier().to_string()), known: None };
+    let new = SigningKey::from_seed("tidegate/new", [8; 32]).unwrap();
+    let mut ledger = Ledger::new(new.verifier().clone());
+    let after = Some(Box::new(predecessor.clone()));
+    let opened = Event::LedgerOpened { origin: "tidegate/new".into(), after };
+    let writer = InstanceId::from_bytes([9; 16]);
+    let batch = ledger.propose([opened, released(1)], 1, writer, &new).unwrap();
+    ledger.accept(&batch).unwrap();
+    assert_eq!(ledger.after(), Some(&predecessor));
+    let files = vec![(batch_name(0), batch.to_bytes().unwrap())];
+    let report = verify(&files, new.verifier(), &[ledger.checkpoint().unwrap()]);
+    assert!(report.holds() && report.after == Some(predecessor), "{:?}", report.faults);
+}
+
 #[test]
 fn what_cannot_be_proposed() {
     let ledger = Ledger::new(key().verifier().clone());
     let writer = InstanceId::from_bytes([9; 16]);
-    let opened = || Event::LedgerOpened { origin: "tidegate/test".into() };
+    let opened = || Event::LedgerOpened { origin: "tidegate/test".into(), after: None };
     assert!(ledger.propose([], 1, writer, &key()).is_err());
     assert!(ledger.propose([released(1)], 1, writer, &key()).is_err());
     assert!(ledger.propose([opened(), opened()], 1, writer, &key()).is_err());
-    let elsewhere = Event::LedgerOpened { origin: "tidegate/elsewhere".into() };
+    let elsewhere = Event::LedgerOpened { origin: "tidegate/elsewhere".into(), after: None };
     assert!(ledger.propose([elsewhere], 1, writer, &key()).is_err());
     let long = Event::Refused { lease: None, reason: "x".repeat(70_000), count: 1 };
     assert!(ledger.propose([opened(), long], 1, writer, &key()).is_err());

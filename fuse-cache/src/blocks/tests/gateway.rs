@@ -135,7 +135,7 @@ impl Gateway {
             hpke: Mutex::default(),
             salt: AtomicU8::new(0),
         });
-        gateway.record(Event::LedgerOpened { origin: "tidegate/test".into() });
+        gateway.record(Event::LedgerOpened { origin: "tidegate/test".into(), after: None });
         tokio::spawn(Arc::clone(&gateway).serve(listener));
         gateway
     }
