@@ -36,17 +36,26 @@ pub struct Closed {
 async fn destroy_keys(office: &Office, live: &Live, now: u64) -> Result<KeysGone, CloseError> {
     live.end(now);
     let absent = office.keyring.destroy(live.id).await?.absent;
-    let retired = office.keyring.retire_epochs(now).await?;
-    if !retired.is_empty() {
-        let event = |epoch| Event::EpochDestroyed { epoch };
-        office.record.append(retired.into_iter().map(event).collect()).await?;
-    }
+    retire_epochs(office, now).await?;
     let document = live.view().document;
     Ok(KeysGone {
         destroyed_at: Some(document.key_destroyed_at.unwrap_or(now)),
         absent: Some(absent),
         epoch: Some(office.keyring.epoch_is_destroyed(document.lease.key_epoch).await?),
     })
+}
+
+/// Destroys the keys of epochs that are over and under which no lease is open, so that backups of
+/// the leases' keys die too.
+pub(crate) async fn retire_epochs(office: &Office, now: u64) -> Result<(), CloseError> {
+    let retired = office.keyring.retire_epochs(now).await?;
+    if !retired.is_empty() {
+        tracing::info!(epochs = ?retired, "keys of past epochs were destroyed");
+        let event = |epoch: &u32| Event::EpochDestroyed { epoch: *epoch };
+        office.record.append(retired.iter().map(event).collect()).await?;
+        office.keyring.written(&retired);
+    }
+    Ok(())
 }
 
 /// Asks the workers to finish what is open and to wipe: reads go on until they have.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub mod allow;
+mod inspect;
 
 pub use allow::SourcesConfig;
 
@@ -18,6 +19,8 @@ pub const CERTIFICATE_LIFE_S: u32 = 15 * 60;
 const HEARTBEAT_S: u32 = 10;
 /// Seconds a worker may serve, and a lease may stay, without a heartbeat.
 const GRACE_S: u32 = 60;
+/// A week: a closed lease's backups die soon after it.
+const KEY_EPOCH_S: u64 = 7 * 24 * 3600;
 /// Longest lease anybody may ask for: 30 days.
 const MAX_LEASE_S: u64 = 30 * 24 * 3600;
 /// Buffers of the pipeline: 64 blocks in flight.
@@ -71,6 +74,9 @@ pub struct GatewayConfig {
     /// Sealed bytes a second over all workers; unlimited when absent.
     #[serde(default)]
     pub rate_limit: Option<u64>,
+    /// Seconds for which one key-encryption key wraps new lease keys.
+    #[serde(default = "key_epoch_s")]
+    pub key_epoch_s: u64,
     /// Origin of a ledger that is new; a random one when absent. An existing ledger keeps its own.
     #[serde(default)]
     pub origin: Option<String>,
@@ -115,6 +121,10 @@ const fn grace_s() -> u32 {
     GRACE_S
 }
 
+const fn key_epoch_s() -> u64 {
+    KEY_EPOCH_S
+}
+
 /// The configuration cannot be used; says which key and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -149,6 +159,7 @@ impl GatewayConfig {
             heartbeat_s: HEARTBEAT_S,
             grace_s: GRACE_S,
             rate_limit: None,
+            key_epoch_s: KEY_EPOCH_S,
             origin: None,
             embedded: true,
         }
@@ -201,6 +212,9 @@ impl GatewayConfig {
         }
         if self.rate_limit == Some(0) {
             return Err(value("rate_limit", "must be more than 0; leave it out for no limit"));
+        }
+        if self.key_epoch_s == 0 {
+            return Err(value("key_epoch_s", "must be at least 1"));
         }
         let bad = |name: &String| {
             name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '+')

@@ -3,59 +3,26 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tidegate_kit::clock::SystemClock;
-use tidegate_kit::keyfile::{self, KeyFileError};
-use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, LogError};
-use tidegate_kit::state::{Revisions, StateError, StateStore};
-use tidegate_kit::tls::{Authority, TlsError, server_config};
+use tidegate_kit::ledger_log::LedgerLog;
+use tidegate_kit::tls::server_config;
 use tidegate_lease::Event;
 use tidegate_plan::LeaseId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use zeroize::Zeroizing;
 
-use crate::admin::{self, AdminError};
-use crate::book::Book;
+use crate::admin;
 use crate::closing::{self, CloseError, Closed};
-use crate::config::{ConfigError, GatewayConfig};
+use crate::config::GatewayConfig;
 use crate::granting::{GrantError, GrantRequest, Granted, grant};
-use crate::keyring::{Keyring, KeyringError, Wrapped, random};
 use crate::live::Live;
-use crate::office::{Office, Parts};
+use crate::office::Office;
+use crate::premises::{Premises, StartError};
 use crate::reaper;
-use crate::record::Record;
-use crate::recovery::{Alive, RecoveryError, recover};
+use crate::recovery::{Alive, recover};
 use crate::server::Door;
 use crate::service;
-use crate::state::BucketError;
 use crate::status::{LeaseStatus, status};
-
-/// A gateway does not start; nothing is listened on then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("the state directory cannot be used")]
-    State(#[from] StateError),
-    #[error("the bucket of `state_bucket` cannot hold the state")]
-    Bucket(#[from] BucketError),
-    #[error("the state directory cannot be used")]
-    KeyFile(#[from] KeyFileError),
-    #[error("the keyring cannot be opened")]
-    Keyring(#[from] KeyringError),
-    #[error("the ledger cannot be opened")]
-    Ledger(#[from] LogError),
-    #[error("the certificate authority cannot be used")]
-    Tls(#[from] TlsError),
-    #[error("the leases of the state directory cannot be taken over")]
-    Recovery(#[from] RecoveryError),
-    #[error("cannot listen on {address}: is the port taken?")]
-    Listen { address: SocketAddr, source: std::io::Error },
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-}
 
 /// A gateway that serves until it is [shut down](Self::shutdown) or its process ends.
 pub struct Gateway {
@@ -69,30 +36,12 @@ pub struct Gateway {
 impl Gateway {
     /// Opens state, keyring and ledger, takes over or withdraws what an earlier process left, and
     /// listens. Needs a multi-threaded tokio runtime.
-    pub async fn start(mut config: GatewayConfig) -> Result<Self, StartError> {
-        config.check()?;
-        config.sources.resolve();
-        // The directory is this process's own before anything else is touched.
-        let own = StateStore::open(&config.state)?;
-        let alive = Alive::mark(&config.state, config.embedded)?;
-        let secrets = config.secrets().to_owned();
-        let (store, wrapped) = match &config.state_bucket {
-            None => (own, Wrapped::directory(&secrets.join("keyring/leases")).await?),
-            Some(bucket) => {
-                let store = bucket.open().await?;
-                (store.clone(), Wrapped::in_store(store))
-            }
-        };
-        let keyring = Keyring::open(&secrets.join("keyring"), wrapped).await?;
-        let revisions = Revisions::open(store.clone(), &secrets.join("state.key"))?;
-        let ledger = LedgerConfig {
-            key_file: secrets.join("ledger.key"),
-            origin: config.origin.clone(),
-            checkpoint_copy: config.checkpoint_copy.clone(),
-        };
-        let log = LedgerLog::open(store.clone(), ledger).await?;
-        let authority = Arc::new(Authority::load_or_create(&secrets.join("ca/authority.pem"))?);
+    pub async fn start(config: GatewayConfig) -> Result<Self, StartError> {
+        let premises = Premises::open(config).await?;
+        let log = LedgerLog::open(premises.store.clone(), premises.ledger()).await?;
+        let authority = premises.authority()?;
 
+        let config = &premises.config;
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;
@@ -108,23 +57,7 @@ impl Gateway {
         };
         let tls = server_config(&authority, &names)?;
         let limits = config.limits.clone();
-        let replica = keyfile::load_or_create(&config.state.join("replica"), || {
-            Zeroizing::new(hex::encode(random::<16>()).into_bytes())
-        })?;
-        let replica = String::from_utf8_lossy(&replica).into_owned();
-        let nonce_key = revisions.derive("tidegate/v1 challenge nonces");
-        let office = Arc::new(Office::new(Parts {
-            book: Book::new(revisions),
-            record: Record::new(log, store),
-            clock: Arc::new(SystemClock),
-            owner: alive.owner.clone(),
-            replica,
-            nonce_key,
-            config,
-            keyring,
-            authority,
-            urls,
-        }));
+        let (office, alive) = premises.office(log, authority, urls)?;
         recover(&office).await?;
 
         let (stop, stopped) = watch::channel(false);

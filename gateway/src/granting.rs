@@ -12,7 +12,7 @@ use tidegate_wire::JoinFile;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::book::{Document, KeysGone};
-use crate::keyring::{KeyringError, epoch_of, random};
+use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::{AdvanceError, Office};
 use crate::owed::settle_up;
@@ -214,7 +214,7 @@ fn propose(
         subject: request.subject.clone(),
         deadline: now + request.duration.as_secs(),
         policy: Policy { heartbeat_s: office.config.heartbeat_s, grace_s: office.config.grace_s },
-        key_epoch: epoch_of(now),
+        key_epoch: office.keyring.epoch_of(now),
         tokens,
     };
     Ok(Document {
@@ -250,6 +250,7 @@ async fn record_grant(
     office.keyring.create(lease.id, lease.key_epoch).await?;
     let source = office.record.document(document.source.to_string()).await?;
     let subject = office.record.document(lease.subject.clone()).await?;
+    let selected = office.record.document(selected(&document)).await?;
     let files = || survey.snapshot.entries().iter().filter(|entry| entry.is_file());
     let taken = Event::SnapshotTaken {
         snapshot: lease.snapshot,
@@ -269,6 +270,8 @@ async fn record_grant(
         files: document.files,
         subject,
         deadline: lease.deadline,
+        selected: Some(selected),
+        key_epoch: Some(lease.key_epoch),
     };
     office.record.append(vec![taken, granted]).await?;
     office
@@ -278,6 +281,20 @@ async fn record_grant(
         })
         .await?;
     Ok(())
+}
+
+/// Which part of which dataset, for the document beside the entry. A list of paths is counted.
+fn selected(document: &Document) -> String {
+    let SelectionSpec { include, exclude, list } = &document.selection;
+    let tokens = document.lease.tokens.iter();
+    serde_json::json!({
+        "dataset": document.lease.dataset,
+        "include": include,
+        "exclude": exclude,
+        "listed": list.as_ref().map(Vec::len),
+        "ranks": tokens.map(|token| token.rank).collect::<Vec<_>>(),
+    })
+    .to_string()
 }
 
 /// Makes a grant that broke off harmless: its key goes, and where the state can be written its

@@ -5,9 +5,9 @@
 //! lease of a past epoch is closed, the epoch's key goes too, and with it every backup of the
 //! wrapped keys. Epoch keys hide behind [`EpochKeys`], so that a KMS can hold them instead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use tidegate_kit::keyfile::KeyFileError;
 use tidegate_kit::state::StateError;
@@ -20,7 +20,7 @@ mod epochs;
 mod wrapped;
 
 pub(crate) use directory::SecretDir;
-pub(crate) use epochs::{DirectoryEpochs, EpochKeys, epoch_of};
+pub(crate) use epochs::{Calendar, DirectoryEpochs, EpochKeys};
 pub(crate) use wrapped::Wrapped;
 
 /// The keyring could not do what was asked.
@@ -35,6 +35,10 @@ pub enum KeyringError {
     Unwrap(u32),
     #[error("the key of epoch {0} is not there")]
     NoEpoch(u32),
+    #[error(
+        "the key of epoch {0} is not the one that other replicas use: give all of them the same `secrets`"
+    )]
+    OtherEpoch(u32),
     #[error("a file of the keyring is not what it should be")]
     Damaged,
     #[error("a wrapped lease key cannot be reached")]
@@ -53,8 +57,11 @@ pub(crate) struct Destroyed {
 /// Keys of the leases that this gateway serves.
 pub(crate) struct Keyring {
     epochs: Box<dyn EpochKeys>,
+    calendar: Calendar,
     wrapped: Wrapped,
     live: RwLock<HashMap<LeaseId, LeaseKey>>,
+    /// Epochs whose keys are destroyed and that is not written down yet.
+    retired: Mutex<BTreeSet<u32>>,
 }
 
 /// The system's generator; the process ends when the kernel cannot give random bytes.
@@ -71,15 +78,33 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 impl Keyring {
-    /// Opens the keyring: epoch keys under `root`, made when there are none, and the wrapped keys.
-    pub(crate) async fn open(root: &Path, wrapped: Wrapped) -> Result<Self, KeyringError> {
+    /// Opens the keyring: epoch keys under `root`, made when there are none, each for `epoch_s`
+    /// seconds, and the wrapped keys.
+    pub(crate) async fn open(
+        root: &Path,
+        wrapped: Wrapped,
+        epoch_s: u64,
+    ) -> Result<Self, KeyringError> {
         let epochs = root.join("epochs");
         let epochs = tokio::task::spawn_blocking(move || SecretDir::open(&epochs)).await??;
         Ok(Self {
             epochs: Box::new(DirectoryEpochs::new(epochs)),
+            calendar: Calendar { epoch_s },
             wrapped,
             live: RwLock::new(HashMap::new()),
+            retired: Mutex::default(),
         })
+    }
+
+    /// The epoch whose key wraps what is made at `now`.
+    pub(crate) fn epoch_of(&self, now: u64) -> u32 {
+        self.calendar.epoch_of(now)
+    }
+
+    /// Whether the epoch's key here is the one that wraps for all replicas.
+    async fn agrees(&self, epoch: u32) -> Result<bool, KeyringError> {
+        let mark = self.epochs.mark(epoch).await?;
+        self.wrapped.agrees(epoch, mark.as_ref()).await
     }
 
     /// Makes the key of a new lease, wraps it under an epoch's key and keeps it.
@@ -87,6 +112,9 @@ impl Keyring {
         let key = LeaseKey::generate(&mut rng());
         let mut record = epoch.to_be_bytes().to_vec();
         record.extend(self.epochs.wrap(epoch, lease, &key).await?);
+        if !self.agrees(epoch).await? {
+            return Err(KeyringError::OtherEpoch(epoch));
+        }
         if !self.wrapped.create(lease, record).await? {
             return Err(KeyringError::Damaged);
         }
@@ -100,7 +128,15 @@ impl Keyring {
             return Ok(false);
         };
         let (epoch, sealed) = record.split_first_chunk::<4>().ok_or(KeyringError::Damaged)?;
-        let key = self.epochs.unwrap(u32::from_be_bytes(*epoch), lease, sealed).await?;
+        let epoch = u32::from_be_bytes(*epoch);
+        let key = match self.epochs.unwrap(epoch, lease, sealed).await {
+            Err(KeyringError::Unwrap(_) | KeyringError::NoEpoch(_))
+                if !self.agrees(epoch).await? =>
+            {
+                return Err(KeyringError::OtherEpoch(epoch));
+            }
+            unwrapped => unwrapped?,
+        };
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(lease, key);
         Ok(true)
     }
@@ -122,24 +158,42 @@ impl Keyring {
         self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&lease);
     }
 
-    /// Destroys the keys of past epochs under which no wrapped key is left; returns their numbers.
+    /// Destroys the keys of past epochs under which no wrapped key is left; returns the numbers of
+    /// those that are not [written down](Self::written) yet.
     pub(crate) async fn retire_epochs(&self, now: u64) -> Result<Vec<u32>, KeyringError> {
-        let mut used = Vec::new();
+        let mut past = self.epochs.list().await?;
+        past.retain(|epoch| self.calendar.is_past(*epoch, now));
+        if !past.is_empty() {
+            let used = self.epochs_in_use().await?;
+            for epoch in past.into_iter().filter(|epoch| !used.contains(epoch)) {
+                if self.epochs.destroy(epoch).await? {
+                    self.retired().insert(epoch);
+                    self.wrapped.forget(epoch).await?;
+                }
+            }
+        }
+        Ok(self.retired().iter().copied().collect())
+    }
+
+    /// The destruction of these epochs' keys is in the ledger.
+    pub(crate) fn written(&self, epochs: &[u32]) {
+        self.retired().retain(|epoch| !epochs.contains(epoch));
+    }
+
+    fn retired(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn epochs_in_use(&self) -> Result<BTreeSet<u32>, KeyringError> {
+        let mut used = BTreeSet::new();
         for name in self.wrapped.names().await? {
             // One that is deleted meanwhile is simply not in use.
             if let Some(record) = self.wrapped.read(&name).await? {
                 let epoch = record.first_chunk::<4>().ok_or(KeyringError::Damaged)?;
-                used.push(u32::from_be_bytes(*epoch));
+                used.insert(u32::from_be_bytes(*epoch));
             }
         }
-        let mut retired = Vec::new();
-        for epoch in self.epochs.list().await? {
-            if epoch < epoch_of(now) && !used.contains(&epoch) && self.epochs.destroy(epoch).await?
-            {
-                retired.push(epoch);
-            }
-        }
-        Ok(retired)
+        Ok(used)
     }
 
     /// Whether a lease has a wrapped key.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tidegate_lease::{Event as LeaseEvent, Phase};
 
-use crate::closing::{CloseError, cut_off, finish};
+use crate::closing::{CloseError, cut_off, finish, retire_epochs};
 use crate::config::CERTIFICATE_LIFE_S;
 use crate::keepers::{due, is_anybody_wiping};
 use crate::live::Live;
@@ -21,7 +21,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 32;
 /// Seconds after which entries that another replica owes are written here.
 const SETTLING_S: u64 = 20;
-/// Between two looks for leases that are not served here.
+/// Between two looks for leases that are not served here, and for epochs that are over.
 const ROUND: Duration = Duration::from_secs(10);
 
 /// Runs until told to stop.
@@ -36,7 +36,14 @@ pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
             biased;
             () = stopped(&mut stop) => return,
             _ = ticks.tick() => look(&office).await,
-            _ = rounds.tick(), if office.owner.is_none() => look_around(&office).await,
+            _ = rounds.tick() => {
+                if let Err(error) = retire_epochs(&office, office.now()).await {
+                    tracing::warn!(error = %chain(&error), "the keys of past epochs stay for now");
+                }
+                if office.owner.is_none() {
+                    look_around(&office).await;
+                }
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tidegate_kit::ledger_log::{CERTIFICATES, LedgerLog, LogError};
 use tidegate_kit::state::{StateError, StateStore};
-use tidegate_ledger::{Commitment, Event, Receipt, WipeCertificate};
-use tidegate_plan::Snapshot;
+use tidegate_ledger::{Action, Commitment, Event, Receipt, WipeCertificate};
+use tidegate_plan::{LeaseId, Snapshot};
 
 use crate::problem::Refusal;
 
@@ -82,6 +82,18 @@ impl Record {
         event: Event,
     ) -> Result<tidegate_wire::Receipt, RecordError> {
         self.append(vec![event]).await?.pop().ok_or(RecordError::NoReceipt)
+    }
+
+    /// Writes down what an administrator does.
+    pub(crate) async fn act(
+        &self,
+        action: Action,
+        lease: LeaseId,
+        subject: &str,
+    ) -> Result<(), RecordError> {
+        let subject = self.document(subject).await?;
+        self.append(vec![Event::Admin { action, lease: Some(lease), subject }]).await?;
+        Ok(())
     }
 
     /// Stores names or details under a fresh key; returns what an entry says of them.

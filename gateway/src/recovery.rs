@@ -79,6 +79,21 @@ impl Alive {
 }
 
 impl Alive {
+    /// Whether no other gateway runs on this state directory, embedded ones included.
+    pub(crate) fn is_alone(&self) -> Result<bool, RecoveryError> {
+        let Some(directory) = self.path.parent() else { return Ok(true) };
+        let failed = |source| RecoveryError::Lock { path: directory.to_owned(), source };
+        for entry in std::fs::read_dir(directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path != self.path
+                && OpenOptions::new().write(true).open(&path).is_ok_and(|file| !try_lock(&file))
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the mark of an embedded gateway that leaves no lease behind.
     pub(crate) fn leave(&self) {
         if self.owner.is_some() {
@@ -157,7 +172,8 @@ async fn head(office: &Office, id: LeaseId) -> Result<Option<(u64, Document)>, R
     }
 }
 
-async fn withdraw(
+/// Closes a lease that nobody serves.
+pub(crate) async fn withdraw(
     office: &Office,
     id: LeaseId,
     revision: u64,

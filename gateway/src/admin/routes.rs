@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
 use tidegate_lease::Event as LeaseEvent;
+use tidegate_ledger::Action;
 use tidegate_plan::{LeaseId, SelectionSpec};
 use tidegate_wire::{JoinFile, ProblemKind};
 
@@ -21,6 +22,7 @@ use crate::json::{json, read};
 use crate::live::Live;
 use crate::office::Office;
 use crate::problem::{Refusal, only_problems};
+use crate::record::RecordError;
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
 
@@ -123,6 +125,12 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerUser(pub(crate) u32);
 
+impl PeerUser {
+    fn subject(self) -> String {
+        format!("uid {}, admin socket", self.0)
+    }
+}
+
 async fn create(
     State(office): State<Arc<Office>>,
     Extension(peer): Extension<PeerUser>,
@@ -140,7 +148,10 @@ async fn create(
             ranks: request.ranks,
             only_rank: request.only_rank,
             duration: Duration::from_secs(request.duration_s),
-            subject: request.subject.unwrap_or_else(|| format!("uid {}, admin socket", peer.0)),
+            subject: match request.subject {
+                Some(name) => format!("{name}, asked for by {}", peer.subject()),
+                None => peer.subject(),
+            },
             dataset: request.dataset,
         },
     )
@@ -203,19 +214,40 @@ async fn show(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> A
     Ok(json(&status(&office, &live)))
 }
 
-async fn finish(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
+/// What was done is not undone when it cannot be written down, but the caller is told.
+fn written(recorded: Result<(), RecordError>) -> Result<(), Refusal> {
+    recorded.map_err(|error| {
+        let detail = format!("it was done, but cannot be recorded: {}", chain(&error));
+        Refusal::new(ProblemKind::Unavailable, detail)
+    })
+}
+
+async fn finish(
+    State(office): State<Arc<Office>>,
+    Extension(peer): Extension<PeerUser>,
+    Path(lease): Path<String>,
+) -> Answer {
     let live = known(&office, &lease)?;
-    match drain(&office, &live).await {
+    let recorded = office.record.act(Action::Drain, live.id, &peer.subject()).await;
+    let drained = drain(&office, &live).await;
+    written(recorded)?;
+    match drained {
         Ok(()) => Ok(json(&status(&office, &live))),
         Err(error) => Err(Refusal::new(ProblemKind::Unavailable, chain(&error))),
     }
 }
 
-async fn end(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
+async fn end(
+    State(office): State<Arc<Office>>,
+    Extension(peer): Extension<PeerUser>,
+    Path(lease): Path<String>,
+) -> Answer {
     let live = known(&office, &lease)?;
     let id = live.id;
+    let recorded = office.record.act(Action::Revoke, id, &peer.subject()).await;
     match cut_off(&office, &live, LeaseEvent::Revoke).await {
         Ok(closed) => {
+            written(recorded)?;
             let (certificates, checkpoint) = match closed {
                 Some(Closed { certificates, checkpoint, .. }) => (certificates, checkpoint),
                 None => (Vec::new(), office.record.checkpoint()),

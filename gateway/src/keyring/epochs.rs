@@ -9,12 +9,29 @@ use zeroize::Zeroizing;
 
 use super::{KeyringError, SecretDir, random};
 
-/// Seconds of an epoch: a week, so that a closed lease's backups die soon.
-const EPOCH_S: u64 = 7 * 24 * 3600;
+/// How far the clocks of replicas may stand apart while an epoch begins, in seconds.
+const SETTLE_S: u64 = 60;
 
-/// The epoch of a moment, seconds since the Unix epoch.
-pub(crate) fn epoch_of(now: u64) -> u32 {
-    u32::try_from(now / EPOCH_S).unwrap_or(u32::MAX)
+/// How time is cut into epochs: a closed lease's backups die with its epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calendar {
+    /// Seconds of an epoch.
+    pub(crate) epoch_s: u64,
+}
+
+impl Calendar {
+    /// The epoch of a moment, seconds since the Unix epoch.
+    pub(crate) fn epoch_of(self, now: u64) -> u32 {
+        u32::try_from(now / self.epoch_s.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether no replica can be making new lease keys in this epoch. True of epochs that were
+    /// counted in another length too.
+    pub(crate) fn is_past(self, epoch: u32, now: u64) -> bool {
+        let settle = SETTLE_S.min(self.epoch_s / 4);
+        let near = [now.saturating_sub(settle), now, now.saturating_add(settle)];
+        !near.map(|time| self.epoch_of(time)).contains(&epoch)
+    }
 }
 
 /// Where epoch keys are held and used. A KMS wraps and unwraps without ever showing them.
@@ -36,6 +53,9 @@ pub(crate) trait EpochKeys: Send + Sync {
 
     /// Epochs whose keys exist.
     fn list(&self) -> BoxFuture<'_, Result<Vec<u32>, KeyringError>>;
+
+    /// What tells one key of this epoch from another, and nothing else of it; `None` without a key.
+    fn mark(&self, epoch: u32) -> BoxFuture<'_, Result<Option<[u8; 32]>, KeyringError>>;
 
     /// Destroys an epoch's key; `false` when there was none.
     fn destroy(&self, epoch: u32) -> BoxFuture<'_, Result<bool, KeyringError>>;
@@ -103,6 +123,13 @@ impl EpochKeys for DirectoryEpochs {
         Box::pin(async {
             let names = self.on_disk(SecretDir::names).await?;
             Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+        })
+    }
+
+    fn mark(&self, epoch: u32) -> BoxFuture<'_, Result<Option<[u8; 32]>, KeyringError>> {
+        Box::pin(async move {
+            let key = self.on_disk(move |dir| dir.read(&epoch.to_string())).await?;
+            Ok(key.map(|key| blake3::derive_key("tidegate/v1 mark of an epoch key", &key)))
         })
     }
 

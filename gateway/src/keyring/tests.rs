@@ -7,7 +7,7 @@ fn lease(n: u8) -> LeaseId {
 }
 
 async fn opened(root: &Path) -> Result<Keyring, KeyringError> {
-    Keyring::open(root, Wrapped::directory(&root.join("leases")).await?).await
+    Keyring::open(root, Wrapped::directory(&root.join("leases")).await?, WEEK).await
 }
 
 fn mark(key: &LeaseKey) -> [u8; 32] {
@@ -49,7 +49,7 @@ async fn a_wrapped_key_opens_for_its_lease_only() {
 async fn an_epoch_key_goes_with_its_last_lease_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let keyring = opened(&dir.path().join("k")).await.unwrap();
-    assert_eq!(epoch_of(3 * WEEK), 3);
+    assert_eq!(keyring.epoch_of(3 * WEEK), 3);
     keyring.create(lease(1), 3).await.unwrap();
     keyring.create(lease(2), 3).await.unwrap();
     keyring.destroy(lease(1)).await.unwrap();
@@ -59,7 +59,40 @@ async fn an_epoch_key_goes_with_its_last_lease_and_not_before() {
     assert!(!keyring.epoch_is_destroyed(3).await.unwrap());
     assert_eq!(keyring.retire_epochs(5 * WEEK).await.unwrap(), [3]);
     assert!(keyring.epoch_is_destroyed(3).await.unwrap());
+    assert_eq!(keyring.retire_epochs(5 * WEEK).await.unwrap(), [3], "until it is written down");
+    keyring.written(&[3]);
     assert!(keyring.retire_epochs(5 * WEEK).await.unwrap().is_empty());
+}
+
+/// Two keyrings over one bucket: the second one's key of the epoch is another, and it says so.
+#[tokio::test]
+async fn replicas_with_other_epoch_keys_refuse() {
+    use tidegate_kit::state::StateStore;
+    let dir = tempfile::tempdir().unwrap();
+    let store = StateStore::open(&dir.path().join("bucket")).unwrap();
+    let open = |name: &str| {
+        let (root, store) = (dir.path().join(name), store.clone());
+        async move { Keyring::open(&root, Wrapped::in_store(store), WEEK).await.unwrap() }
+    };
+    let (one, same, other) = (open("one").await, open("one").await, open("other").await);
+    one.create(lease(1), 7).await.unwrap();
+    assert!(same.load(lease(1)).await.unwrap());
+    assert!(matches!(other.load(lease(1)).await, Err(KeyringError::OtherEpoch(7))), "no key");
+    assert!(matches!(other.create(lease(2), 7).await, Err(KeyringError::OtherEpoch(7))));
+    assert!(matches!(other.load(lease(1)).await, Err(KeyringError::OtherEpoch(7))), "another key");
+    assert!(!one.load(lease(2)).await.unwrap(), "nothing was left");
+    one.destroy(lease(1)).await.unwrap();
+    assert_eq!(one.retire_epochs(9 * WEEK).await.unwrap(), [7]);
+    assert!(store.list("epochs").await.unwrap().is_empty());
+}
+
+#[test]
+fn an_epoch_is_past_when_no_clock_of_a_replica_is_in_it() {
+    let calendar = Calendar { epoch_s: WEEK };
+    assert!(!calendar.is_past(4, 5 * WEEK + 30) && calendar.is_past(4, 5 * WEEK + 90));
+    assert!(!calendar.is_past(5, 5 * WEEK - 30));
+    // Counted when epochs were days.
+    assert!(calendar.is_past(20_000, 5 * WEEK + 90));
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use super::{KeyringError, SecretDir};
 
 /// Where they lie in a bucket.
 const PREFIX: &str = "wrapped";
+/// Where it lies there which epoch keys wrap them.
+const MARKS: &str = "epochs";
 
 #[derive(Clone, Debug)]
 pub(crate) enum Wrapped {
@@ -76,6 +78,28 @@ impl Wrapped {
                 store.delete(&path(&name)).await?;
                 Ok(true)
             }
+        }
+    }
+
+    /// Whether this is the epoch's key for all who share the wrapped keys. The first one is.
+    pub(super) async fn agrees(
+        &self,
+        epoch: u32,
+        mark: Option<&[u8; 32]>,
+    ) -> Result<bool, KeyringError> {
+        let Self::Store(store) = self else { return Ok(true) };
+        let path = format!("{MARKS}/{epoch}");
+        match mark {
+            Some(mark) => Ok(store.create(&path, hex::encode(mark)).await? == Creation::Created),
+            None => Ok(store.read(&path).await?.is_none()),
+        }
+    }
+
+    /// The epoch is over.
+    pub(super) async fn forget(&self, epoch: u32) -> Result<(), KeyringError> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Store(store) => Ok(store.delete(&format!("{MARKS}/{epoch}")).await?),
         }
     }
 

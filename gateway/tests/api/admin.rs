@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 
 use crate::worker::{Home, Worker};
 
-async fn ask(home: &Home, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub(crate) async fn ask(home: &Home, method: &str, path: &str, body: Value) -> (u16, Value) {
     let stream = UnixStream::connect(home.dir.path().join("admin")).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -27,7 +27,7 @@ async fn ask(home: &Home, method: &str, path: &str, body: Value) -> (u16, Value)
     (status, serde_json::from_slice(&bytes).unwrap())
 }
 
-async fn start() -> Home {
+pub(crate) async fn start() -> Home {
     let dir = tempfile::tempdir().unwrap();
     crate::worker::tree(&dir.path().join("data"));
     let config = Home::config(dir.path(), |config| {

@@ -9,6 +9,8 @@ mod flow;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod record;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod worker;

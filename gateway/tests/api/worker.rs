@@ -104,9 +104,12 @@ impl Home {
     }
 }
 
+/// Of a state directory, or of the folder of one of its ledgers.
 pub(crate) async fn entries(state: &Path) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for (_, bytes) in read_batches(&state.join("ledger/batches")).unwrap() {
+    let of_state = state.join("ledger/batches");
+    let batches = if of_state.is_dir() { of_state } else { state.join("batches") };
+    for (_, bytes) in read_batches(&batches).unwrap() {
         let batch = tidegate_ledger::Batch::parse(&bytes).unwrap();
         entries.extend(batch.entries.iter().map(|text| Entry::parse(text).unwrap()));
     }
