@@ -157,12 +157,34 @@ pub(crate) struct PlanArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct GatewayArgs {
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-    /// Read and check the config file, then stop.
+    #[command(subcommand)]
+    pub(crate) command: Option<GatewayCommand>,
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Read and check the config file and what it names, then stop.
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// After a loss of state: end every lease, and open a new ledger that says what is missing.
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The gateway's config file.
+    #[arg(long, value_name = "FILE", required_unless_present = "ledger")]
+    pub(crate) config: Option<PathBuf>,
+    /// State and ledger of `run`, instead of a gateway's.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -232,7 +254,7 @@ pub(crate) enum AuditCommand {
         /// A checkpoint that left the gateway earlier (receipts and certificates hold one). Repeatable.
         #[arg(long, value_name = "FILE")]
         checkpoint: Vec<PathBuf>,
-        /// The ledger's verifier key; default: the one beside the ledger.
+        /// The newest ledger's verifier key, which vouches for those before it; default: the one beside it.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },

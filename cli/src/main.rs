@@ -15,10 +15,12 @@ mod paths;
 mod plan;
 mod progress;
 mod receipt;
+mod restore;
 mod run;
 mod signals;
 mod source;
 mod stage;
+mod stored;
 mod story;
 mod units;
 

@@ -1,11 +1,52 @@
-//! Ledger entries in words that a data-protection officer reads.
+//! Ledger entries in words that a data-protection officer reads: a sentence for each, and the
+//! whole story of one lease, from who asked to whether it is gone.
 
-use tidegate_ledger::{Cause, Event, LeaseId, Outcome};
+use anyhow::{Result, bail};
+use tidegate_ledger::{Event, LeaseId, Outcome};
+
+use crate::stored::Stored;
+
+mod account;
+mod ending;
+mod text;
+mod words;
+
+pub(crate) use words::when;
+use words::{act, because, short};
+
+/// Prints the story of a lease, as text or as one JSON document.
+#[allow(clippy::print_stdout, reason = "the story is this command's output")]
+pub(crate) fn tell(stored: &Stored, lease: LeaseId, json: bool) -> Result<()> {
+    let Some(account) = account::of(stored, lease)? else {
+        bail!("the ledger says nothing about {lease}");
+    };
+    if json {
+        println!("{}", serde_json::to_string(&account)?);
+    } else {
+        print!("{}", text::of(&account));
+    }
+    Ok(())
+}
 
 /// One sentence for one event.
 pub(crate) fn sentence(event: &Event) -> String {
     match event {
-        Event::LedgerOpened { origin } => format!("ledger {origin} opened"),
+        Event::Admin { action, lease, .. } => match lease {
+            Some(lease) => format!("an administrator {} lease {lease}", act(*action)),
+            None => format!("an administrator {} the state", act(*action)),
+        },
+        Event::LedgerOpened { origin, after: None } => format!("ledger {origin} opened"),
+        Event::LedgerOpened { origin, after: Some(after) } => {
+            let found = &after.found;
+            let lost = match &after.known {
+                Some(known) => format!(", of which {} entries were known", known.size),
+                None => String::new(),
+            };
+            format!(
+                "ledger {origin} opened after a restore: it follows {} with {} entries{lost}",
+                found.origin, found.size
+            )
+        }
         Event::KeyRotated { key } => format!("signing key handed over to {key}"),
         Event::SnapshotTaken { snapshot, files, bytes, unshown, .. } => format!(
             "snapshot {} taken: {files} files, {bytes} bytes, {unshown} names that cannot be shown",
@@ -14,7 +55,7 @@ pub(crate) fn sentence(event: &Event) -> String {
         Event::LeaseGranted { lease, snapshot, ranks, blocks, bytes, files, deadline, .. } => {
             format!(
                 "lease {lease} granted on snapshot {}: {files} files, {bytes} bytes in {blocks} blocks for {ranks} \
-             ranks, until {}",
+                 ranks, until {}",
                 short(snapshot),
                 when(*deadline)
             )
@@ -36,41 +77,10 @@ pub(crate) fn sentence(event: &Event) -> String {
             short(certificate)
         ),
         Event::Withdrawn { lease, rank, certificate } => format!(
-            "rank {rank} of lease {lease} ended without a statement; certificate {}",
+            "rank {rank} of lease {lease} ended without a statement of a whole wipe; certificate {}",
             short(certificate)
         ),
-        Event::LeaseClosed {
-            lease,
-            outcome,
-            cause,
-            released_blocks,
-            released_bytes,
-            sent_bytes,
-            key_destroyed_at,
-            absence_confirmed,
-            ..
-        } => {
-            let outcome = match outcome {
-                Outcome::Wiped => "wiped",
-                Outcome::Withdrawn => "withdrawn (destruction on the node was not observed)",
-            };
-            let sent = match sent_bytes {
-                Some(bytes) => format!("{bytes} sealed bytes sent"),
-                None => "bytes sent unknown, the bound stands".into(),
-            };
-            let key = match (key_destroyed_at, absence_confirmed) {
-                (Some(at), true) => {
-                    format!("key destroyed {} and its absence read back", when(*at))
-                }
-                (Some(at), false) => format!("key destroyed {}, absence not confirmed", when(*at)),
-                (None, _) => "key not destroyed".into(),
-            };
-            format!(
-                "lease {lease} closed as {outcome}{}: keys of {released_blocks} blocks (at most {released_bytes} \
-                 bytes) had been released, {sent}; {key}",
-                cause.map_or("", because)
-            )
-        }
+        Event::LeaseClosed { .. } => closed(event),
         Event::EpochDestroyed { epoch } => {
             format!(
                 "key-encryption key of epoch {epoch} destroyed: backups of its lease keys are dead"
@@ -80,42 +90,40 @@ pub(crate) fn sentence(event: &Event) -> String {
     }
 }
 
-/// Why a lease ended, to follow how.
-const fn because(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Abandoned => {
-            ", because its gateway could not serve it any longer or its user gave it up"
-        }
-        Cause::Drained => ", because the job was done or was asked to finish",
-        Cause::Expired => ", because its deadline had come",
-        Cause::Revoked => ", because an administrator took it away",
-        Cause::Vanished => ", because a worker was not heard any more",
-        _ => "",
-    }
+fn closed(event: &Event) -> String {
+    let Event::LeaseClosed {
+        lease,
+        outcome,
+        cause,
+        released_blocks,
+        released_bytes,
+        sent_bytes,
+        key_destroyed_at,
+        absence_confirmed,
+        ..
+    } = event
+    else {
+        return String::new();
+    };
+    let outcome = match outcome {
+        Outcome::Wiped => "wiped",
+        Outcome::Withdrawn => "withdrawn (destruction on the node was not observed)",
+    };
+    let sent = match sent_bytes {
+        Some(bytes) => format!("{bytes} sealed bytes sent"),
+        None => "bytes sent unknown, the bound stands".into(),
+    };
+    let key = match (key_destroyed_at, absence_confirmed) {
+        (Some(at), true) => format!("key destroyed {} and its absence read back", when(*at)),
+        (Some(at), false) => format!("key destroyed {}, absence not confirmed", when(*at)),
+        (None, _) => "key not destroyed".into(),
+    };
+    format!(
+        "lease {lease} closed as {outcome}{}: keys of {released_blocks} blocks (at most {released_bytes} \
+         bytes) had been released, {sent}; {key}",
+        cause.map_or("", because)
+    )
 }
 
-/// The lease that an event is about.
-pub(crate) fn lease_of(event: &Event) -> Option<LeaseId> {
-    match event {
-        Event::LeaseGranted { lease, .. }
-        | Event::Attached { lease, .. }
-        | Event::KeysReleased { lease, .. }
-        | Event::Wiped { lease, .. }
-        | Event::Withdrawn { lease, .. }
-        | Event::LeaseClosed { lease, .. } => Some(*lease),
-        Event::Refused { lease, .. } => *lease,
-        _ => None,
-    }
-}
-
-/// UTC in RFC 3339.
-pub(crate) fn when(seconds: u64) -> String {
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|s| jiff::Timestamp::from_second(s).ok())
-        .map_or_else(|| format!("{seconds} s after the epoch"), |t| t.to_string())
-}
-
-fn short(id: &impl ToString) -> String {
-    id.to_string().chars().take(12).collect()
-}
+#[cfg(test)]
+mod tests;

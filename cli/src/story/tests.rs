@@ -1,0 +1,272 @@
+//! Ledgers made by hand, and their stories word for word.
+
+use std::path::Path;
+
+use tidegate_ledger::{
+    Action, Commitment, Digest, Discarded, Document, Event, LayoutId, Ledger, METHOD_OVERWRITE,
+    Observed, Outcome, SelectionId, SigningKey, SnapshotId, Stated, StatedCounters, StatedFacts,
+    WipeCertificate, batch_name,
+};
+use tidegate_plan::{InstanceId, LeaseId};
+
+use super::{account, text};
+use crate::stored::Stored;
+
+const T: u64 = 1_795_000_000;
+
+/// A ledger directory that grows by one event at a time.
+struct Desk {
+    dir: tempfile::TempDir,
+    ledger: Ledger,
+    key: SigningKey,
+    worker: ed25519_dalek::SigningKey,
+    time: u64,
+    documents: u8,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let key = SigningKey::from_seed("tidegate/test", [5; 32]).unwrap();
+        let ledger = Ledger::new(key.verifier().clone());
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["batches", "documents", "certificates"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let worker = ed25519_dalek::SigningKey::from_bytes(&[4; 32]);
+        let mut desk = Self { dir, ledger, key, worker, time: T, documents: 0 };
+        desk.add(Event::LedgerOpened { origin: "tidegate/test".into(), after: None });
+        desk
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn add(&mut self, event: Event) {
+        let writer = InstanceId::from_bytes([9; 16]);
+        let batch = self.ledger.propose([event], self.time, writer, &self.key).unwrap();
+        self.ledger.accept(&batch).unwrap();
+        let file = self.path().join("batches").join(batch_name(batch.first));
+        std::fs::write(file, batch.to_bytes().unwrap()).unwrap();
+        self.time += 60;
+    }
+
+    fn document(&mut self, body: &str) -> Commitment {
+        self.documents += 1;
+        let document = Document::new([self.documents; 32], body);
+        let commitment = document.commitment();
+        let file = self.path().join("documents").join(commitment.to_string());
+        std::fs::write(file, document.to_json().unwrap()).unwrap();
+        commitment
+    }
+
+    fn erase(&self, commitment: Commitment) {
+        std::fs::remove_file(self.path().join("documents").join(commitment.to_string())).unwrap();
+    }
+
+    /// A grant; the document of who asked.
+    fn grant(&mut self) -> Commitment {
+        let source = self.document("s3://training/cars");
+        let snapshot = SnapshotId::from_bytes([2; 32]);
+        let (files, bytes) = (500, 9_000_000_000);
+        self.add(Event::SnapshotTaken { snapshot, source, files, bytes, unshown: 0 });
+        let subject = self.document("ada, asked for by uid 0, admin socket");
+        let selected = Some(self.document(
+            r#"{"dataset":"cars","include":["2025/**"],"exclude":["**/*.tmp"],"listed":null,"ranks":[0]}"#,
+        ));
+        self.add(Event::LeaseGranted {
+            lease: lease(),
+            snapshot,
+            selection: SelectionId::from_bytes([3; 32]),
+            layout: LayoutId::from_bytes([4; 32]),
+            ranks: 1,
+            blocks: 40,
+            bytes: 160_000_000,
+            files: 42,
+            subject,
+            deadline: T + 8 * 3600,
+            selected,
+            key_epoch: Some(2967),
+        });
+        subject
+    }
+
+    fn attach(&mut self, swap: &str) {
+        let facts = self.document(&format!(
+            r#"[{{"cache_fs":"ext4","core_dumps_off":true,"core_pattern":"|/bin/false","host":"gpu-7","init_on_free":false,"kernel":"6.12.1","swap":[{swap}],"version":"0.1.0"}},{{"bytes":"","kind":"none"}}]"#,
+        ));
+        self.add(Event::Attached {
+            lease: lease(),
+            rank: 0,
+            instance: InstanceId::from_bytes([7; 16]),
+            identity: Digest::from_bytes(self.worker.verifying_key().to_bytes()),
+            facts,
+            revision: 3,
+        });
+    }
+
+    fn release(&mut self, epoch: u32, first_block: u32, end_block: u32) {
+        let bytes = u64::from(end_block - first_block) << 22;
+        let lease = lease();
+        self.add(Event::KeysReleased { lease, rank: 0, epoch, first_block, end_block, bytes });
+    }
+
+    fn observed(&self, outcome: Outcome) -> Observed {
+        Observed {
+            outcome,
+            attached_at: Some(T + 180),
+            released: vec![(0, 20)],
+            releases: 2,
+            released_bytes: 20 << 22,
+            sent_bytes: Some(84_000_000),
+            last_release_at: Some(T + 300),
+            last_seen: Some(self.time),
+            closed_at: self.time,
+            lease_key_destroyed_at: Some(self.time),
+            wrapped_key_absent: Some(true),
+            epoch_key_destroyed: Some(false),
+        }
+    }
+
+    fn stated(&self) -> Stated {
+        Stated {
+            v: Stated::VERSION,
+            lease: lease(),
+            rank: 0,
+            instance: InstanceId::from_bytes([7; 16]),
+            time: self.time,
+            keys_destroyed_at: self.time - 2,
+            unmounted: true,
+            cache_bytes: 32 << 20,
+            overwritten_bytes: 32 << 20,
+            read_back_bytes: 32 << 20,
+            mismatched_bytes: 0,
+            discarded: Discarded::Done,
+            unlinked: true,
+            method: METHOD_OVERWRITE.into(),
+            page_cache_bytes_freed_without_overwrite: 70_000,
+            counters: StatedCounters::default(),
+            facts: StatedFacts { core_pattern: "|/bin/false".into(), ..StatedFacts::default() },
+        }
+    }
+
+    fn certify(&mut self, outcome: Outcome, stated: Option<Stated>) {
+        use ed25519_dalek::Signer as _;
+        let sign = |stated: &Stated| {
+            hex::encode(self.worker.sign(stated.to_canonical().unwrap().as_bytes()).to_bytes())
+        };
+        let made = WipeCertificate {
+            version: WipeCertificate::VERSION,
+            lease: lease(),
+            rank: 0,
+            identity: Some(Digest::from_bytes(self.worker.verifying_key().to_bytes())),
+            observed: self.observed(outcome),
+            stated_signature: stated.as_ref().map(sign),
+            stated,
+        };
+        made.check().unwrap();
+        let certificate = made.digest().unwrap();
+        let file = self.path().join("certificates").join(certificate.to_string());
+        std::fs::write(file, made.to_canonical().unwrap()).unwrap();
+        let (lease, rank) = (lease(), 0);
+        self.add(match outcome {
+            Outcome::Wiped => Event::Wiped { lease, rank, certificate },
+            Outcome::Withdrawn => Event::Withdrawn { lease, rank, certificate },
+        });
+        self.add(Event::LeaseClosed {
+            lease,
+            outcome,
+            released_blocks: 20,
+            released_bytes: 20 << 22,
+            sent_bytes: Some(84_000_000),
+            last_release_at: Some(T + 300),
+            key_destroyed_at: Some(self.time),
+            absence_confirmed: true,
+        });
+    }
+
+    fn story(&self) -> String {
+        let stored = Stored::read(self.path().to_owned()).unwrap();
+        text::of(&account::of(&stored, lease()).unwrap().unwrap())
+    }
+}
+
+fn lease() -> LeaseId {
+    LeaseId::from_bytes([1; 16])
+}
+
+/// Compares with a file beside this one; `TIDEGATE_BLESS=1` writes it anew.
+fn assert_golden(name: &str, story: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/story/golden").join(name);
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        std::fs::write(&file, story).unwrap();
+    }
+    let want = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(story == want, "{name} reads otherwise now:\n{story}");
+}
+
+#[test]
+fn wiped_with_its_period_over() {
+    let mut desk = Desk::new();
+    desk.grant();
+    desk.attach("");
+    desk.release(1, 0, 10);
+    desk.release(2, 10, 20);
+    desk.add(Event::Refused { lease: Some(lease()), reason: "token-bound".into(), count: 1 });
+    let subject = desk.document("uid 0, admin socket");
+    desk.add(Event::Admin { action: Action::Drain, lease: Some(lease()), subject });
+    desk.certify(Outcome::Wiped, Some(desk.stated()));
+    desk.time += 7 * 24 * 3600;
+    desk.add(Event::EpochDestroyed { epoch: 2966 });
+    desk.add(Event::EpochDestroyed { epoch: 2967 });
+    assert_golden("wiped.txt", &desk.story());
+}
+
+#[test]
+fn withdrawn_and_asked_for_by_somebody_who_was_erased() {
+    let mut desk = Desk::new();
+    let subject = desk.grant();
+    desk.attach("\"/dev/sda2\"");
+    desk.release(1, 0, 20);
+    desk.certify(Outcome::Withdrawn, None);
+    desk.erase(subject);
+    assert_golden("withdrawn.txt", &desk.story());
+}
+
+#[test]
+fn open_leases_claim_nothing() {
+    let mut desk = Desk::new();
+    desk.grant();
+    desk.attach("");
+    desk.release(1, 0, 10);
+    let story = desk.story();
+    assert!(story.contains("The lease is still open: nothing is gone yet."), "{story}");
+    assert!(story.contains("- nothing"), "{story}");
+    let stored = Stored::read(desk.path().to_owned()).unwrap();
+    assert!(account::of(&stored, LeaseId::from_bytes([8; 16])).unwrap().is_none());
+}
+
+/// An incomplete wipe, on a node with everything against it: each is said.
+#[test]
+fn what_a_wipe_leaves_open_is_said() {
+    let mut desk = Desk::new();
+    desk.grant();
+    desk.attach("\"/dev/sda2\"");
+    desk.release(1, 0, 20);
+    let mut stated = desk.stated();
+    stated.read_back_bytes = 0;
+    stated.discarded = Discarded::NotDone("not supported".into());
+    stated.facts.swap = vec!["/dev/sda2".into()];
+    stated.facts.core_pattern = "core".into();
+    desk.certify(Outcome::Withdrawn, Some(stated));
+    let story = desk.story().split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "33554432 bytes of the cache were not read back",
+        "swaps to /dev/sda2",
+        "keeps images of crashed programs (core)",
+        "not supported",
+        "68.4 KiB (70000 bytes) in the kernel's file cache",
+    ] {
+        assert!(story.contains(words), "{words} is not in:\n{story}");
+    }
+}

@@ -1,0 +1,124 @@
+//! Times, sizes, facts and reasons in words.
+
+use bytesize::ByteSize;
+use tidegate_ledger::{Action, Cause};
+use tidegate_wire::NodeFacts;
+
+/// UTC in RFC 3339.
+pub(crate) fn when(seconds: u64) -> String {
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|s| jiff::Timestamp::from_second(s).ok())
+        .map_or_else(|| format!("{seconds} s after the epoch"), |t| t.to_string())
+}
+
+pub(super) fn short(id: &impl ToString) -> String {
+    id.to_string().chars().take(12).collect()
+}
+
+/// `12.3 MiB (12897485 bytes)`.
+pub(super) fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        plural(bytes, "byte")
+    } else {
+        format!("{} ({bytes} bytes)", ByteSize(bytes))
+    }
+}
+
+/// `1 file`, `2 files`.
+pub(super) fn plural(count: u64, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+pub(super) const fn act(action: Action) -> &'static str {
+    match action {
+        Action::Drain => "asked for the orderly end of",
+        Action::Restore => "restored",
+        Action::Revoke => "took away",
+        Action::Void => "destroyed the key of",
+        _ => "acted on",
+    }
+}
+
+/// Why a lease ended, to follow how.
+pub(super) const fn because(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Abandoned => {
+            ", because its gateway could not serve it any longer or its user gave it up"
+        }
+        Cause::Drained => ", because the job was done or was asked to finish",
+        Cause::Expired => ", because its deadline had come",
+        Cause::Revoked => ", because an administrator took it away",
+        Cause::Vanished => ", because a worker was not heard any more",
+        _ => "",
+    }
+}
+
+/// Blocks `first..end` as people count them, from 0 and with both ends.
+pub(super) fn blocks(ranges: &[(u32, u32)]) -> String {
+    let one = |(first, end): &(u32, u32)| match end.saturating_sub(*first) {
+        0 => "no block".to_owned(),
+        1 => format!("block {first}"),
+        _ => format!("blocks {first} to {}", end - 1),
+    };
+    if ranges.is_empty() { "no block".to_owned() } else { list(ranges.iter().map(one)) }
+}
+
+pub(super) fn list(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Why somebody was turned away, from the gateway's word for it.
+pub(super) fn reason(word: &str) -> String {
+    let said = match word {
+        "fenced" => "another worker had taken its place",
+        "foreign-lease" => "its certificate was of this lease, and it asked for another",
+        "lease-over" => "the lease was over",
+        "node" => "its machine is of a kind that the gateway's policy does not allow",
+        "outside-share" => "it asked for blocks outside its share",
+        "statement" => "its statement of a wipe did not hold",
+        "token-bound" => "the join token was used by another worker before",
+        other => return format!("({other})"),
+    };
+    said.to_owned()
+}
+
+/// Swap that outlives a restart; compressed memory does not.
+pub(super) fn disk_swap(swap: &[String]) -> Vec<String> {
+    swap.iter().filter(|area| !area.starts_with("/dev/zram")).cloned().collect()
+}
+
+/// Whether images of crashed processes are kept.
+pub(super) fn keeps_cores(pattern: &str) -> bool {
+    !matches!(pattern.trim(), "" | "|/bin/false" | "|/bin/true")
+}
+
+/// What the node said of itself, as far as it bears on what can be left behind there.
+pub(super) fn node(facts: &NodeFacts) -> String {
+    let swap = disk_swap(&facts.swap);
+    let parts = [
+        format!("host {}, Linux {}", facts.host, facts.kernel),
+        if swap.is_empty() {
+            "no swap on a disk".into()
+        } else {
+            format!("swaps to {}", swap.join(", "))
+        },
+        if keeps_cores(&facts.core_pattern) {
+            format!("keeps images of crashed programs ({})", facts.core_pattern.trim())
+        } else {
+            "keeps no images of crashed programs".into()
+        },
+        if facts.core_dumps_off {
+            "the worker itself never leaves one".into()
+        } else {
+            "the worker itself may leave one".into()
+        },
+        if facts.init_on_free {
+            "freed memory is overwritten by the kernel".into()
+        } else {
+            "freed memory is not overwritten by the kernel".into()
+        },
+        format!("the sealed cache lies on {}", facts.cache_fs),
+    ];
+    list(parts.into_iter())
+}
