@@ -47,6 +47,12 @@ impl Place {
         Self { words: namespace.words(), address: namespace.address().into() }
     }
 
+    /// On loopback, with a wall clock that is some seconds off. Other clocks run true.
+    fn at_clock(offset_s: i64) -> Self {
+        let clock = format!("{offset_s:+}s");
+        Self::behind(&["faketime", "--exclude-monotonic", "-f", &clock])
+    }
+
     /// `tidegate` there.
     fn tidegate(&self) -> Result<Command> {
         let program = part::tidegate()?;
@@ -90,6 +96,13 @@ impl GatewayProgram {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
         Self::with(Place::behind(words), port::free()?, scratch, state, allow, extra)
+    }
+
+    /// The same with a wall clock that is some seconds off.
+    pub fn start_at_clock(offset_s: i64, allow: &str, extra: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let state = scratch.join("state");
+        Self::with(Place::at_clock(offset_s), port::free()?, scratch, state, allow, extra)
     }
 
     /// The same with its state somewhere else.
@@ -143,6 +156,16 @@ impl GatewayProgram {
     pub fn crash_and_restart(&mut self) -> Result<()> {
         self.process.stop(Signal::KILL)?;
         self.restart()
+    }
+
+    /// The same with another wall clock from now on.
+    pub fn crash_and_restart_at_clock(&mut self, offset_s: i64) -> Result<()> {
+        self.place = Place::at_clock(offset_s);
+        self.crash_and_restart()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.scratch.join("gateway.toml")
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -238,6 +261,11 @@ impl MountProgram {
     /// The same behind other words, such as those of `setpriv`.
     pub fn start_behind(words: &[&str], join: &Path, args: &[&str]) -> Result<Self> {
         Self::launch_at(&Place::behind(words), join, args)?.ready()
+    }
+
+    /// The same with a wall clock that is some seconds off.
+    pub fn start_at_clock(offset_s: i64, join: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch_at(&Place::at_clock(offset_s), join, args)?.ready()
     }
 
     fn ready(self) -> Result<Self> {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bad_input;
+mod bad_lease;
 mod bounds;
 mod corruption;
 mod credentials;
@@ -18,6 +19,7 @@ mod plan;
 mod random_reads;
 mod readers;
 mod replicas;
+mod restore;
 mod run_directory;
 mod run_s3;
 mod semantics;
@@ -25,6 +27,7 @@ mod signals;
 mod soak;
 mod source_changes;
 mod state_bucket;
+mod story;
 mod two_hosts;
 mod two_programs;
 mod wan;

@@ -160,16 +160,20 @@ fn a_worker_that_vanished_closes_its_lease_as_withdrawn() -> Result<()> {
         gateway.show(&join).ok().filter(|shown| shown.to_string().contains("withdrawn"))
     })
     .with_context(|| gateway.log())?;
-    let show = ["audit", "show", "--ledger"].map(std::ffi::OsString::from);
+    let show = ["--json", "audit", "show", "--ledger"].map(std::ffi::OsString::from);
     let words: Vec<_> = show
         .into_iter()
         .chain([gateway.state().into_os_string(), lease_of(&join)?.into()])
         .collect();
     let told = || succeed(tidegate(&words).ok()?).ok();
-    let story = wait_for("its entry", || told().filter(|story| story.contains("withdrawn")))?;
-    assert!(story.contains("\"stated\":null"), "nothing is claimed for the worker: {story}");
-    assert!(story.contains("\"released\":[["), "what had been released is named: {story}");
-    assert!(story.contains("\"wrapped_key_absent\":true"), "{story}");
+    let story = wait_for("its entry", || told().filter(|story| story.contains("lease-closed")))?;
+    let story: serde_json::Value = serde_json::from_str(&story)?;
+    assert_eq!(story["state"], "withdrawn", "{story:#}");
+    let certificate = &story["certificates"][0];
+    assert!(certificate["stated"].is_null(), "nothing is claimed for the worker: {story:#}");
+    let released = &certificate["observed"]["released"];
+    assert!(released[0].is_array(), "what had been released is named: {story:#}");
+    assert_eq!(certificate["observed"]["wrapped_key_absent"], true, "{story:#}");
     Ok(())
 }
 
