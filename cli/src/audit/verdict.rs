@@ -83,9 +83,15 @@ fn all(stored: &Stored, mut notes: Vec<String>, key: Option<&Path>) -> Result<Ve
         let known_of = known_of.filter(|head| head.origin == key.name());
         after.clone_from(&report.after);
         let origin = key.name().to_owned();
-        let certificates =
-            Certificates::read(&stored.certificates(), &volume.batches, report.size);
-        judged.push(Judged { number: volume.number, origin, known: own.len(), report, certificates, known_of });
+        let certificates = Certificates::read(&stored.certificates(), &volume.batches, report.size);
+        judged.push(Judged {
+            number: volume.number,
+            origin,
+            known: own.len(),
+            report,
+            certificates,
+            known_of,
+        });
     }
     judged.reverse();
     Ok(judged)

@@ -240,7 +240,10 @@ fn an_edited_certificate_is_found_and_an_erased_one_is_said_to_be() -> Result<()
     let stories = [show(&ledger.leases[0])?, show(&ledger.leases[1])?].concat();
     let stories = stories.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(stories.contains("of share 0 cannot be read: (erased)"), "{stories}");
-    assert!(stories.contains("of share 0 cannot be read: (not what was committed to)"), "{stories}");
+    assert!(
+        stories.contains("of share 0 cannot be read: (not what was committed to)"),
+        "{stories}"
+    );
     assert!(!stories.contains("at most 1 byte"), "a forgery is not shown: {stories}");
     Ok(())
 }
