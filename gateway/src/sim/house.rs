@@ -110,7 +110,9 @@ impl Replica {
         let sim = reached.sim.clone();
         let store = StateStore::in_bucket(Arc::new(reached), "simulated".to_owned()).await?;
         let root = house.secrets().join("keyring");
-        let keyring = Keyring::open(&root, Wrapped::in_store(store.clone()), WEEK_S).await?;
+        let keyring =
+            Keyring::open(&root, Wrapped::in_store(store.clone()), house.config().key_epoch_s)
+                .await?;
         let revisions = house.revisions(store.clone());
         let config = LedgerConfig {
             key_file: house.secrets().join("ledger.key"),

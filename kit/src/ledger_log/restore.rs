@@ -90,13 +90,8 @@ impl LedgerLog {
         if !keyfile::create(&volume.key_file(&config.key_file), key.to_text().as_bytes())? {
             return Err(LogError::Contended);
         }
-        let (mut writer, head) = Writer::new(
-            store.clone(),
-            volume,
-            key,
-            config.checkpoint_copy,
-            Arc::new(SystemClock),
-        );
+        let (mut writer, head) =
+            Writer::new(store.clone(), volume, key, config.checkpoint_copy, Arc::new(SystemClock));
         writer.begin(Some(Box::new(after)), events).await?;
         let (log, writing) = Self::with(store, writer, head).await?;
         tokio::spawn(writing);
