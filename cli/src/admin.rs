@@ -35,6 +35,20 @@ pub(crate) fn lease(command: LeaseCommand, as_json: bool) -> Result<u8> {
             tell(&ask(&admin, "GET", &format!("/v1/admin/leases/{lease}"), None)?, as_json)?;
             Ok(0)
         }
+        LeaseCommand::Drain { admin, lease } => {
+            let path = format!("/v1/admin/leases/{lease}/drain");
+            tell(&ask(&admin, "POST", &path, Some(json!({})))?, as_json)?;
+            Ok(0)
+        }
+        LeaseCommand::Token { admin, lease, rank, join } => {
+            let path = format!("/v1/admin/leases/{lease}/tokens");
+            let answer = ask(&admin, "POST", &path, Some(json!({ "rank": rank })))?;
+            let file: JoinFile =
+                serde_json::from_value(answer).context("the gateway's answer is no join file")?;
+            write_secret(&join, &serde_json::to_vec_pretty(&file)?)?;
+            eprintln!("tidegate: join file {}; who joins takes the rank over", join.display());
+            Ok(0)
+        }
         LeaseCommand::Revoke { admin, lease } => {
             let path = format!("/v1/admin/leases/{lease}/revoke");
             tell(&ask(&admin, "POST", &path, Some(json!({})))?, as_json)?;

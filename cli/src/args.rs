@@ -27,6 +27,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    `audit verify` found a fault; `doctor` found something missing
   2    the arguments, the selection, the mount point or the config file are wrong
   123  the command ended well, but the wipe could not be certified or its receipt not be written
+  124  the lease ended, or no gateway was heard for its grace, while the data was in use; the command was ended
   125  Tidegate failed before the command could run, or had none to run; the message says what to do
   126  the command cannot be executed
   127  the command was not found
@@ -227,6 +228,24 @@ pub(crate) enum LeaseCommand {
         #[command(flatten)]
         admin: AdminArgs,
         lease: tidegate_plan::LeaseId,
+    },
+    /// Ask a lease's workers to finish: reads go on until the job is done or nobody uses the mount.
+    Drain {
+        #[command(flatten)]
+        admin: AdminArgs,
+        lease: tidegate_plan::LeaseId,
+    },
+    /// Make a further join file for a rank: the worker that joins with it takes the rank over, and the
+    /// one that had it gets nothing more.
+    Token {
+        #[command(flatten)]
+        admin: AdminArgs,
+        lease: tidegate_plan::LeaseId,
+        #[arg(long, value_name = "RANK", default_value_t = 0)]
+        rank: u16,
+        /// Where to write the join file (mode 0600).
+        #[arg(long, value_name = "FILE")]
+        join: PathBuf,
     },
     /// End a lease now: its keys are destroyed and its worker is told to wipe.
     Revoke {

@@ -90,6 +90,7 @@ fn commitments(event: &Event) -> Vec<(&'static str, Commitment)> {
             std::iter::once(("subject", *subject)).chain(selected).collect()
         }
         Event::Attached { facts, .. } => vec![("node", *facts)],
+        Event::TokenMade { subject, .. } => vec![("subject", *subject)],
         _ => Vec::new(),
     }
 }

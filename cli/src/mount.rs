@@ -1,7 +1,10 @@
 //! `tidegate mount`: a lease of a gateway elsewhere at a path, until a signal; then the wipe.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tidegate_kit::telemetry;
+use tidegate_wire::Directive;
 
 use crate::args::MountArgs;
 use crate::receipt::ReceiptFile;
@@ -9,6 +12,9 @@ use crate::run::{log_format, read_join};
 use crate::signals::Signals;
 use crate::stage::{self, Stage};
 use crate::{exit, memory};
+
+/// How often a mount whose lease is drained is looked at: does anybody use it?
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 pub(crate) fn main(args: MountArgs, json: bool) -> Result<u8> {
     telemetry::init(log_format(json), "warn")?;
@@ -32,14 +38,7 @@ async fn drive(args: MountArgs, json: bool) -> Result<u8> {
         bytesize::ByteSize(stage.ready.bytes),
         stage.path().display()
     );
-    let mut directive = stage.supervisor.directive();
-    let broken = tokio::select! {
-        _ = signals.next() => None,
-        Ok(_) = directive.wait_for(|d| *d != tidegate_wire::Directive::Continue) => {
-            Some("the gateway ended the lease".to_owned())
-        }
-        error = stage.supervisor.failed() => Some(error.to_string()),
-    };
+    let broken = serve(&stage, &mut signals).await;
     if let Some(why) = &broken {
         eprintln!("tidegate: {why}");
     }
@@ -52,14 +51,49 @@ async fn drive(args: MountArgs, json: bool) -> Result<u8> {
             }
             receipt.say(json)?;
             Ok(match (receipt.certified(), broken) {
-                (false, _) => exit::NOT_CERTIFIED,
-                (true, Some(_)) => exit::TIDEGATE_FAILED,
+                (false, None) => exit::NOT_CERTIFIED,
+                (_, Some(_)) => exit::LEASE_LOST,
                 (true, None) => 0,
             })
         }
         Err(error) => {
             eprintln!("tidegate: the wipe is not certified: {error}");
-            Ok(exit::NOT_CERTIFIED)
+            Ok(if broken.is_some() { exit::LEASE_LOST } else { exit::NOT_CERTIFIED })
+        }
+    }
+}
+
+/// Until a signal, or until a lease that is drained is not used any more; else why it cannot go on.
+async fn serve(stage: &Stage, signals: &mut Signals) -> Option<String> {
+    let supervisor = &stage.supervisor;
+    let (mut directive, mut silent) = (supervisor.directive(), supervisor.silent());
+    let mut looks = tokio::time::interval(IDLE_LOOK);
+    loop {
+        tokio::select! {
+            _ = signals.next() => return None,
+            Ok(()) = directive.changed() => match *directive.borrow_and_update() {
+                Directive::Continue => {}
+                Directive::Drain => {
+                    eprintln!("tidegate: the lease is drained; the mount ends when nobody uses it");
+                }
+                Directive::Die => return Some("the lease ended".to_owned()),
+            },
+            Ok(()) = silent.changed() => {
+                let said = if *silent.borrow_and_update() {
+                    "no gateway was heard for the grace of the lease; reads fail until one is"
+                } else {
+                    "a gateway is heard again; reads are answered"
+                };
+                eprintln!("tidegate: {said}");
+            }
+            _ = looks.tick(), if *directive.borrow() == Directive::Drain => {
+                match supervisor.unmount_if_idle() {
+                    Ok(true) => return None,
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%error, "the mount cannot be taken away yet"),
+                }
+            }
+            error = supervisor.failed() => return Some(error.to_string()),
         }
     }
 }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
+use tidegate_fuse_cache::supervisor::Supervisor;
 use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError};
 use tidegate_kit::telemetry;
 use tidegate_wire::{Directive, JoinFile};
+use tokio::sync::watch;
 
 use crate::args::{RunArgs, SourceArgs};
 use crate::job::{self, Job};
@@ -79,6 +81,8 @@ async fn drive(args: RunArgs, json: bool) -> Result<u8> {
 
 /// How often the command's orphans are looked after.
 const ORPHANS: Duration = Duration::from_secs(1);
+/// How long a command that is ended may take before it is killed.
+const JOB_GRACE: Duration = Duration::from_secs(10);
 
 /// How the command's part ended: its exit code, or why there is none.
 type Ended = Result<u8>;
@@ -103,7 +107,10 @@ async fn work(
     let mut progress = stage.supervisor.progress();
     let mut directive = stage.supervisor.directive();
     let mut looks = tokio::time::interval(ORPHANS);
-    let (mut insisting, mut broken) = (Insisting::default(), None);
+    let mut silent = stage.supervisor.silent();
+    let mut insisting = Insisting::default();
+    // Why the command is ended, and when it is killed.
+    let mut broken: Option<(String, Instant)> = None;
     let status = loop {
         tokio::select! {
             status = job.wait() => break status?,
@@ -115,21 +122,44 @@ async fn work(
                 let now = *progress.borrow();
                 bar.set(now.bytes_fetched.min(stage.ready.bytes), now.bytes_read);
             }
-            Ok(_) = directive.wait_for(|d| *d == Directive::Die), if broken.is_none() => {
-                broken = Some("the gateway ended the lease".to_owned());
+            why = lost(&mut directive, &mut silent, &stage.supervisor), if broken.is_none() => {
+                broken = Some((why, Instant::now() + JOB_GRACE));
                 job.signal(Signal::TERM);
             }
-            error = stage.supervisor.failed(), if broken.is_none() => {
-                broken = Some(error.to_string());
-                job.signal(Signal::TERM);
+            Some(()) = after(broken.as_ref().map(|(_, kill)| *kill)) => {
+                broken = broken.map(|(why, _)| (why, Instant::now() + JOB_GRACE));
+                job.signal(Signal::KILL);
             }
         }
     };
     bar.clear();
-    if let Some(why) = broken {
+    if let Some((why, _)) = broken {
         eprintln!("tidegate: the command was ended: {why}");
+        return Ok(exit::LEASE_LOST);
     }
     Ok(job::exit_code(status))
+}
+
+/// Waits until the data may not be read any more; why.
+async fn lost(
+    directive: &mut watch::Receiver<Directive>,
+    silent: &mut watch::Receiver<bool>,
+    supervisor: &Supervisor,
+) -> String {
+    tokio::select! {
+        Ok(_) = directive.wait_for(|directive| *directive == Directive::Die) => {
+            "the lease ended".to_owned()
+        }
+        Ok(_) = silent.wait_for(|silent| *silent) => {
+            "no gateway was heard for the grace of the lease".to_owned()
+        }
+        error = supervisor.failed() => error.to_string(),
+    }
+}
+
+async fn after(time: Option<Instant>) -> Option<()> {
+    tokio::time::sleep_until(time?.into()).await;
+    Some(())
 }
 
 /// Wipes, closes the lease and says what happened. What fails on the way is said and keeps nothing of the

@@ -64,6 +64,12 @@ pub(crate) fn sentence(event: &Event) -> String {
             "rank {rank} of lease {lease} attached: worker {instance}, identity {}, revision {revision}",
             short(identity)
         ),
+        Event::TokenMade { lease, rank, .. } => {
+            format!("a further join file made for rank {rank} of lease {lease}")
+        }
+        Event::Fenced { lease, rank, instance } => format!(
+            "worker {instance} lost rank {rank} of lease {lease} to another and gets nothing more"
+        ),
         Event::Refused { lease, reason, count } => match lease {
             Some(lease) => format!("refused {count} times on lease {lease}: {reason}"),
             None => format!("refused {count} times: {reason}"),

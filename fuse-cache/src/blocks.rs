@@ -28,6 +28,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use self::core::Core;
+use self::resident::Resident;
 use crate::budget::Budget;
 use crate::client::{Client, ManifestBytes};
 use crate::keys::KeyRing;
@@ -198,8 +199,30 @@ impl Cache {
         self.core.close();
     }
 
+    /// Whether reads may be answered by the keys' time.
+    pub(crate) fn may_read(&self) -> bool {
+        self.core.keys.life().past().is_none()
+    }
+
+    /// Destroys the keys and stops everything; gives back the sealed blocks that lie complete in the
+    /// store, for a cache with other keys. Whoever still reads keeps its block from being among them.
+    pub(crate) async fn retire(&self) -> Vec<Adopted> {
+        self.stop().await;
+        self.core.give_buffers_back();
+        let residents = self.core.table().clear();
+        let unread = residents.into_iter().filter_map(Arc::into_inner);
+        unread.filter_map(Resident::into_adopted).collect()
+    }
+
     /// Stops everything and wipes the store. Destroys the keys first if that was not done.
     pub async fn wipe(&self) -> WipeFigures {
+        self.stop().await;
+        let core = Arc::clone(&self.core);
+        let wiping = tokio::task::spawn_blocking(move || core.store.wipe());
+        wiping.await.unwrap_or_else(|why| WipeFigures::failed(why.to_string()))
+    }
+
+    async fn stop(&self) {
         self.core.close();
         let filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Filling { task, threads }) = filling {
@@ -209,9 +232,6 @@ impl Cache {
             // Connections without a request under way are all that is left there.
             threads.shutdown_background();
         }
-        let core = Arc::clone(&self.core);
-        let wiping = tokio::task::spawn_blocking(move || core.store.wipe());
-        wiping.await.unwrap_or_else(|why| WipeFigures::failed(why.to_string()))
     }
 }
 

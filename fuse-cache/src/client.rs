@@ -17,6 +17,7 @@ mod receipt;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
 use tidegate_ledger::{Event, WipeCertificate};
@@ -88,7 +89,7 @@ impl Client {
         if release.cover.range() != (first..end) {
             return Err(ClientError::Nonsense("the keys are of other blocks".into()));
         }
-        let life = std::time::Duration::from_secs(grant.expiry.saturating_sub(grant.time));
+        let life = Duration::from_secs(grant.expiry.saturating_sub(grant.time));
         let until = boottime()
             .checked_add(life)
             .ok_or_else(|| ClientError::Nonsense("the keys would live for ever".into()))?;
@@ -110,12 +111,31 @@ impl Client {
         self.pool.get_sealed(&self.route(&format!("blocks/{number}")), sealed_len).await
     }
 
-    /// Says that we live, and takes the newer certificate if one comes: connections made from now
-    /// on show it, and those that showed the old one are used no more.
+    /// The keys of this attachment.
+    pub fn ring(&self) -> &Arc<KeyRing> {
+        &self.ring
+    }
+
+    /// Attaches again as the same worker, with keys and certificate of its own: what this attachment
+    /// was given is of no use any more.
+    pub async fn attach_again(&self, facts: NodeFacts) -> Result<Attached, ClientError> {
+        let attached = attach(&self.join, &self.identity, facts).await?;
+        let same = |terms: &LeaseTerms| (terms.layout, terms.first_block, terms.end_block);
+        if same(&attached.terms) != same(&self.terms) {
+            return Err(ClientError::Nonsense("the terms are not those of before".into()));
+        }
+        Ok(attached)
+    }
+
+    /// Says that we live, which moves the end of our [`Life`](crate::life::Life), and takes the newer
+    /// certificate if one comes: connections made from now on show it, and those that showed the old
+    /// one are used no more.
     pub async fn heartbeat(&self, counters: Counters) -> Result<HeartbeatReply, ClientError> {
         let beat = Heartbeat { instance: self.instance, counters };
+        let asked = boottime();
         let reply: HeartbeatReply = self.pool.post(&self.route("heartbeat"), &beat).await?;
         self.ledger.check_time(reply.time)?;
+        self.ring.life().heard(asked);
         if let Some((certificate, _)) = &reply.certificate {
             self.pool.renew(&self.join.ca, certificate, &self.identity)?;
         }

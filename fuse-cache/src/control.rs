@@ -69,6 +69,11 @@ pub(crate) enum FromWorker {
     Progress(Progress),
     /// The gateway ended or drains the lease.
     Directed(Directive),
+    /// Until when on the boot clock reads are answered without another word of a gateway. `None`: the
+    /// keys and all plaintext are gone, and reads fail until the next such message.
+    Serving {
+        until: Option<Duration>,
+    },
     /// Keys are gone and cached pages dropped: take the mount away.
     KeysDestroyed,
     /// The whole wipe is done and the gateway has counter-signed it.
@@ -89,6 +94,8 @@ pub struct Ready {
     /// Sum of the file sizes.
     pub bytes: u64,
     pub blocks: u32,
+    /// Inodes of the mount, numbered from 1.
+    pub inodes: u64,
     /// Plaintext length of the manifest, held in memory apart from the buffer budget.
     pub manifest_bytes: u64,
     /// Sealed bytes of the cache on disk.

@@ -2,8 +2,8 @@
 //! [`FsError`]. The adaptor in `fuse` turns both into replies.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use fuser::{FileAttr, FileType, FopenFlags, INodeNo};
 
@@ -30,11 +30,18 @@ pub(crate) struct Statfs {
 
 pub(crate) struct Fs {
     tree: Tree<ManifestBytes>,
-    cache: Arc<Cache>,
-    /// No lease any more: no opens, no reads.
-    over: AtomicBool,
+    /// What answers reads, or why nothing is opened or read.
+    cache: RwLock<Result<Arc<Cache>, ReadError>>,
+    /// Reads refused because there was no cache to count them.
+    refused: AtomicU64,
     next_handle: AtomicU64,
     cached: PageCacheUse,
+}
+
+/// What a read needs, in order, and what answers it; nothing at and past the end of the file.
+pub(crate) struct Reading {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) parts: Vec<Part>,
 }
 
 impl Fs {
@@ -49,15 +56,21 @@ impl Fs {
         let cached = PageCacheUse::new(tree.inodes(), generation > 1, tree.total_bytes());
         Self {
             tree,
-            cache,
-            over: AtomicBool::new(false),
+            cache: RwLock::new(Ok(cache)),
+            refused: AtomicU64::new(0),
             next_handle: AtomicU64::new(u64::from(generation) << HANDLE_BITS),
             cached,
         }
     }
 
-    pub(crate) fn cache(&self) -> &Arc<Cache> {
-        &self.cache
+    /// What answers reads now. Asked for each open and each read, it looks at the keys' time as well.
+    fn cache(&self) -> Result<Arc<Cache>, ReadError> {
+        let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        if cache.may_read() { Ok(cache) } else { Err(ReadError::Unavailable) }
+    }
+
+    fn exchange(&self, cache: Result<Arc<Cache>, ReadError>) {
+        *self.cache.write().unwrap_or_else(PoisonError::into_inner) = cache;
     }
 
     pub(crate) fn attributes(&self, inode: INodeNo) -> Result<FileAttr, FsError> {
@@ -100,19 +113,18 @@ impl Fs {
         if writing {
             return Err(FsError::ReadOnly);
         }
-        if self.over.load(Ordering::Acquire) {
-            return Err(ReadError::LeaseOver.into());
-        }
+        let _it_could_be_read = self.cache()?;
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         Ok((handle, ReadMode::of(self.tree.size(record)).open_flags()))
     }
 
     pub(crate) fn release(&self, handle: u64) {
-        self.cache.forget(handle);
+        if let Ok(cache) = self.cache() {
+            cache.forget(handle);
+        }
     }
 
-    /// What a read needs, in order; empty at and past the end of the file. `for_page_cache`: the bytes
-    /// are to stay in the kernel, not to go to one reader.
+    /// Prepares a read. `for_page_cache`: the bytes are to stay in the kernel, not to go to one reader.
     pub(crate) fn read(
         &self,
         inode: INodeNo,
@@ -120,15 +132,16 @@ impl Fs {
         offset: u64,
         size: u32,
         for_page_cache: bool,
-    ) -> Result<Vec<Part>, FsError> {
+    ) -> Result<Reading, FsError> {
         let record = self.file(inode)?;
-        if self.over.load(Ordering::Acquire) {
-            return Err(ReadError::LeaseOver.into());
-        }
+        let cache = self.cache().inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        })?;
         let length = u64::from(size).min(self.tree.size(record).saturating_sub(offset));
         let parts = self.tree.parts(record, offset, size);
         let placed: usize = parts.iter().map(|part| part.len).sum();
         if u64::try_from(placed) != Ok(length) {
+            cache.count_read(0, true);
             return Err(FsError::Unplaced);
         }
         if for_page_cache {
@@ -137,10 +150,10 @@ impl Fs {
         let mut touched = None;
         for part in &parts {
             if touched.replace(part.piece.block) != Some(part.piece.block) {
-                self.cache.touch(handle, part.piece.block);
+                cache.touch(handle, part.piece.block);
             }
         }
-        Ok(parts)
+        Ok(Reading { cache, parts })
     }
 
     pub(crate) fn statfs(&self) -> Statfs {
@@ -152,9 +165,19 @@ impl Fs {
         }
     }
 
-    /// From here on every open and read fails; names can still be listed.
-    pub(crate) fn end(&self) {
-        self.over.store(true, Ordering::Release);
+    /// From here on every open and read fails for this reason; names can still be listed.
+    pub(crate) fn refuse(&self, why: ReadError) {
+        self.exchange(Err(why));
+    }
+
+    /// Opens and reads are answered again, by this cache.
+    pub(crate) fn resume(&self, cache: Arc<Cache>) {
+        self.exchange(Ok(cache));
+    }
+
+    /// Reads refused while there was no cache.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Inodes whose bytes may be in the kernel's page cache.
@@ -190,7 +213,7 @@ impl Fs {
 
 impl std::fmt::Debug for Fs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fs").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Fs").field("cache", &self.cache).finish_non_exhaustive()
     }
 }
 

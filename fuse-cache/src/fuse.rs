@@ -44,7 +44,7 @@ pub(crate) fn serve(
     let sessions = devices
         .iter()
         .map(|device| {
-            let reads = Reads::new(Arc::clone(fs), Arc::clone(&assembly), runtime.clone());
+            let reads = Reads::new(Arc::clone(&assembly), runtime.clone());
             session::adopt(Adaptor::new(Arc::clone(fs), reads), device, init)
         })
         .collect::<io::Result<Vec<_>>>()?;

@@ -152,6 +152,38 @@ impl Mount {
         unmount(&self.at, self.mount_id)
     }
 
+    /// Takes the data away from everybody without a worker's help: ends the connection, so that no read
+    /// waits any more, and makes the kernel drop what it has cached, out of mappings too. Inodes are
+    /// numbered from 1. Only root on the host may do this; the mount of anybody else ends when its
+    /// descriptors are let go of, and cached pages with the processes that have them.
+    pub(crate) fn end_readers(&mut self, inodes: u64) {
+        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::FORCE | UnmountFlags::DETACH;
+        if mount_id(&self.at) != self.mount_id {
+            return; // taken away by us or by somebody else
+        }
+        if let Err(error) = rustix::mount::unmount(&self.at, flags) {
+            tracing::warn!(%error, "the kernel keeps cached pages until their processes end");
+            return;
+        }
+        self.mounted = false;
+        // A page that is still being read would be waited for: that is why the connection ended first.
+        let unknown = (1..=inodes).filter(|inode| self.drop_pages(*inode).is_err()).count();
+        tracing::debug!(inodes, unknown, "cached pages were dropped");
+    }
+
+    /// An error for an inode that the kernel does not have.
+    fn drop_pages(&self, inode: u64) -> io::Result<()> {
+        const NOTIFY_INVAL_INODE: i32 = 2;
+        // fuse_out_header: length, notify code in place of an error, unique 0; then the inode, and from
+        // 0 to the end.
+        let mut notice = [0u8; 40];
+        notice[..4].copy_from_slice(&40u32.to_ne_bytes());
+        notice[4..8].copy_from_slice(&NOTIFY_INVAL_INODE.to_ne_bytes());
+        notice[16..24].copy_from_slice(&inode.to_ne_bytes());
+        rustix::io::write(&self.devices[0], &notice)?;
+        Ok(())
+    }
+
     /// Unmounts and lets go of the descriptors. Once no worker holds them either, the kernel ends the
     /// connection and whoever still waits in a read gets an error.
     pub fn close(mut self) -> io::Result<bool> {
@@ -198,16 +230,21 @@ impl Drop for Mount {
 
 /// Takes away the mount that is known by `mount_id`, if it is still at `at`. See [`Mount::unmount`].
 pub(crate) fn unmount(at: &Path, id: Option<u64>) -> io::Result<bool> {
+    let idle = unmount_if_idle(at, id)?;
+    if !idle {
+        rustix::mount::unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
+    }
+    Ok(idle)
+}
+
+/// The same if nobody is using the mount; `Ok(false)`, and nothing is done, if somebody is.
+pub(crate) fn unmount_if_idle(at: &Path, id: Option<u64>) -> io::Result<bool> {
     if mount_id(at) != id {
         return Ok(true); // taken away by somebody else already
     }
     match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(true),
-        Err(Errno::BUSY) => {
-            rustix::mount::unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
-            Ok(false)
-        }
-        Err(Errno::INVAL | Errno::NOENT) => Ok(true),
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(true),
+        Err(Errno::BUSY) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,17 +1,19 @@
 //! The keys that were released to this worker, and the openers made from them.
 //!
-//! A key is used only while the release lives, by a clock that runs on in suspend. When the ring
-//! is destroyed every cover and expanded key in it is wiped, and all that asks later is refused.
+//! A key is used only while the release lives and the [`Life`] of the attachment lasts, by a clock that
+//! runs on in suspend: both are looked at before each use. When the ring is destroyed every cover and
+//! expanded key in it is wiped, and all that asks later is refused.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidegate_kit::clock::boottime;
 use tidegate_plan::{LayoutId, LeaseId};
 use tidegate_seal::{Context, Cover, HEADER_LEN, Kind, Opener};
 use tidegate_wire::LeaseTerms;
+
+use crate::life::Life;
 
 /// Openers kept: about 1 KiB each.
 const OPENERS: usize = 1024;
@@ -36,6 +38,7 @@ pub struct KeyRing {
     lease: LeaseId,
     layout: LayoutId,
     blocks: u32,
+    life: Life,
     inner: Mutex<Inner>,
 }
 
@@ -48,14 +51,15 @@ struct Inner {
 
 struct Window {
     cover: Cover,
-    /// [`boottime`](tidegate_kit::clock::boottime) after which the cover must not be used.
+    /// Time on the boot clock after which the cover must not be used.
     expires: Duration,
 }
 
 impl KeyRing {
-    /// An empty ring for the blocks of a lease.
-    pub fn new(terms: &LeaseTerms) -> Self {
+    /// An empty ring for the blocks of a lease, good for as long as `life` lasts.
+    pub fn new(terms: &LeaseTerms, life: Life) -> Self {
         Self {
+            life,
             lease: terms.lease,
             layout: terms.layout,
             blocks: terms.blocks,
@@ -67,7 +71,12 @@ impl KeyRing {
         }
     }
 
-    /// Adds a released window, good until `expires` on the [`boottime`] clock. A window over the
+    /// Until when the keys may be used.
+    pub fn life(&self) -> &Life {
+        &self.life
+    }
+
+    /// Adds a released window, good until `expires` on the boot clock. A window over the
     /// same range takes the older one's place. Refused when the ring is destroyed.
     pub fn add(&self, cover: Cover, expires: Duration) -> Result<(), KeyError> {
         let mut inner = self.lock();
@@ -87,7 +96,10 @@ impl KeyRing {
         plain_len: u32,
     ) -> Result<Arc<Opener>, KeyError> {
         let mut inner = self.lock();
-        let now = boottime();
+        if self.life.past().is_some() {
+            return Err(KeyError::Over);
+        }
+        let now = self.life.now();
         let window = inner
             .windows
             .iter()
@@ -119,8 +131,8 @@ impl KeyRing {
 
     /// Whether any key may still be used.
     pub fn is_live(&self) -> bool {
-        let now = boottime();
-        self.lock().windows.iter().any(|window| now < window.expires)
+        let now = self.life.now();
+        self.life.past().is_none() && self.lock().windows.iter().any(|window| now < window.expires)
     }
 
     /// Wipes every key and opener; what a reader holds in this instant dies with its read.
@@ -129,6 +141,11 @@ impl KeyRing {
         inner.destroyed = true;
         inner.windows = Vec::new();
         inner.openers = Openers::default();
+    }
+
+    /// Whether [`Self::destroy`] was called.
+    pub fn is_destroyed(&self) -> bool {
+        self.lock().destroyed
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

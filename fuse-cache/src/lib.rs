@@ -16,6 +16,7 @@ mod fs;
 mod fuse;
 pub mod holder;
 pub mod keys;
+pub mod life;
 mod readmode;
 pub mod schedule;
 pub mod store;

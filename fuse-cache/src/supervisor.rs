@@ -8,18 +8,23 @@
 mod worker;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tidegate_kit::clock::boottime;
 use tidegate_wire::{Directive, JoinFile, WipeReceipt};
 use tokio::sync::watch;
 
 use crate::control::{FailureCode, Progress, Ready};
 use crate::holder::Mount;
 
-use self::worker::{Link, Watcher};
+use self::worker::{Link, Says, Watcher};
+
+/// Between two looks at whether the worker is overdue.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Name of the thread that starts the workers: they are its children, and nobody else's.
 pub const WORKER_WATCHER: &str = "worker-watcher";
@@ -63,6 +68,10 @@ pub enum SupervisorError {
     CannotResend,
     #[error("the worker died {0} times in a row without getting anywhere; see its log above")]
     KeepsDying(u32),
+    #[error(
+        "no gateway was heard for the grace, and the worker did not give up its keys, so it was ended and the mount with it"
+    )]
+    Overdue,
     #[error("the mount was taken down before the wipe")]
     Aborted,
 }
@@ -95,6 +104,9 @@ pub struct Supervisor {
     phase: watch::Receiver<Phase>,
     progress: watch::Receiver<Progress>,
     directive: watch::Receiver<Directive>,
+    silent: watch::Receiver<bool>,
+    /// The mount's path and id.
+    mounted: (PathBuf, Option<u64>),
     thread: Option<JoinHandle<()>>,
 }
 
@@ -104,19 +116,31 @@ impl Supervisor {
         let (phase_tx, phase) = watch::channel(Phase::Starting);
         let (progress_tx, progress) = watch::channel(Progress::default());
         let (directive_tx, directive) = watch::channel(Directive::Continue);
+        let (silent_tx, silent) = watch::channel(false);
+        let says = Says {
+            phase: phase_tx,
+            progress: progress_tx,
+            directive: directive_tx,
+            silent: silent_tx,
+        };
         let link = Arc::new(Link::default());
+        let mounted = (mount.at().to_owned(), mount.id());
         let exe = launch.exe.clone();
-        let watcher =
-            Watcher::new(mount, launch, Arc::clone(&link), phase_tx, progress_tx, directive_tx)
-                .map_err(|error| SupervisorError::Spawn {
-                    exe: exe.clone(),
-                    why: error.to_string(),
-                })?;
+        let failed =
+            |error: io::Error| SupervisorError::Spawn { exe: exe.clone(), why: error.to_string() };
+        let watcher = Watcher::new(mount, launch, Arc::clone(&link), says).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name(WORKER_WATCHER.into())
             .spawn(move || watcher.run())
-            .map_err(|error| SupervisorError::Spawn { exe, why: error.to_string() })?;
-        Ok(Self { link, phase, progress, directive, thread: Some(thread) })
+            .map_err(failed)?;
+        let supervisor =
+            Self { link, phase, progress, directive, silent, mounted, thread: Some(thread) };
+        let link = Arc::downgrade(&supervisor.link);
+        std::thread::Builder::new()
+            .name("deadman".into())
+            .spawn(move || end_overdue(&link))
+            .map_err(failed)?;
+        Ok(supervisor)
     }
 
     /// Waits until reads are answered.
@@ -149,6 +173,17 @@ impl Supervisor {
     /// What the gateway last told the worker to do. After `Die` every read already fails.
     pub fn directive(&self) -> watch::Receiver<Directive> {
         self.directive.clone()
+    }
+
+    /// Whether no gateway was heard for the grace, so that every read fails until one is.
+    pub fn silent(&self) -> watch::Receiver<bool> {
+        self.silent.clone()
+    }
+
+    /// Takes the mount off its path if nobody uses it. `Ok(false)`: somebody does.
+    pub fn unmount_if_idle(&self) -> io::Result<bool> {
+        let (at, id) = &self.mounted;
+        crate::holder::unmount_if_idle(at, *id)
     }
 
     /// Process id of the present worker, if there is one.
@@ -185,6 +220,16 @@ impl Supervisor {
         if let Some(thread) = self.thread.take() {
             let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+}
+
+/// The holder's own dead-man's switch, for a worker whose one does not work. By the boot clock, so a
+/// machine that wakes late acts within one look.
+fn end_overdue(link: &Weak<Link>) {
+    while let Some(link) = link.upgrade() {
+        link.end_overdue(boottime());
+        drop(link);
+        std::thread::sleep(LOOK);
     }
 }
 

@@ -3,11 +3,14 @@
 //! Its standard input is the control socket. It has the keys, so it leaves no core, cannot be traced
 //! by its own user, keeps its memory out of swap where it may, and ends when its holder does.
 
+mod deadman;
 mod harden;
 mod heartbeat;
 mod identity;
 mod live;
 mod patience;
+mod returning;
+mod turn;
 mod wipe;
 
 use std::future::Future;
@@ -28,7 +31,10 @@ use crate::control::{Control, FailureCode, FromWorker, ToWorker};
 use crate::store::StoreError;
 use tidegate_wire::{Directive, ProblemKind};
 
+use crate::life::Past;
+
 use self::live::Live;
+use self::turn::Turn;
 
 /// How often progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -147,6 +153,41 @@ async fn run(control: Arc<Control>) -> ExitCode {
     }
 }
 
+/// What one turn does, and what the holder is to hear of it.
+async fn take(live: &mut Live, turn: Turn) -> Result<FromWorker, WorkerError> {
+    let over = match turn {
+        Turn::Directed(Directive::Die) => {
+            tracing::warn!("the gateway ended the lease: destroying the keys");
+            true
+        }
+        Turn::Directed(directive) => return Ok(FromWorker::Directed(directive)),
+        Turn::Past(Past::Deadline) => {
+            tracing::warn!("the lease's deadline is over: destroying the keys");
+            true
+        }
+        Turn::Past(Past::Grace) => {
+            tracing::warn!("no gateway was heard for the grace: the keys are destroyed");
+            false
+        }
+        Turn::Returned(Ok(back)) => {
+            live.resume(back).await.map_err(WorkerError::Serve)?;
+            tracing::warn!("a gateway is heard again, and the lease still lives");
+            return Ok(FromWorker::Serving { until: live.until() });
+        }
+        Turn::Returned(Err(error)) => {
+            tracing::warn!(%error, "a gateway is heard again, and the lease is over");
+            true
+        }
+    };
+    if over {
+        live.destroy_keys().await;
+        Ok(FromWorker::Directed(Directive::Die))
+    } else {
+        live.fall_silent().await;
+        Ok(FromWorker::Serving { until: None })
+    }
+}
+
 /// Serves until told to wipe, or until the holder is gone, which is the same without anybody to ask.
 async fn serve(
     mut live: Live,
@@ -159,7 +200,7 @@ async fn serve(
     let holder = rustix::process::getppid();
     let mut terminate = signal(SignalKind::terminate()).map_err(WorkerError::Serve)?;
     let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-    let mut reported = None;
+    let (mut reported, mut told) = (None, None);
     loop {
         let orphaned = tokio::select! {
             order = orders.recv() => match order {
@@ -174,15 +215,16 @@ async fn serve(
                 }
                 true
             }
-            directive = live.directed() => {
-                if directive == Directive::Die {
-                    tracing::warn!("the gateway ended the lease: destroying the keys");
-                    live.destroy_keys().await;
-                }
-                let _sent_or_orphaned = control.send(&FromWorker::Directed(directive), &[]);
+            turn = live.turn() => {
+                let word = take(&mut live, turn).await?;
+                let _sent_or_orphaned = control.send(&word, &[]);
                 continue;
             }
             _ = ticks.tick() => {
+                let until = live.until();
+                if told.replace(until) != Some(until) {
+                    let _sent_or_orphaned = control.send(&FromWorker::Serving { until }, &[]);
+                }
                 let progress = live.progress();
                 if reported.replace(progress) != Some(progress) {
                     let _sent_or_orphaned = control.send(&FromWorker::Progress(progress), &[]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_lease::{Event as LeaseEvent, Identity, Refusal as LeaseRefusal};
+use tidegate_lease::{Attachment, Event as LeaseEvent, Identity, Lease, Refusal as LeaseRefusal};
 use tidegate_ledger::{Digest, Event, to_canonical, verify_signature};
 use tidegate_seal::{HPKE_PUBLIC_LEN, verify_attach_proof};
 use tidegate_wire::{AttachRequest, AttachResponse, Evidence, NodeFacts, ProblemKind};
@@ -13,6 +13,7 @@ use crate::live::Live;
 use crate::nonce::NonceError;
 use crate::office::Office;
 use crate::problem::Refusal;
+use crate::record::RecordError;
 use crate::recovery::{chain, find_open};
 use crate::refusals::Reason;
 
@@ -61,6 +62,9 @@ pub(crate) async fn attach(
                 return Err(LeaseRefusal::RankWiped);
             }
             document.lease = document.lease.apply(change.clone(), now)?;
+            if fenced(&document.lease, rank).is_some() {
+                document.fenced_bytes += document.released_bytes.remove(&rank).unwrap_or_default();
+            }
             document.hpke.insert(rank, request.hpke_key.clone());
             document.kept_by(rank, &office.replica, now);
             Ok(())
@@ -71,17 +75,18 @@ pub(crate) async fn attach(
         Err(error) => return Err(refused(office, live.id, error).await),
     };
     let facts = office.record.document(facts).await?;
-    let receipt = office
-        .record
-        .append_one(Event::Attached {
-            lease: live.id,
-            rank,
-            instance: request.instance,
-            identity: Digest::from_bytes(identity),
-            facts,
-            revision,
-        })
-        .await?;
+    let fenced = fenced(&document.lease, rank);
+    let fenced = fenced.map(|held| Event::Fenced { lease: live.id, rank, instance: held.instance });
+    let attached = Event::Attached {
+        lease: live.id,
+        rank,
+        instance: request.instance,
+        identity: Digest::from_bytes(identity),
+        facts,
+        revision,
+    };
+    let receipts = office.record.append(fenced.into_iter().chain([attached]).collect()).await?;
+    let receipt = receipts.into_iter().next_back().ok_or(RecordError::NoReceipt)?;
     drop(turn);
 
     let terms = crate::serving::terms(office, &live, &document, rank).await?;
@@ -90,6 +95,11 @@ pub(crate) async fn attach(
     live.presence(rank).seen(now);
     tracing::info!(lease = %live.id, rank, instance = %request.instance, "a worker attached");
     Ok(AttachResponse { terms, certificate, certificate_expires, revision, receipt, time: now })
+}
+
+/// The worker that the lease's latest event took the rank from.
+fn fenced(lease: &Lease, rank: u16) -> Option<&Attachment> {
+    lease.fenced_last(rank).filter(|held| held.fenced_at == Some(lease.changed_at))
 }
 
 /// Every way to fail here is the same 401: the caller is a stranger until all of it holds.

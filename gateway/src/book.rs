@@ -60,6 +60,9 @@ pub(crate) struct Document {
     pub(crate) last_release_at: Option<u64>,
     /// Plaintext bytes whose keys were released, by rank.
     pub(crate) released_bytes: BTreeMap<u16, u64>,
+    /// The same of workers that were fenced.
+    #[serde(default)]
+    pub(crate) fenced_bytes: u64,
     /// Wipe certificates by rank.
     pub(crate) certificates: BTreeMap<u16, Certified>,
     /// When the lease key was destroyed: at the close, or before it when the lease was cut off.
@@ -74,6 +77,11 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) const VERSION: u32 = 1;
+
+    /// Plaintext bytes whose keys were released, counted once for each worker that had them.
+    pub(crate) fn released_in_all(&self) -> u64 {
+        self.fenced_bytes + self.released_bytes.values().sum::<u64>()
+    }
 
     /// Notes what became of the lease's key.
     pub(crate) fn keys_gone(&mut self, gone: KeysGone) {

@@ -2,7 +2,6 @@
 
 use tidegate_plan::InstanceId;
 
-use crate::config::CERTIFICATE_LIFE_S;
 use crate::live::Live;
 use crate::office::Office;
 use crate::problem::Refusal;
@@ -23,7 +22,7 @@ pub(crate) fn issue(
 ) -> Result<(String, u64), Refusal> {
     let deadline = live.view().document.lease.deadline;
     // A worker that has to wipe after the deadline must still be able to say so.
-    let life = u64::from(CERTIFICATE_LIFE_S);
+    let life = u64::from(office.config.certificate_s);
     let until = (now + life).min(deadline + u64::from(office.config.grace_s));
     let Holder { rank, instance, identity } = holder;
     let issued = office

@@ -239,7 +239,7 @@ async fn closed(office: &Office, live: &Live) -> Result<Closed, CloseError> {
         outcome: outcome(&document),
         certificates,
         checkpoint: office.record.checkpoint(),
-        released_bytes: document.released_bytes.values().sum(),
+        released_bytes: document.released_in_all(),
         sent_bytes: document.sent_bytes,
     })
 }

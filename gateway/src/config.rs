@@ -14,7 +14,7 @@ use crate::nodes::NodePolicy;
 use crate::state::StateBucket;
 
 /// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
-pub const CERTIFICATE_LIFE_S: u32 = 15 * 60;
+const CERTIFICATE_S: u32 = 15 * 60;
 /// Seconds between heartbeats: a gateway notices a lost worker within a minute.
 const HEARTBEAT_S: u32 = 10;
 /// Seconds a worker may serve, and a lease may stay, without a heartbeat.
@@ -71,6 +71,9 @@ pub struct GatewayConfig {
     /// Seconds of silence after which a lease is withdrawn.
     #[serde(default = "grace_s")]
     pub grace_s: u32,
+    /// Seconds for which a worker's certificate is good; it is renewed after half of that.
+    #[serde(default = "certificate_s")]
+    pub certificate_s: u32,
     /// Sealed bytes a second over all workers; unlimited when absent.
     #[serde(default)]
     pub rate_limit: Option<u64>,
@@ -125,6 +128,10 @@ const fn key_epoch_s() -> u64 {
     KEY_EPOCH_S
 }
 
+const fn certificate_s() -> u32 {
+    CERTIFICATE_S
+}
+
 /// The configuration cannot be used; says which key and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -158,6 +165,7 @@ impl GatewayConfig {
             nodes: NodePolicy::OWN_MACHINE,
             heartbeat_s: HEARTBEAT_S,
             grace_s: GRACE_S,
+            certificate_s: CERTIFICATE_S,
             rate_limit: None,
             key_epoch_s: KEY_EPOCH_S,
             origin: None,
@@ -207,8 +215,11 @@ impl GatewayConfig {
         if self.heartbeat_s.saturating_mul(2) >= self.grace_s {
             return Err(value("grace_s", "must be more than twice `heartbeat_s`"));
         }
-        if self.grace_s >= CERTIFICATE_LIFE_S {
-            return Err(value("grace_s", format!("must be less than {CERTIFICATE_LIFE_S}")));
+        if self.certificate_s > CERTIFICATE_S {
+            return Err(value("certificate_s", format!("must be at most {CERTIFICATE_S}")));
+        }
+        if self.grace_s >= self.certificate_s {
+            return Err(value("grace_s", "must be less than `certificate_s`"));
         }
         if self.rate_limit == Some(0) {
             return Err(value("rate_limit", "must be more than 0; leave it out for no limit"));
@@ -301,6 +312,9 @@ mod tests {
             (format!("{GOOD}[sources]\n"), "allow"),
             (format!("{GOOD}[sources]\nallow = [\"data\"]\n"), "sources.allow"),
             (format!("{GOOD}grace_s = 20\n[sources]\nallow = [\"/data\"]\n"), "grace_s"),
+            (format!("{GOOD}grace_s = 900\n[sources]\nallow = [\"/data\"]\n"), "certificate_s"),
+            (format!("{GOOD}certificate_s = 60\n[sources]\nallow = [\"/d\"]\n"), "grace_s"),
+            (format!("{GOOD}certificate_s = 901\n[sources]\nallow = [\"/d\"]\n"), "certificate_s"),
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),

@@ -230,6 +230,7 @@ fn propose(
         hpke: BTreeMap::new(),
         last_release_at: None,
         released_bytes: BTreeMap::new(),
+        fenced_bytes: 0,
         certificates: BTreeMap::new(),
         key_destroyed_at: None,
         key_absent: false,
@@ -324,20 +325,20 @@ async fn void(office: &Office, live: &Live, now: u64) -> Result<(), KeyringError
 /// The join files of a lease, while its key lives.
 fn joins(office: &Office, document: &Document) -> Vec<JoinFile> {
     let lease = &document.lease;
-    let secret = |token: &JoinToken| {
-        office.keyring.with(lease.id, |key| key.join_secret(&token.id).expose().to_vec())
-    };
-    let made = lease.tokens.iter().map(|token| {
-        Some(JoinFile {
-            version: JoinFile::VERSION,
-            gateways: office.urls.clone(),
-            ca: office.authority.certificate_pem().to_owned(),
-            ledger_key: office.record.vkey(),
-            lease: lease.id,
-            rank: token.rank,
-            token: token.id,
-            secret: secret(token)?.into(),
-        })
-    });
-    made.flatten().collect()
+    lease.tokens.iter().filter_map(|token| join_file(office, lease.id, token)).collect()
+}
+
+/// What a worker needs to join with a token, while the lease's key lives.
+pub(crate) fn join_file(office: &Office, lease: LeaseId, token: &JoinToken) -> Option<JoinFile> {
+    let secret = office.keyring.with(lease, |key| key.join_secret(&token.id).expose().to_vec())?;
+    Some(JoinFile {
+        version: JoinFile::VERSION,
+        gateways: office.urls.clone(),
+        ca: office.authority.certificate_pem().to_owned(),
+        ledger_key: office.record.vkey(),
+        lease,
+        rank: token.rank,
+        token: token.id,
+        secret: secret.into(),
+    })
 }

@@ -8,7 +8,6 @@ use tidegate_lease::{Event as LeaseEvent, Lease};
 
 use crate::admission::{Admitted, refused};
 use crate::book::Document;
-use crate::config::CERTIFICATE_LIFE_S;
 use crate::live::Live;
 use crate::office::Office;
 use crate::problem::Refusal;
@@ -132,7 +131,7 @@ fn with_what_was_heard(office: &Office, live: &Live, document: &Document) -> Lea
         if document.keepers.contains_key(&held.rank)
             && !document.is_kept_by(held.rank, &office.replica)
         {
-            held.last_seen = held.last_seen.saturating_add(u64::from(CERTIFICATE_LIFE_S));
+            held.last_seen = held.last_seen.saturating_add(u64::from(office.config.certificate_s));
         }
     }
     lease

@@ -51,6 +51,7 @@ pub mod state;
 mod status;
 mod stop;
 mod survey;
+mod tokens;
 mod wiping;
 
 pub use book::BookError;

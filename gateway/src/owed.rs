@@ -94,7 +94,7 @@ fn closed_event(lease: LeaseId, document: &Document) -> Event {
         outcome: outcome(document),
         cause: document.lease.ending.map(|ending| cause(ending.cause)),
         released_blocks: document.lease.released_blocks(),
-        released_bytes: document.released_bytes.values().sum(),
+        released_bytes: document.released_in_all(),
         sent_bytes: document.sent_bytes,
         last_release_at: document.last_release_at,
         key_destroyed_at: document.key_destroyed_at,

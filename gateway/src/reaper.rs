@@ -7,7 +7,6 @@ use futures_util::StreamExt as _;
 use tidegate_lease::{Event as LeaseEvent, Phase};
 
 use crate::closing::{CloseError, cut_off, finish, retire_epochs};
-use crate::config::CERTIFICATE_LIFE_S;
 use crate::keepers::{due, is_anybody_wiping};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
@@ -24,6 +23,9 @@ const SETTLING_S: u64 = 20;
 /// Between two looks for leases that are not served here, and for epochs that are over.
 const ROUND: Duration = Duration::from_secs(10);
 
+/// A look that comes so much later than it should: we were stopped, or the wall clock was set.
+const LATE_S: u64 = 5;
+
 /// Runs until told to stop.
 pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
     let mut ticks = tokio::time::interval(PERIOD);
@@ -31,11 +33,18 @@ pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
     for timer in [&mut ticks, &mut rounds] {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
+    let mut last = office.now();
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            _ = ticks.tick() => look(&office).await,
+            _ = ticks.tick() => {
+                let now = office.now();
+                if now > last + PERIOD.as_secs() + LATE_S {
+                    excuse(&office, now);
+                }
+                look(&office).await;
+            }
             _ = rounds.tick() => {
                 if let Err(error) = retire_epochs(&office, office.now()).await {
                     tracing::warn!(error = %chain(&error), "the keys of past epochs stay for now");
@@ -44,6 +53,18 @@ pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
                     look_around(&office).await;
                 }
             }
+        }
+        last = office.now();
+    }
+}
+
+/// Counts every worker as just seen, as after a start: who did not listen cannot say that they were
+/// silent. One that is gone is missed a grace later.
+fn excuse(office: &Office, now: u64) {
+    tracing::warn!("this gateway was stopped or its clock was set; its workers are given a grace");
+    for live in office.all() {
+        for held in &live.view().document.lease.attachments {
+            live.presence(held.rank).seen(now);
         }
     }
 }
@@ -78,7 +99,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
     match document.lease.phase {
         Phase::Closed(_) => {
             // Kept for as long as a worker's certificate may still knock with a lost answer.
-            let end = document.lease.changed_at + u64::from(CERTIFICATE_LIFE_S);
+            let end = document.lease.changed_at + u64::from(office.config.certificate_s);
             if now > end {
                 office.forget(live.id);
             }

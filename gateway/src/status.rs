@@ -92,7 +92,7 @@ pub(crate) fn status(office: &Office, live: &Live) -> LeaseStatus {
         granted_at: lease.granted_at,
         deadline: lease.deadline,
         releases: lease.releases(),
-        released_bytes: document.released_bytes.values().sum(),
+        released_bytes: document.released_in_all(),
         sent_bytes: live.sent_bytes(),
         workers: workers.collect(),
     }

@@ -3,9 +3,12 @@
 //!
 //! Programs that must also run against other clocks, a simulation's say, are given a [`Clock`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::thread::clock_nanosleep_absolute;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Both clocks as a value.
 pub trait Clock: Send + Sync + std::fmt::Debug {
@@ -44,6 +47,35 @@ pub fn boottime() -> Duration {
     )
 }
 
+/// Blocks the thread until the boot clock stands at `at`. A machine that was suspended past it goes on
+/// at once when it wakes.
+pub fn sleep_until(at: Duration) {
+    let at = Timespec {
+        tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: at.subsec_nanos().into(),
+    };
+    while clock_nanosleep_absolute(ClockId::Boottime, &at) == Err(rustix::io::Errno::INTR) {}
+}
+
+/// Where a deadline takes the time from: the boot clock, or hands that a test moves.
+#[derive(Clone, Debug, Default)]
+pub enum BootClock {
+    #[default]
+    Real,
+    /// Nanoseconds since boot.
+    Hands(Arc<AtomicU64>),
+}
+
+impl BootClock {
+    /// Time since boot, suspend included.
+    pub fn now(&self) -> Duration {
+        match self {
+            Self::Real => boottime(),
+            Self::Hands(nanos) => Duration::from_nanos(nanos.load(Ordering::SeqCst)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +85,13 @@ mod tests {
         let first = boottime();
         assert!(first > Duration::ZERO && boottime() >= first);
         assert!(now_unix() > 1_700_000_000);
+    }
+
+    #[test]
+    fn a_sleep_ends_when_it_should_and_not_before() {
+        let at = boottime() + Duration::from_millis(20);
+        sleep_until(at);
+        assert!(boottime() >= at);
+        sleep_until(Duration::ZERO);
     }
 }

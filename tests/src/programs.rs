@@ -216,6 +216,30 @@ impl GatewayProgram {
         Ok(())
     }
 
+    pub fn drain(&self, join: &Path) -> Result<()> {
+        let mut words = self.words(&["lease", "drain"]);
+        words.push(lease_of(join)?.into());
+        succeed(tidegate(words)?)?;
+        Ok(())
+    }
+
+    /// A further join file for rank 0 of a lease.
+    pub fn token(&self, join: &Path, name: &str) -> Result<PathBuf> {
+        let further = self.scratch.join(name);
+        let mut words = self.words(&["lease", "token"]);
+        words.extend([lease_of(join)?.into(), "--join".into(), further.as_os_str().to_owned()]);
+        succeed(tidegate(words)?)?;
+        Ok(further)
+    }
+
+    /// How many entries of the ledger are of this kind.
+    pub fn entries(&self, kind: &str) -> Result<usize> {
+        let words = ["--json", "audit", "list", "--ledger"].map(std::ffi::OsString::from);
+        let list = succeed(tidegate(words.into_iter().chain([self.state().into_os_string()]))?)?;
+        let kind = format!("\"type\":\"{kind}\"");
+        Ok(list.lines().filter(|line| line.contains(&kind)).count())
+    }
+
     fn words(&self, words: &[&str]) -> Vec<std::ffi::OsString> {
         let socket = self.scratch.join("admin.sock");
         let mut all: Vec<_> = words.iter().map(Into::into).collect();

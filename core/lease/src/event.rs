@@ -30,6 +30,11 @@ pub enum Event {
         end: u32,
     },
     Revoke,
+    /// An administrator lets another worker take the rank over, with a token of its own.
+    Token {
+        id: TokenId,
+        rank: u16,
+    },
     /// A worker has been silent for longer than the grace.
     Vanished,
     /// The rank's worker has stated that it destroyed everything.

@@ -63,6 +63,7 @@ impl Lease {
             Event::KeyDestroyed => next.close(now)?,
             Event::Release { rank, first, end } => next.release(rank, first, end, now)?,
             Event::Revoke => next.end(Cause::Revoked, now),
+            Event::Token { id, rank } => next.add_token(id, rank, now)?,
             Event::Vanished => next.vanished(now)?,
             Event::Wiped { rank } => next.wiped(rank, now)?,
             Event::Wiping => match self.phase {
@@ -126,6 +127,11 @@ impl Lease {
     /// The worker that holds the rank now.
     pub fn attachment(&self, rank: u16) -> Option<&Attachment> {
         self.attachments.iter().find(|held| held.rank == rank && held.is_current())
+    }
+
+    /// Whom the newest worker of the rank took it from, if it did.
+    pub fn fenced_last(&self, rank: u16) -> Option<&Attachment> {
+        self.attachments.iter().rev().find(|held| held.rank == rank && !held.is_current())
     }
 
     pub fn token(&self, id: &TokenId) -> Option<&JoinToken> {
@@ -199,6 +205,25 @@ impl Lease {
             fenced_at: None,
             wiped: false,
         });
+        Ok(())
+    }
+
+    fn add_token(&mut self, id: TokenId, rank: u16, now: u64) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Requested => return Err(Refusal::OutOfOrder(self.phase)),
+            Phase::Granted | Phase::Active if now < self.deadline => {}
+            _ => return Err(Refusal::LeaseOver),
+        }
+        if rank >= self.ranks {
+            return Err(Refusal::BadTerms("a token is of no rank"));
+        }
+        if self.token(&id).is_some() {
+            return Err(Refusal::BadTerms("two tokens have one id"));
+        }
+        if self.attachment(rank).is_some_and(|held| held.wiped) {
+            return Err(Refusal::RankWiped);
+        }
+        self.tokens.push(JoinToken { id, rank, bound: None });
         Ok(())
     }
 

@@ -10,7 +10,8 @@
 //! | event | requested | granted | active | draining | wiping |
 //! | --- | --- | --- | --- | --- | --- |
 //! | `Grant` | granted | – | – | – | – |
-//! | `Attach` | – | active | active | over | over |
+//! | `Token` | – | granted | active | over | over |
+//! | `Attach` ⁶ | – | active | active | over | over |
 //! | `Release` | – | not attached | active | draining ¹ | over |
 //! | `Drain` | – | draining | draining | unchanged | unchanged |
 //! | `Expire` ², `Revoke`, `Abandon` | draining 0 | draining 0 | draining 0 | draining 0 | unchanged |
@@ -26,6 +27,8 @@
 //! 4. *Wiping* once the ranks of all tokens have stated their wipe.
 //! 5. As *wiped* if something was attached and all that ever was attached has stated its wipe; as
 //!    *withdrawn* in every other case: destruction on the nodes was not observed.
+//! 6. With another token than the worker's that holds the rank, the newest fences the older: it keeps
+//!    its place in the history and gets nothing more.
 //!
 //! Time never runs backwards: an event is dated with the latest time that the lease has seen.
 

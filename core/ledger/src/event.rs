@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use tidegate_plan::{InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId};
+use tidegate_plan::{InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};
 
 use crate::canonical::{CanonicalError, from_canonical, to_canonical};
 use crate::{Checkpoint, Commitment, Digest};
@@ -119,6 +119,10 @@ pub enum Event {
         /// Lease revision that this attachment made.
         revision: u64,
     },
+    /// An administrator made a further join token for a rank.
+    TokenMade { lease: LeaseId, rank: u16, token: TokenId, subject: Commitment },
+    /// A worker with another token took the rank over: this one gets nothing more.
+    Fenced { lease: LeaseId, rank: u16, instance: InstanceId },
     /// Refusals of callers that were identified, summed over a span by the gateway's rate limit.
     Refused { lease: Option<LeaseId>, reason: String, count: u64 },
     /// Written before the keys leave: authorises *up to* `bytes`.

@@ -41,7 +41,7 @@ pub(super) struct Core {
     table: Mutex<Table>,
     woken: Notify,
     closed: watch::Sender<bool>,
-    _connection_buffers: Option<Reservation>,
+    connection_buffers: Mutex<Option<Reservation>>,
 }
 
 impl Core {
@@ -70,7 +70,7 @@ impl Core {
             table: Mutex::new(table),
             woken: Notify::new(),
             closed: watch::Sender::new(false),
-            _connection_buffers: buffers,
+            connection_buffers: Mutex::new(buffers),
         })
     }
 
@@ -117,6 +117,11 @@ impl Core {
         }
         self.closed.send_replace(true);
         self.wake();
+    }
+
+    /// For a cache that comes after this one, whose fetches have all ended.
+    pub(super) fn give_buffers_back(&self) {
+        *self.connection_buffers.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The resident's bytes did not open: it is dropped, and once it may be fetched again.

@@ -148,6 +148,10 @@ impl Core {
             filled += opener.open_run(chunk as u64, run).map_err(|_| Fault::Sealed)?.len();
             chunk = next;
         }
+        // Opened just in time is too late to be shown: the machine may have slept meanwhile.
+        if self.keys.life().past().is_some() {
+            return Err(Fault::Final(ReadError::LeaseOver));
+        }
         let skip = at - first * CHUNK as usize;
         scratch.get(skip..skip + len).filter(|_| skip + len <= filled).ok_or(Fault::Sealed)
     }

@@ -7,7 +7,7 @@ use tidegate_plan::{BlockInfo, sealed_len};
 use tidegate_seal::HEADER_LEN;
 use tokio::sync::Notify;
 
-use crate::store::Slot;
+use crate::store::{Adopted, Slot};
 
 /// How a fetch ended that did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,13 @@ impl Resident {
         resident.set_header(header);
         resident.received.store(resident.chunk_bytes(), Ordering::Release);
         resident
+    }
+
+    /// What is left of a complete block when nobody reads it any more: sealed bytes in their slot.
+    pub(super) fn into_adopted(self) -> Option<Adopted> {
+        let complete = self.is_complete();
+        let (block, header) = (self.block, self.header.into_inner().filter(|_| complete)?);
+        Some(Adopted { block, header, slot: self.slot })
     }
 
     /// Bytes of all sealed chunks.

@@ -252,6 +252,11 @@ impl Table {
         self.residents.values().cloned().collect()
     }
 
+    /// Takes every resident out.
+    pub(super) fn clear(&mut self) -> Vec<Arc<Resident>> {
+        self.residents.drain().map(|(_, resident)| resident).collect()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use getrandom::SysRng;
+use tidegate_kit::clock::{BootClock, boottime};
 use tidegate_ledger::Event;
 use tidegate_plan::InstanceId;
 use tidegate_seal::rand_core::UnwrapErr;
@@ -19,6 +20,7 @@ use super::pool::Pool;
 use super::receipt::Ledger;
 use super::{Client, ClientError, Identity};
 use crate::keys::KeyRing;
+use crate::life::Life;
 
 /// A successful attachment.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub async fn attach(
     let transcript = request.transcript();
     request.proof = attach_proof(&secret, &transcript).as_slice().into();
     request.signature = identity.sign(&transcript).as_slice().into();
+    let asked = boottime();
     let response: AttachResponse = pool.post("/v1/attach", &request).await?;
 
     let AttachResponse { terms, certificate, revision, receipt, time, .. } = response;
@@ -76,13 +79,16 @@ pub async fn attach(
                 && *key.as_bytes() == identity.public_key())
     })?;
     pool.renew(&join.ca, &certificate, identity)?;
-    pool.hurry(Duration::from_secs(u64::from(terms.grace)));
+    let seconds = Duration::from_secs;
+    let (grace, left) = (seconds(terms.grace.into()), seconds(terms.deadline.saturating_sub(time)));
+    let life = Life::new(BootClock::Real, asked, grace, left);
+    pool.hurry(grace);
     let client = Client {
         join: join.clone(),
         secret,
         identity: identity.clone(),
         instance,
-        ring: Arc::new(KeyRing::new(&terms)),
+        ring: Arc::new(KeyRing::new(&terms, life)),
         terms: terms.clone(),
         hpke,
         pool,

@@ -96,11 +96,8 @@ impl Filesystem for Adaptor {
     ) {
         // Only a read on behalf of one reader names its lock owner; one that fills the page cache does not.
         match self.fs.read(ino, fh.0, offset, size, lock_owner.is_none()) {
-            Ok(parts) => self.reads.answer(parts, reply),
-            Err(error) => {
-                self.fs.cache().count_read(0, true);
-                reply.error(error.errno());
-            }
+            Ok(reading) => self.reads.answer(reading, reply),
+            Err(error) => reply.error(error.errno()),
         }
     }
 

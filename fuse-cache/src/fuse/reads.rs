@@ -5,42 +5,39 @@ use std::sync::Arc;
 use fuser::ReplyData;
 use tokio::runtime::Handle;
 
-use crate::blocks::ReadError;
+use crate::blocks::{Cache, ReadError};
 use crate::errno::FsError;
-use crate::fs::Fs;
+use crate::fs::Reading;
 use crate::tree::Part;
 
 use super::assembly::Assembly;
 
 pub(super) struct Reads {
-    fs: Arc<Fs>,
     assembly: Arc<Assembly>,
     runtime: Handle,
 }
 
 impl Reads {
-    pub(super) fn new(fs: Arc<Fs>, assembly: Arc<Assembly>, runtime: Handle) -> Self {
-        Self { fs, assembly, runtime }
+    pub(super) fn new(assembly: Arc<Assembly>, runtime: Handle) -> Self {
+        Self { assembly, runtime }
     }
 
-    /// Answers a read that needs these parts, now or from a task.
-    pub(super) fn answer(&self, parts: Vec<Part>, reply: ReplyData) {
+    /// Answers a read, now or from a task.
+    pub(super) fn answer(&self, Reading { cache, parts }: Reading, reply: ReplyData) {
         match parts.as_slice() {
             [] => reply.data(&[]),
-            [part] => self.read_one(*part, reply),
-            _ => self.read_many(parts, reply),
+            [part] => self.read_one(cache, *part, reply),
+            _ => self.read_many(cache, parts, reply),
         }
     }
 
     /// A read that lies in one block: the reply is sent from the buffer the bytes were opened in.
-    fn read_one(&self, part: Part, reply: ReplyData) {
-        let cache = self.fs.cache();
+    fn read_one(&self, cache: Arc<Cache>, part: Part, reply: ReplyData) {
         let mut waiting = Some(reply);
         let outcome = cache.try_read_with(&part.piece, part.len, |bytes| send(&mut waiting, bytes));
         match outcome {
             Ok(Some(())) => cache.count_read(length(part.len), false),
             Ok(None) => {
-                let cache = Arc::clone(cache);
                 self.runtime.spawn(async move {
                     let outcome = cache
                         .read_with(&part.piece, part.len, |bytes| send(&mut waiting, bytes))
@@ -60,31 +57,31 @@ impl Reads {
     }
 
     /// A read across blocks is put together in a buffer first.
-    fn read_many(&self, parts: Vec<Part>, reply: ReplyData) {
+    fn read_many(&self, cache: Arc<Cache>, parts: Vec<Part>, reply: ReplyData) {
         let total = parts.iter().map(|part| part.len).sum();
         if let Some(mut buffer) = self.assembly.try_take() {
-            match gather_now(&self.fs, &parts, &mut buffer) {
+            match gather_now(&cache, &parts, &mut buffer) {
                 Ok(true) => {
-                    self.fs.cache().count_read(length(total), false);
+                    cache.count_read(length(total), false);
                     return reply.data(&buffer[..total]);
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    self.fs.cache().count_read(0, true);
+                    cache.count_read(0, true);
                     return reply.error(error.errno());
                 }
             }
         }
-        let (fs, assembly) = (Arc::clone(&self.fs), Arc::clone(&self.assembly));
+        let assembly = Arc::clone(&self.assembly);
         self.runtime.spawn(async move {
             let mut buffer = assembly.take().await;
-            match gather(&fs, &parts, &mut buffer).await {
+            match gather(&cache, &parts, &mut buffer).await {
                 Ok(()) => {
-                    fs.cache().count_read(length(total), false);
+                    cache.count_read(length(total), false);
                     reply.data(&buffer[..total]);
                 }
                 Err(error) => {
-                    fs.cache().count_read(0, true);
+                    cache.count_read(0, true);
                     reply.error(error.errno());
                 }
             }
@@ -92,11 +89,11 @@ impl Reads {
     }
 }
 
-fn gather_now(fs: &Fs, parts: &[Part], buffer: &mut [u8]) -> Result<bool, FsError> {
+fn gather_now(cache: &Cache, parts: &[Part], buffer: &mut [u8]) -> Result<bool, FsError> {
     let mut rest = buffer;
     for part in parts {
         let (here, behind) = rest.split_at_mut_checked(part.len).ok_or(FsError::Unplaced)?;
-        if !fs.cache().try_read(&part.piece, here)? {
+        if !cache.try_read(&part.piece, here)? {
             return Ok(false);
         }
         rest = behind;
@@ -104,11 +101,11 @@ fn gather_now(fs: &Fs, parts: &[Part], buffer: &mut [u8]) -> Result<bool, FsErro
     Ok(true)
 }
 
-async fn gather(fs: &Fs, parts: &[Part], buffer: &mut [u8]) -> Result<(), FsError> {
+async fn gather(cache: &Cache, parts: &[Part], buffer: &mut [u8]) -> Result<(), FsError> {
     let mut rest = buffer;
     for part in parts {
         let (here, behind) = rest.split_at_mut_checked(part.len).ok_or(FsError::Unplaced)?;
-        fs.cache().read(&part.piece, here).await?;
+        cache.read(&part.piece, here).await?;
         rest = behind;
     }
     Ok(())

@@ -1,6 +1,7 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidegate_kit::clock::boottime;
+use tidegate_kit::clock::{BootClock, boottime};
 use tidegate_plan::SnapshotId;
 use tidegate_seal::{LeaseKey, Sealer, depth};
 
@@ -44,13 +45,19 @@ fn header(block: u32) -> [u8; HEADER_LEN] {
     Sealer::new(&key, &context, [5; 24]).header()
 }
 
+/// A ring whose life is an hour from now.
+fn ring() -> KeyRing {
+    let hour = Duration::from_secs(3600);
+    KeyRing::new(&terms(), Life::new(BootClock::Real, boottime(), hour, hour))
+}
+
 fn later() -> Duration {
     boottime() + Duration::from_secs(3600)
 }
 
 #[test]
 fn openers_are_made_once_and_belong_to_their_block() {
-    let ring = KeyRing::new(&terms());
+    let ring = ring();
     assert_eq!(ring.opener(7, &header(7), 10).err(), Some(KeyError::Unreleased));
     ring.add(cover(0..100), later()).unwrap();
     let first = ring.opener(7, &header(7), 10).unwrap();
@@ -63,7 +70,7 @@ fn openers_are_made_once_and_belong_to_their_block() {
 
 #[test]
 fn keys_past_their_time_or_destroyed_open_nothing() {
-    let ring = KeyRing::new(&terms());
+    let ring = ring();
     ring.add(cover(0..9), boottime()).unwrap();
     assert!(!ring.is_live());
     assert_eq!(ring.opener(1, &header(1), 10).err(), Some(KeyError::Over));
@@ -77,7 +84,7 @@ fn keys_past_their_time_or_destroyed_open_nothing() {
 
 #[test]
 fn openers_are_bounded() {
-    let ring = KeyRing::new(&terms());
+    let ring = ring();
     ring.add(cover(0..BLOCKS), later()).unwrap();
     let kept = ring.opener(0, &header(0), 10).unwrap();
     for block in 1..BLOCKS {
@@ -86,4 +93,21 @@ fn openers_are_bounded() {
         assert!(Arc::ptr_eq(&kept, &again), "the one in use is not removed");
     }
     assert_eq!(ring.lock().openers.by_block.len(), OPENERS);
+}
+
+#[test]
+fn nothing_opens_once_the_life_is_past_and_a_late_word_brings_nothing_back() {
+    let hands = Arc::new(AtomicU64::new(0));
+    let clock = BootClock::Hands(Arc::clone(&hands));
+    let second = Duration::from_secs(1);
+    let ring = KeyRing::new(&terms(), Life::new(clock, Duration::ZERO, 9 * second, 60 * second));
+    ring.add(cover(0..9), later()).unwrap();
+    ring.opener(1, &header(1), 10).unwrap();
+    hands.store(9_000_000_000, Ordering::SeqCst);
+    assert_eq!(ring.opener(1, &header(1), 10).err(), Some(KeyError::Over), "cached or not");
+    assert!(!ring.is_live() && !ring.is_destroyed());
+    ring.destroy();
+    ring.life().heard(8 * second);
+    assert_eq!(ring.opener(1, &header(1), 10).err(), Some(KeyError::Over));
+    assert!(ring.is_destroyed());
 }

@@ -26,6 +26,8 @@ const MAX_IDLE_DEATHS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a worker that has wiped may take to exit.
 const LEAVING: Duration = Duration::from_secs(5);
+/// How long after its time a worker may take to give up its keys and say so, before it is ended.
+const MARGIN: Duration = Duration::from_secs(3);
 /// What a worker keeps of the parent's environment.
 const ENVIRONMENT: [&str; 3] = ["PATH", "RUST_BACKTRACE", "TIDEGATE_LOG"];
 
@@ -39,6 +41,10 @@ struct LinkState {
     pid: Option<u32>,
     wiping: bool,
     aborted: bool,
+    /// Until when on the boot clock the worker said that reads are answered.
+    serves_until: Option<Duration>,
+    /// The worker did not stop in time.
+    overdue: bool,
 }
 
 impl Link {
@@ -63,8 +69,28 @@ impl Link {
         self.lock().pid
     }
 
+    /// Ends a worker that should have given up its keys by now and has not said that it did: one that
+    /// is stopped, or hangs, or was killed and has no successor yet.
+    pub(super) fn end_overdue(&self, now: Duration) {
+        let mut state = self.lock();
+        if state.serves_until.is_some_and(|until| now > until.saturating_add(MARGIN)) {
+            state.overdue = true;
+            if let Some(pid) = state.pid {
+                kill(pid);
+            }
+        }
+    }
+
+    fn serves(&self, until: Option<Duration>) {
+        self.lock().serves_until = until;
+    }
+
     fn aborted(&self) -> bool {
         self.lock().aborted
+    }
+
+    fn overdue(&self) -> bool {
+        self.lock().overdue
     }
 
     /// Makes a started worker known, and passes on a wipe that was asked for before it was.
@@ -72,7 +98,7 @@ impl Link {
         let mut state = self.lock();
         state.control = Some(Arc::clone(control));
         state.pid = Some(pid);
-        if state.aborted {
+        if state.aborted || state.overdue {
             kill(pid);
         }
         if state.wiping { control.send(&ToWorker::Wipe, &[]) } else { Ok(()) }
@@ -97,9 +123,17 @@ pub(super) struct Watcher {
     /// Holds the worker's identity key, so that a successor is the same worker to the gateway.
     identity: OwnedFd,
     link: Arc<Link>,
-    phase: watch::Sender<Phase>,
-    progress: watch::Sender<Progress>,
-    directive: watch::Sender<Directive>,
+    says: Says,
+    /// Inodes of the mount, once a worker said how many.
+    inodes: u64,
+}
+
+/// What the async side hears.
+pub(super) struct Says {
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) directive: watch::Sender<Directive>,
+    pub(super) silent: watch::Sender<bool>,
 }
 
 /// How one worker's life ended.
@@ -123,12 +157,10 @@ impl Watcher {
         mount: Mount,
         launch: WorkerLaunch,
         link: Arc<Link>,
-        phase: watch::Sender<Phase>,
-        progress: watch::Sender<Progress>,
-        directive: watch::Sender<Directive>,
+        says: Says,
     ) -> io::Result<Self> {
         let identity = rustix::fs::memfd_create("tidegate-identity", MemfdFlags::CLOEXEC)?;
-        Ok(Self { mount, launch, grace: 0, identity, link, phase, progress, directive })
+        Ok(Self { mount, launch, grace: 0, identity, link, says, inodes: 0 })
     }
 
     pub(super) fn run(mut self) {
@@ -137,15 +169,19 @@ impl Watcher {
         let phase = match outcome {
             Ok(report) => Phase::Done(report),
             Err(error) => {
+                // No worker dropped what the kernel has cached.
+                if self.inodes > 0 {
+                    self.mount.end_readers(self.inodes);
+                }
                 self.remove_cache();
                 Phase::Failed(error)
             }
         };
-        let Self { mount, phase: sender, .. } = self;
+        let Self { mount, says, .. } = self;
         if let Err(error) = mount.close() {
             tracing::error!(%error, "could not unmount");
         }
-        sender.send_replace(phase);
+        says.phase.send_replace(phase);
     }
 
     fn supervise(&mut self) -> Result<Box<WorkerReport>, SupervisorError> {
@@ -167,6 +203,7 @@ impl Watcher {
                     return Ok(report);
                 }
                 _ if self.link.aborted() => return Err(SupervisorError::Aborted),
+                _ if self.link.overdue() => return Err(SupervisorError::Overdue),
                 End::Failed(error) => return Err(error),
                 End::Died(reached) => {
                     tracing::warn!(generation, "the worker died");
@@ -209,7 +246,7 @@ impl Watcher {
 
     fn live(&mut self, control: &Arc<Control>, generation: u32, pid: u32) -> End {
         let mut reached = Reached::Nothing;
-        let before = *self.progress.borrow();
+        let before = *self.says.progress.borrow();
         let mut last = before;
         if self
             .send_start(control, generation)
@@ -223,19 +260,27 @@ impl Watcher {
                 Ok(Some((FromWorker::Ready(ready), _))) => {
                     reached = Reached::Ready;
                     self.grace = ready.grace;
-                    self.phase.send_replace(Phase::Ready(ready));
+                    self.inodes = ready.inodes;
+                    self.says.phase.send_replace(Phase::Ready(ready));
                 }
                 Ok(Some((FromWorker::Progress(progress), _))) => {
                     if progress.bytes_read > before.bytes_read {
                         reached = Reached::Read;
                     }
                     last = progress;
-                    self.progress.send_replace(progress);
+                    self.says.progress.send_replace(progress);
                 }
                 Ok(Some((FromWorker::Directed(directive), _))) => {
-                    self.directive.send_replace(directive);
+                    self.says.directive.send_replace(directive);
+                }
+                Ok(Some((FromWorker::Serving { until }, _))) => {
+                    self.link.serves(until);
+                    let silent = until.is_none();
+                    let change = |was: &mut bool| std::mem::replace(was, silent) != silent;
+                    self.says.silent.send_if_modified(change);
                 }
                 Ok(Some((FromWorker::KeysDestroyed, _))) => {
+                    self.link.serves(None);
                     let clean = self.mount.unmount().unwrap_or_else(|error| {
                         tracing::error!(%error, "could not unmount");
                         false
@@ -277,7 +322,7 @@ impl Watcher {
             generation,
             patience: self.grace,
             begun: self.launch.begun,
-            before: *self.progress.borrow(),
+            before: *self.says.progress.borrow(),
             owner: self.mount.owner(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.identity.as_fd()];
@@ -313,5 +358,27 @@ fn reap(child: &mut Child) {
     match child.wait() {
         Ok(status) => tracing::debug!(%status, "worker ended"),
         Err(error) => tracing::warn!(%error, "could not wait for the worker"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_overdue_when_it_has_not_said_that_it_stopped() {
+        let time = Duration::from_secs;
+        let link = Link::default();
+        link.end_overdue(time(1000));
+        assert!(!link.overdue(), "it never said that it serves");
+        link.serves(Some(time(10)));
+        link.end_overdue(time(10) + MARGIN);
+        assert!(!link.overdue(), "it may be about to say so");
+        link.serves(None);
+        link.end_overdue(time(1000));
+        assert!(!link.overdue(), "it said so");
+        link.serves(Some(time(2000)));
+        link.end_overdue(time(2001) + MARGIN);
+        assert!(link.overdue());
     }
 }

@@ -3,15 +3,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidegate_plan::Manifest;
-use tidegate_wire::{Directive, JoinFile, NodeFacts, ProblemKind};
-use tokio::sync::watch;
+use tidegate_wire::{JoinFile, NodeFacts, ProblemKind};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 
-use crate::blocks::{Cache, CacheConfig, CacheParts, ShareManifest};
+use crate::blocks::{Cache, CacheConfig, CacheParts, ReadError, ShareManifest};
 use crate::budget::Budget;
 use crate::client::{Attached, Client, ClientError, Identity};
 use crate::control::{Progress, Ready, Start};
@@ -21,7 +21,8 @@ use crate::store::{Adopted, Demand, Store, StoreConfig};
 
 use super::identity::KeptIdentity;
 use super::patience::Patience;
-use super::{WorkerError, heartbeat};
+use super::turn::{Return, Turn};
+use super::{WorkerError, deadman, heartbeat, returning};
 
 /// All that a serving worker holds.
 pub(super) struct Live {
@@ -35,11 +36,26 @@ pub(super) struct Live {
     pub(super) cache_file: PathBuf,
     pub(super) mount_id: Option<u64>,
     pub(super) heartbeat: JoinHandle<()>,
+    manifest: Arc<ShareManifest>,
+    store: Arc<Store>,
+    budget: Budget,
+    config: CacheConfig,
     before: Progress,
     /// When the staging began, on the boot clock.
     begun: Duration,
     ready: Ready,
-    directive: watch::Receiver<Directive>,
+    turns: UnboundedReceiver<Turn>,
+    turn_sender: UnboundedSender<Turn>,
+    silence: Option<Silence>,
+    /// The lease has ended for us.
+    over: bool,
+}
+
+/// No gateway was heard for the grace: nothing is served until one is.
+struct Silence {
+    /// Ends with the sealed blocks that lie complete on the disk.
+    retiring: JoinHandle<Vec<Adopted>>,
+    returning: JoinHandle<()>,
 }
 
 impl Live {
@@ -60,6 +76,13 @@ impl Live {
         let attaching = || attach(&start.join, &identity, &facts, successor);
         let Attached { terms, client, .. } =
             patience.with("not attached yet; readers wait", attaching).await?;
+        let (turn_sender, turns) = mpsc::unbounded_channel();
+        // From here on the gateway waits for signs of life, however long the manifest takes.
+        let counted = Arc::new(OnceLock::new());
+        let heartbeat =
+            heartbeat::start(Arc::clone(&client), Arc::clone(&counted), turn_sender.clone());
+        deadman::watch(Arc::clone(client.ring()), turn_sender.clone())
+            .map_err(WorkerError::Serve)?;
         let releasing = || client.keys(terms.first_block, terms.end_block);
         let (keys, manifest_key) = patience.with("no keys yet; readers wait", releasing).await?;
         let fetching = || client.manifest(&manifest_key);
@@ -78,11 +101,12 @@ impl Live {
             manifest: Arc::clone(&manifest),
             client: Arc::clone(&client),
             keys,
-            store,
+            store: Arc::clone(&store),
             adopted,
             budget: budget.clone(),
         };
         let cache = Cache::start(parts, config).map_err(WorkerError::Serve)?;
+        counted.get_or_init(|| Arc::clone(&cache));
         let fs = Arc::new(Fs::new(
             Arc::clone(&manifest),
             Arc::clone(&cache),
@@ -91,12 +115,11 @@ impl Live {
         ));
         let served = fuse::serve(&fs, &budget, descriptors.collect(), &start.init.0, successor)
             .map_err(WorkerError::Serve)?;
-        let (sender, directive) = watch::channel(Directive::Continue);
-        let heartbeat = heartbeat::start(Arc::clone(&client), Arc::clone(&cache), sender);
         let ready = Ready {
             files: terms.files,
             bytes: terms.bytes,
             blocks: terms.end_block - terms.first_block,
+            inodes: fs.statfs().files,
             manifest_bytes: terms.manifest_len,
             cache_bytes,
             deadline: terms.deadline,
@@ -114,10 +137,17 @@ impl Live {
             cache_file,
             mount_id,
             heartbeat,
+            manifest,
+            store,
+            budget,
+            config,
             before,
             begun,
             ready,
-            directive,
+            turns,
+            turn_sender,
+            silence: None,
+            over: false,
         })
     }
 
@@ -126,6 +156,16 @@ impl Live {
     }
 
     pub(super) fn progress(&self) -> Progress {
+        let (counted, refused) = (self.counted(), self.fs.refused());
+        Progress {
+            reads: counted.reads + refused,
+            read_errors: counted.read_errors + refused,
+            ..counted
+        }
+    }
+
+    /// All that caches have counted.
+    fn counted(&self) -> Progress {
         let seen = self.cache.progress();
         let first_byte = seen.first_byte.map(|at| at.saturating_sub(self.begun).as_millis());
         let first_byte = first_byte.map(|time| u64::try_from(time).unwrap_or(u64::MAX));
@@ -137,17 +177,92 @@ impl Live {
         }
     }
 
-    /// Waits for a new word of the gateway. Cancel safe: a word is either still to come or returned.
-    pub(super) async fn directed(&mut self) -> Directive {
-        if self.directive.changed().await.is_err() {
-            std::future::pending::<()>().await; // the heart has stopped; nothing more will be said
-        }
-        *self.directive.borrow_and_update()
+    /// Until when on the boot clock reads are answered without another word of a gateway; `None` while
+    /// none is.
+    pub(super) fn until(&self) -> Option<Duration> {
+        let serves = !self.over && self.silence.is_none();
+        serves.then(|| self.client.ring().life().until())
     }
 
-    /// From here on nothing can be opened or read, by this process or from the kernel's cache.
-    pub(super) async fn destroy_keys(&self) {
-        self.fs.end();
+    /// Waits for what changes our standing. Cancel safe.
+    pub(super) async fn turn(&mut self) -> Turn {
+        match self.turns.recv().await {
+            Some(turn) => turn,
+            // Not reached: we hold a sender ourselves.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// No gateway was heard for the grace. Nothing can be opened or read, by this process or from the
+    /// kernel's cache, until one lets us attach again. The sealed blocks stay on the disk.
+    pub(super) async fn fall_silent(&mut self) {
+        if self.over || self.silence.is_some() {
+            return;
+        }
+        self.heartbeat.abort();
+        self.close(ReadError::Unavailable).await;
+        // Fetches may be waiting for the disk; that is not waited for here.
+        let cache = Arc::clone(&self.cache);
+        let retiring = tokio::spawn(async move { cache.retire().await });
+        let returning = returning::start(
+            Arc::clone(&self.client),
+            self.facts.clone(),
+            self.turn_sender.clone(),
+        );
+        self.silence = Some(Silence { retiring, returning });
+    }
+
+    /// Reads are answered again, with the keys of a new attachment and the blocks that are here.
+    pub(super) async fn resume(&mut self, back: Return) -> io::Result<()> {
+        if self.over {
+            return Ok(());
+        }
+        let Some(Silence { retiring, .. }) = self.silence.take() else { return Ok(()) };
+        let Return { client, keys } = back;
+        deadman::watch(Arc::clone(&keys), self.turn_sender.clone())?;
+        let adopted = retiring.await.map_err(io::Error::other)?;
+        self.before = self.counted();
+        let parts = CacheParts {
+            manifest: Arc::clone(&self.manifest),
+            client: Arc::clone(&client),
+            keys,
+            store: Arc::clone(&self.store),
+            adopted,
+            budget: self.budget.clone(),
+        };
+        self.cache = Cache::start(parts, self.config)?;
+        self.client = client;
+        self.heartbeat = self.beat();
+        self.fs.resume(Arc::clone(&self.cache));
+        Ok(())
+    }
+
+    fn beat(&self) -> JoinHandle<()> {
+        let cache = Arc::new(OnceLock::from(Arc::clone(&self.cache)));
+        heartbeat::start(Arc::clone(&self.client), cache, self.turn_sender.clone())
+    }
+
+    /// The end, whatever comes: from here on nothing can be opened or read, by this process or from the
+    /// kernel's cache.
+    pub(super) async fn destroy_keys(&mut self) {
+        self.over = true;
+        if let Some(Silence { retiring, returning }) = self.silence.take() {
+            returning.abort();
+            let _ended_either_way = retiring.await;
+            while let Ok(turn) = self.turns.try_recv() {
+                if let Turn::Returned(Ok(back)) = turn {
+                    back.keys.destroy();
+                    self.client = back.client; // the one that the gateway listens to now
+                }
+            }
+            self.heartbeat = self.beat();
+        }
+        self.close(ReadError::LeaseOver).await;
+    }
+
+    /// Destroys the keys and drops all plaintext; reads fail for this reason.
+    async fn close(&self, why: ReadError) {
+        self.fs.refuse(why);
         self.cache.shutdown_keys();
         self.served.wipe_buffers();
         let (pages, fs) = (self.served.pages(), Arc::clone(&self.fs));

@@ -63,7 +63,7 @@ pub(super) async fn alone(live: Live) -> Result<(), WorkerError> {
 }
 
 async fn wipe(
-    live: Live,
+    mut live: Live,
     unmount: impl Future<Output = Result<bool, WorkerError>>,
     patience: Duration,
 ) -> Result<(WipeReceipt, String), WorkerError> {

@@ -11,7 +11,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
-use tidegate_lease::Event as LeaseEvent;
+use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Action;
 use tidegate_plan::{LeaseId, SelectionSpec};
 use tidegate_wire::{JoinFile, ProblemKind};
@@ -20,11 +20,12 @@ use crate::closing::{Closed, cut_off, drain};
 use crate::granting::{GrantError, GrantRequest, grant};
 use crate::json::{json, read};
 use crate::live::Live;
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 use crate::problem::{Refusal, only_problems};
 use crate::record::RecordError;
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
+use crate::tokens::{TokenError, further};
 
 /// `POST /v1/admin/leases`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +52,14 @@ pub struct LeaseRequest {
 
 const fn one() -> u16 {
     1
+}
+
+/// `POST /v1/admin/leases/{lease}/tokens`: answered with a join file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenRequest {
+    #[serde(default)]
+    rank: u16,
 }
 
 /// A name that cannot be shown as a POSIX path.
@@ -112,6 +121,7 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
         .route("/v1/admin/leases/{lease}", get(show))
         .route("/v1/admin/leases/{lease}/revoke", post(end))
         .route("/v1/admin/leases/{lease}/drain", post(finish))
+        .route("/v1/admin/leases/{lease}/tokens", post(token))
         .route("/v1/admin/status", get(state))
         .route("/v1/admin/ledger", get(ledger))
         .fallback(async || Refusal::new(ProblemKind::NotFound, ""))
@@ -234,6 +244,33 @@ async fn finish(
     match drained {
         Ok(()) => Ok(json(&status(&office, &live))),
         Err(error) => Err(Refusal::new(ProblemKind::Unavailable, chain(&error))),
+    }
+}
+
+async fn token(
+    State(office): State<Arc<Office>>,
+    Extension(peer): Extension<PeerUser>,
+    Path(lease): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let live = known(&office, &lease)?;
+    let request: TokenRequest = read(&headers, body).await?;
+    let subject = peer.subject();
+    match further(&office, &live, request.rank, &subject).await {
+        Ok(join) => Ok(json(&join)),
+        Err(error) => {
+            let kind = match &error {
+                TokenError::Advance(AdvanceError::Refused(LeaseRefusal::BadTerms(_))) => {
+                    ProblemKind::Malformed
+                }
+                TokenError::Advance(AdvanceError::Refused(_)) | TokenError::KeyGone => {
+                    ProblemKind::LeaseOver
+                }
+                _ => ProblemKind::Unavailable,
+            };
+            Err(Refusal::new(kind, chain(&error)))
+        }
     }
 }
 

@@ -382,7 +382,7 @@ impl<'a> Process<'a> {
         };
         let text = stated.to_canonical().unwrap();
         let signature = self.worker.identity.sign(text.as_bytes()).as_slice().into();
-        let statement = WipeStatement { statement: text, facts: NodeFacts::default().to_text(), signature };
+        let statement = WipeStatement { statement: text, facts: NodeFacts::default(), signature };
         world.notes().stated.push(Said { instance: self.instance, complete });
         let (path, begun) = (self.path("wipe-certificate"), sim.now());
         while sim.now() < begun + PATIENCE {

@@ -11,6 +11,7 @@ mod exit_codes;
 mod full;
 mod interop;
 mod kernels;
+mod life_and_death;
 mod no_plaintext;
 mod only_the_selection;
 mod ordinary_user;

@@ -157,6 +157,30 @@ fn a_fenced_worker_that_said_nothing_makes_it_withdrawn() {
 }
 
 #[test]
+fn a_further_token_lets_another_worker_take_the_rank_over() {
+    let further = |id| Event::Token { id: token(id), rank: 0 };
+    let lease = active().apply(further(7), START + 1).unwrap();
+    assert_eq!((lease.phase, lease.attachment(0).unwrap().token), (Phase::Active, token(0)));
+    let lease = lease.apply(attach(7, 17), START + 2).unwrap();
+    assert_eq!(lease.attachment(0).unwrap().identity, Identity([17; 32]));
+    assert_eq!(lease.fenced_last(0).unwrap().token, token(0));
+    assert_eq!(lease.fenced_last(1), None);
+    assert_eq!(
+        refusal(&lease, attach(0, 10)),
+        Refusal::TokenBound,
+        "the fenced does not come back"
+    );
+    assert!(matches!(refusal(&lease, further(0)), Refusal::BadTerms(_)));
+    let foreign = Event::Token { id: token(9), rank: 2 };
+    assert!(matches!(refusal(&lease, foreign), Refusal::BadTerms(_)));
+    assert_eq!(lease.apply(further(9), DEADLINE), Err(Refusal::LeaseOver));
+    let drained = lease.apply(Event::Drain, START + 3).unwrap();
+    assert_eq!(refusal(&drained, further(9)), Refusal::LeaseOver);
+    let wiped = active().apply(Event::Wiped { rank: 0 }, START).unwrap();
+    assert_eq!(refusal(&wiped, further(9)), Refusal::RankWiped);
+}
+
+#[test]
 fn signs_of_life() {
     let mut lease = active();
     lease.note_seen(0, instance(10), START + 50).unwrap();

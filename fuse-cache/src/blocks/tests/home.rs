@@ -79,7 +79,7 @@ impl Home {
             files: self.sizes.len() as u64,
             deadline: u64::MAX >> 1,
             heartbeat: 1,
-            grace: 3,
+            grace: 600,
         }
     }
 
