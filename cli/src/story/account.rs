@@ -198,6 +198,13 @@ impl Account {
                     after.found.size
                 ))
             }
+            Event::TokenMade { lease: id, rank, subject, .. } if *id == lease => {
+                Some(format!("{} made another token for share {rank}.", told(facts, subject)))
+            }
+            Event::Fenced { lease: id, rank, instance } if *id == lease => Some(format!(
+                "The worker that held share {rank} ({}) was shut out: another took its place.",
+                short(instance)
+            )),
             Event::Wiped { lease: id, rank, certificate } if *id == lease => {
                 facts.certified.insert(*rank, stored.certificate(certificate));
                 Some(format!(
