@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -22,8 +22,8 @@ const MAX_ANSWER: usize = 16 << 20;
 
 pub(crate) fn lease(command: LeaseCommand, as_json: bool) -> Result<u8> {
     match command {
-        LeaseCommand::Create { admin, source, duration, join } => {
-            create(&admin, &source, duration, &join, as_json)
+        LeaseCommand::Create { admin, source, duration, join, ranks } => {
+            create(&admin, &source, duration, &join, ranks, as_json)
         }
         LeaseCommand::List(admin) => {
             let answer = ask(&admin, "GET", "/v1/admin/leases", None)?;
@@ -67,9 +67,16 @@ fn create(
     from: &SourceArgs,
     duration: Duration,
     join: &Path,
+    each: Option<u16>,
     as_json: bool,
 ) -> Result<u8> {
-    let (rank, ranks) = source::rank(from);
+    let (rank, ranks) = match each {
+        Some(ranks) => (None, ranks),
+        None => {
+            let (rank, ranks) = source::rank(from);
+            (Some(rank), ranks)
+        }
+    };
     let s3 = &from.s3;
     let answer = ask(
         admin,
@@ -87,15 +94,26 @@ fn create(
             "duration_s": duration.0.as_secs(),
         })),
     )?;
-    let file: JoinFile = serde_json::from_value(answer["joins"][0].clone())
-        .context("the gateway's answer holds no join file")?;
-    write_secret(join, &serde_json::to_vec_pretty(&file)?)?;
+    let files: Vec<JoinFile> = serde_json::from_value(answer["joins"].clone())
+        .context("the gateway's answer holds no join files")?;
+    for file in &files {
+        let path = if each.is_some() { with_rank(join, file.rank) } else { join.to_owned() };
+        write_secret(&path, &serde_json::to_vec_pretty(file)?)?;
+        if !as_json {
+            eprintln!("tidegate: lease {} granted; join file {}", file.lease, path.display());
+        }
+    }
     if as_json {
         tell(&without_secrets(answer), true)?;
-    } else {
-        eprintln!("tidegate: lease {} granted; join file {}", file.lease, join.display());
     }
     Ok(0)
+}
+
+/// `FILE.RANK`.
+fn with_rank(join: &Path, rank: u16) -> PathBuf {
+    let mut name = join.as_os_str().to_owned();
+    name.push(format!(".{rank}"));
+    name.into()
 }
 
 fn without_secrets(mut answer: Value) -> Value {

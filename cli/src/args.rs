@@ -222,6 +222,9 @@ pub(crate) enum LeaseCommand {
         /// Where to write the join file (mode 0600).
         #[arg(long, value_name = "FILE")]
         join: PathBuf,
+        /// Cut the selection into N shares, one a worker, with join files FILE.0 to FILE.N-1.
+        #[arg(long, value_name = "N", conflicts_with = "rank", value_parser = clap::value_parser!(u16).range(1..))]
+        ranks: Option<u16>,
     },
     List(AdminArgs),
     Show {

@@ -4,7 +4,8 @@
 //! from the block's slot and opened where they lie; nothing else is read or opened. If not, the
 //! block is demanded, and the reader waits for its chunks only, not for the block's end. The
 //! `fill` task starts a `fetch` for each demand at once and uses what is left of the link to fill
-//! in the order of [`crate::schedule`].
+//! in the order of [`crate::schedule`]. Keys come by window: a `release` is asked for ahead of the
+//! filling, and by whoever needs a key that is not here.
 //!
 //! A block in the cache is a `resident`, shared by the table, its fetch and its readers. Its slot
 //! goes back to the store with the last of them, so evicting or dropping a block never changes the
@@ -14,9 +15,11 @@ mod core;
 mod fetch;
 mod fill;
 mod read;
+mod release;
 mod resident;
 mod scratch;
 mod table;
+mod trouble;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -16,6 +16,7 @@ mod pool;
 mod receipt;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use tidegate_wire::{
     WipeReceipt, WipeStatement,
 };
 
-use crate::keys::KeyRing;
+use crate::keys::{KeyError, KeyRing};
 use pool::Pool;
 use receipt::Ledger;
 
@@ -38,6 +39,9 @@ pub use error::ClientError;
 pub use manifest::ManifestBytes;
 /// The worker's Ed25519 identity: one copy in memory, wiped with the last clone.
 pub use tidegate_kit::tls::IdentityKey as Identity;
+
+/// No lease is longer than this; a gateway that says so is not to be believed.
+const LONGEST_LIFE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// One attachment to a lease.
 pub struct Client {
@@ -62,13 +66,16 @@ impl Client {
         &self.terms
     }
 
-    /// Asks for the keys of a window of blocks, checks that the release is in the ledger, and puts
-    /// them on this attachment's ring. Repeatable. Returns the ring and the manifest's key.
-    pub async fn keys(
-        &self,
-        first: u32,
-        end: u32,
-    ) -> Result<(Arc<KeyRing>, BlockKey), ClientError> {
+    /// The keys that were released to this attachment.
+    pub fn ring(&self) -> &Arc<KeyRing> {
+        &self.ring
+    }
+
+    /// Asks for the keys of a window of blocks, checks that the release is in the ledger, and opens
+    /// the window on this attachment's ring. No blocks: the manifest's key alone. Repeatable, and an
+    /// entry in the ledger each time. Returns the manifest's key.
+    pub async fn keys(&self, window: Range<u32>) -> Result<BlockKey, ClientError> {
+        let (first, end) = (window.start, window.end);
         let request = KeyRequest { first_block: first, end_block: end };
         let grant: KeyGrant = self.pool.post(&self.route("keys"), &request).await?;
         let terms = &self.terms;
@@ -86,17 +93,20 @@ impl Client {
             .hpke
             .open_release(&self.secret, &self.join.token, &grant.aad(), &grant.sealed.0)
             .map_err(|_| ClientError::Untrusted("the released keys cannot be opened".into()))?;
-        if release.cover.range() != (first..end) {
+        if release.cover.range() != window {
             return Err(ClientError::Nonsense("the keys are of other blocks".into()));
         }
-        let life = Duration::from_secs(grant.expiry.saturating_sub(grant.time));
-        let until = boottime()
-            .checked_add(life)
-            .ok_or_else(|| ClientError::Nonsense("the keys would live for ever".into()))?;
-        self.ring
-            .add(release.cover, until)
-            .map_err(|_| ClientError::Nonsense("the keys are already destroyed".into()))?;
-        Ok((Arc::clone(&self.ring), release.manifest_key))
+        if !window.is_empty() {
+            let life = Duration::from_secs(grant.expiry.saturating_sub(grant.time));
+            if life > LONGEST_LIFE {
+                return Err(ClientError::Nonsense("the keys would live for ever".into()));
+            }
+            let (ring, expires) = (Arc::clone(&self.ring), boottime() + life);
+            let opened = tokio::task::spawn_blocking(move || ring.open(release.cover, expires));
+            let opened = opened.await.unwrap_or(Err(KeyError::Over));
+            opened.map_err(|_| ClientError::Nonsense("the keys are already destroyed".into()))?;
+        }
+        Ok(release.manifest_key)
     }
 
     /// Fetches and opens the share's manifest, piece by piece, into memory of its own.
@@ -109,11 +119,6 @@ impl Client {
     /// Begins to fetch a block whose sealed length is known from the manifest, in bytes.
     pub async fn block(&self, number: u32, sealed_len: u64) -> Result<BlockBody, ClientError> {
         self.pool.get_sealed(&self.route(&format!("blocks/{number}")), sealed_len).await
-    }
-
-    /// The keys of this attachment.
-    pub fn ring(&self) -> &Arc<KeyRing> {
-        &self.ring
     }
 
     /// Attaches again as the same worker, with keys and certificate of its own: what this attachment

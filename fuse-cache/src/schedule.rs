@@ -8,12 +8,14 @@
 
 mod concurrency;
 mod cursor;
+mod windows;
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 pub use concurrency::Concurrency;
 use cursor::{Cursors, Stream};
+pub use windows::{FEWEST as FEWEST_WINDOWS, Windows};
 
 /// Open files whose cursors are kept; the least recently used go first.
 const HANDLES: usize = 1024;
@@ -89,6 +91,16 @@ impl Schedule {
             self.filled += 1;
         }
         (self.filled < self.plan.end).then_some(self.filled)
+    }
+
+    /// The end of the plan.
+    pub fn end(&self) -> u32 {
+        self.plan.end
+    }
+
+    /// How far the plan is filled without a gap.
+    pub fn filled(&self) -> u32 {
+        self.filled
     }
 
     /// How things stand for the readers now, for several questions in a row.

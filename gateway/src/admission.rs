@@ -103,6 +103,10 @@ pub(crate) async fn refused(office: &Office, lease: LeaseId, error: AdvanceError
             let detail = "the blocks are not of this share";
             refuse(office, lease, Reason::OutsideShare, forbidden, detail).await
         }
+        AdvanceError::Refused(LeaseRefusal::TooWide) => {
+            let detail = "the blocks are more than one release hands out";
+            refuse(office, lease, Reason::TooWide, forbidden, detail).await
+        }
         AdvanceError::Refused(_) => {
             refuse(office, lease, Reason::Fenced, forbidden, "another worker holds this rank").await
         }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tidegate_plan::BLOCK_MAX;
 
 pub mod allow;
 mod inspect;
@@ -31,6 +32,9 @@ const CONNECTIONS: usize = 1024;
 const STRANGERS: usize = 128;
 /// Leases open at once in one gateway.
 const LEASES: usize = 4096;
+/// Plaintext whose keys one release may hand out: at 10 Gbit/s a worker fetches it in a quarter of a
+/// minute, so that asking for the next stays cheap for link and ledger, and 1 TiB makes 64 entries.
+const WINDOW: u64 = 16 << 30;
 
 /// Everything a gateway needs to start. Fields are as written in the TOML file.
 #[derive(Clone, Debug, Deserialize)]
@@ -102,6 +106,8 @@ pub struct Limits {
     pub lease_s: u64,
     /// Bytes of buffers between sources and connections.
     pub buffers: u64,
+    /// Plaintext bytes whose keys one release may hand out; whole blocks of 4 MiB.
+    pub window: u64,
 }
 
 impl Default for Limits {
@@ -112,6 +118,7 @@ impl Default for Limits {
             leases: LEASES,
             lease_s: MAX_LEASE_S,
             buffers: BUFFERS,
+            window: WINDOW,
         }
     }
 }
@@ -256,6 +263,11 @@ impl GatewayConfig {
 }
 
 impl Limits {
+    /// Blocks of one window of keys: none is larger than [`BLOCK_MAX`].
+    pub(crate) fn window_blocks(&self) -> u32 {
+        u32::try_from(self.window / u64::from(BLOCK_MAX)).unwrap_or(u32::MAX).max(1)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (key, zero) in [
             ("limits.connections", self.connections == 0),
@@ -269,6 +281,9 @@ impl Limits {
         }
         if self.buffers < 16 << 20 {
             return Err(value("limits.buffers", "must be at least 16 MiB (16777216)"));
+        }
+        if self.window < u64::from(BLOCK_MAX) {
+            return Err(value("limits.window", "must be at least 4 MiB (4194304), one block"));
         }
         Ok(())
     }
@@ -303,6 +318,7 @@ mod tests {
         let config = parse(&format!("{GOOD}[sources]\nallow = [\"/data\"]\n")).unwrap();
         assert_eq!(config.host_names(), ["127.0.0.1"]);
         assert_eq!((config.heartbeat_s, config.grace_s), (HEARTBEAT_S, GRACE_S));
+        assert_eq!(config.limits.window_blocks(), 4096);
     }
 
     #[test]
@@ -318,6 +334,10 @@ mod tests {
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
+            (
+                format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nwindow = 1000\n"),
+                "limits.window",
+            ),
             (
                 "listen = \"0.0.0.0:1\"\nstate = \"/s\"\n[sources]\nallow = [\"/d\"]\n".to_owned(),
                 "names",

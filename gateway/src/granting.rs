@@ -213,7 +213,11 @@ fn propose(
         dataset: request.dataset.clone(),
         subject: request.subject.clone(),
         deadline: now + request.duration.as_secs(),
-        policy: Policy { heartbeat_s: office.config.heartbeat_s, grace_s: office.config.grace_s },
+        policy: Policy {
+            heartbeat_s: office.config.heartbeat_s,
+            grace_s: office.config.grace_s,
+            window_blocks: office.config.limits.window_blocks(),
+        },
         key_epoch: office.keyring.epoch_of(now),
         tokens,
     };

@@ -36,6 +36,8 @@ pub(crate) enum Reason {
     OutsideShare,
     /// The token belongs to another identity.
     TokenBound,
+    /// More keys at once than a release hands out.
+    TooWide,
     /// A wipe statement that does not hold.
     Statement,
 }
@@ -49,6 +51,7 @@ impl Reason {
             Self::Node => "node",
             Self::OutsideShare => "outside-share",
             Self::TokenBound => "token-bound",
+            Self::TooWide => "window-too-wide",
             Self::Statement => "statement",
         }
     }

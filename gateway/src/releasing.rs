@@ -1,16 +1,19 @@
 //! Key release: the entry is durable before the keys are even derived (promise P8).
+//!
+//! One release hands out one window: blocks of the rank's share, no more than the lease's policy
+//! says. A worker may ask again; each time is an entry of its own. Nothing bounds the sum but the
+//! share: what a worker has wiped of what it got is not to be known from here.
 
 use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Event;
 use tidegate_seal::{Release, depth, seal_release};
 use tidegate_wire::{KeyGrant, KeyRequest, ProblemKind};
 
-use crate::admission::{Admitted, UNREAD, over, refuse, refused};
+use crate::admission::{Admitted, UNREAD, over, refused};
 use crate::keyring::rng;
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
-use crate::refusals::Reason;
-use crate::serving::{share_of, window_bytes};
+use crate::serving::window_bytes;
 
 /// Seconds after which a worker drops a reply, so that it need not be sent.
 const LATEST_S: u64 = 10;
@@ -23,11 +26,9 @@ pub(crate) async fn release(
     let (live, rank) = (&admitted.live, admitted.rank);
     let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
     let window = request.first_block..request.end_block;
-    let share = share_of(&goods.layout, rank)?;
-    if window.start > window.end || window.start < share.start || window.end > share.end {
-        let detail = "the blocks are not of this share";
-        let kind = ProblemKind::Forbidden;
-        return Err(refuse(office, live.id, Reason::OutsideShare, kind, detail).await);
+    let lease = &live.view().document.lease;
+    if let Err(refusal) = lease.check_window(rank, window.start, window.end) {
+        return Err(refused(office, live.id, AdvanceError::Refused(refusal)).await);
     }
     live.presence(rank).allow_write(office.now())?;
 

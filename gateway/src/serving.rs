@@ -64,6 +64,7 @@ pub(crate) async fn terms(
         blocks: lease.blocks,
         first_block,
         end_block,
+        window_blocks: lease.policy.window_blocks,
         manifest_len: estimate.manifest_bytes,
         bytes: estimate.bytes,
         files: estimate.files,

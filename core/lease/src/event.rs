@@ -65,6 +65,8 @@ pub enum Refusal {
     RankWiped,
     #[error("the token is bound to another worker")]
     TokenBound,
+    #[error("the blocks are more than one release may hand out")]
+    TooWide,
     #[error("the lease has no such token")]
     TokenUnknown,
 }

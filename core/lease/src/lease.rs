@@ -234,10 +234,7 @@ impl Lease {
             _ if !self.is_serving(now) => return Err(Refusal::LeaseOver),
             _ => {}
         }
-        let share = self.shares.get(usize::from(rank)).ok_or(Refusal::OutOfShare)?;
-        if first > end || first < share.0 || end > share.1 {
-            return Err(Refusal::OutOfShare);
-        }
+        self.check_window(rank, first, end)?;
         let held = self.current_mut(rank)?;
         if held.wiped {
             return Err(Refusal::RankWiped);
@@ -245,6 +242,18 @@ impl Lease {
         ranges::insert(&mut held.released, first, end);
         held.releases = held.releases.saturating_add(1);
         held.last_seen = held.last_seen.max(now);
+        Ok(())
+    }
+
+    /// Whether blocks `first..end` are of the rank's share, and no more than one release may hand out.
+    pub fn check_window(&self, rank: u16, first: u32, end: u32) -> Result<(), Refusal> {
+        let share = self.shares.get(usize::from(rank)).ok_or(Refusal::OutOfShare)?;
+        if first > end || first < share.0 || end > share.1 {
+            return Err(Refusal::OutOfShare);
+        }
+        if end - first > self.policy.window_blocks {
+            return Err(Refusal::TooWide);
+        }
         Ok(())
     }
 
@@ -349,10 +358,10 @@ fn check(proposal: &Proposal) -> Result<(u16, u32), &'static str> {
     if ids.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err("two tokens have one id");
     }
-    if !proposal.policy.is_sound() {
-        return Err("the grace must be longer than two heartbeats");
+    match proposal.policy.fault() {
+        Some(fault) => Err(fault),
+        None => Ok((ranks, blocks)),
     }
-    Ok((ranks, blocks))
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ pub struct Ending {
     pub at: u64,
 }
 
-/// The dead-man's switch: 2 × heartbeat < grace.
+/// What a worker of the lease may count on and must keep to. 2 × heartbeat < grace: the dead-man's
+/// switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -55,11 +56,20 @@ pub struct Policy {
     pub heartbeat_s: u32,
     /// Seconds of silence after which a worker serves nothing and the gateway counts it lost.
     pub grace_s: u32,
+    /// Blocks whose keys one release may hand out.
+    pub window_blocks: u32,
 }
 
 impl Policy {
-    pub fn is_sound(&self) -> bool {
-        self.heartbeat_s > 0 && u64::from(self.heartbeat_s) * 2 < u64::from(self.grace_s)
+    /// What is wrong with it, if anything.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.heartbeat_s == 0 || u64::from(self.heartbeat_s) * 2 >= u64::from(self.grace_s) {
+            Some("the grace must be longer than two heartbeats")
+        } else if self.window_blocks == 0 {
+            Some("a window must hold at least one block")
+        } else {
+            None
+        }
     }
 }
 

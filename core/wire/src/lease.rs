@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use tidegate_plan::{InstanceId, LayoutId, LeaseId, SnapshotId};
 
@@ -16,6 +18,8 @@ pub struct LeaseTerms {
     /// This share's blocks: `first_block..end_block`.
     pub first_block: u32,
     pub end_block: u32,
+    /// Most blocks whose keys one release hands out.
+    pub window_blocks: u32,
     /// Plaintext length of the share's manifest in bytes; it is sealed in pieces of at most 4 MiB.
     pub manifest_len: u64,
     /// Sum of the share's file sizes in bytes.
@@ -28,7 +32,19 @@ pub struct LeaseTerms {
     pub grace: u32,
 }
 
-/// `POST /v1/leases/{lease}/keys`: a window of blocks inside the share. Repeatable.
+impl LeaseTerms {
+    /// The window of keys that a block of the share is in. Windows begin at multiples of their
+    /// length, which keeps their covers small, and end with the share.
+    pub fn window_of(&self, block: u32) -> Range<u32> {
+        let len = self.window_blocks.max(1);
+        let start = block / len * len;
+        let end = start.saturating_add(len).min(self.end_block);
+        start.max(self.first_block).min(end)..end
+    }
+}
+
+/// `POST /v1/leases/{lease}/keys`: blocks inside the share, no more than
+/// [`LeaseTerms::window_blocks`]; none for the manifest's key alone. Repeatable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRequest {
     pub first_block: u32,
@@ -128,4 +144,51 @@ pub struct WipeReceipt {
     /// JSON of `tidegate_ledger::WipeCertificate`.
     pub certificate: String,
     pub receipt: Receipt,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(first_block: u32, end_block: u32, window_blocks: u32) -> LeaseTerms {
+        LeaseTerms {
+            lease: LeaseId::from_bytes([1; 16]),
+            snapshot: SnapshotId::from_bytes([2; 32]),
+            layout: LayoutId::from_bytes([3; 32]),
+            rank: 0,
+            ranks: 1,
+            blocks: u32::MAX,
+            first_block,
+            end_block,
+            window_blocks,
+            manifest_len: 0,
+            bytes: 0,
+            files: 0,
+            deadline: 0,
+            heartbeat: 1,
+            grace: 3,
+        }
+    }
+
+    #[test]
+    fn windows_tile_the_share() {
+        for (first, end, len) in
+            [(0, 10, 4), (5, 23, 4), (5, 6, 4), (7, 7, 4), (3, 9, u32::MAX), (1, 5, 0)]
+        {
+            let terms = terms(first, end, len);
+            let mut next = first;
+            while next < end {
+                let window = terms.window_of(next);
+                assert_eq!(window.start, next, "{terms:?}");
+                assert!(window.len() <= len.max(1) as usize && !window.is_empty());
+                assert!(window.clone().all(|block| terms.window_of(block) == window));
+                next = window.end;
+            }
+            assert_eq!(next, end);
+            assert!(terms.window_of(end).len() <= len.max(1) as usize);
+        }
+        let last = terms(u32::MAX - 2, u32::MAX, 4).window_of(u32::MAX - 1);
+        assert_eq!(last, u32::MAX - 2..u32::MAX);
+        assert!(terms(7, 7, 4).window_of(7).is_empty());
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
-use tidegate_wire::Counters;
+use tidegate_wire::{Counters, LeaseTerms};
 use tokio::sync::{Notify, watch};
 
 use super::resident::{End, Resident};
@@ -15,12 +15,14 @@ use super::table::Table;
 use super::{CacheConfig, CacheParts, ReadError, ShareManifest};
 use crate::budget::{Budget, Reservation};
 use crate::client::Client;
-use crate::keys::KeyRing;
-use crate::schedule::Schedule;
+use crate::keys::{KEY_LEN, KeyRing};
+use crate::schedule::{FEWEST_WINDOWS, Schedule};
 use crate::store::Store;
 
 /// Buffers of one connection and of the bytes on their way to the disk.
 const CONNECTION: usize = 1 << 20;
+/// Part of the budget for the keys of open windows: with the default of 512 MiB, those of 4 TiB.
+const KEY_SHARE_OF_BUDGET: u64 = 16;
 const FEWEST: usize = 2;
 const MOST: usize = 16;
 
@@ -33,6 +35,8 @@ pub(super) struct Core {
     pub(super) totals: Totals,
     /// Most blocks under way.
     pub(super) connections: u32,
+    /// Most windows of keys open at once.
+    pub(super) open_windows: usize,
     pub(super) grace: Duration,
     /// Blocks under suspicion: none, nearly always, and then reads need not ask the table.
     pub(super) suspects: AtomicUsize,
@@ -41,13 +45,14 @@ pub(super) struct Core {
     table: Mutex<Table>,
     woken: Notify,
     closed: watch::Sender<bool>,
-    connection_buffers: Mutex<Option<Reservation>>,
+    /// Of connections and keys; given back when the cache is retired.
+    reserved: Mutex<[Option<Reservation>; 2]>,
 }
 
 impl Core {
     pub(super) fn new(parts: CacheParts, config: CacheConfig) -> Arc<Self> {
         let CacheParts { manifest, client, keys, store, adopted, budget } = parts;
-        let mut table = Table::new(Schedule::new(manifest.blocks()));
+        let mut table = Table::new(Schedule::new(manifest.blocks()), Arc::clone(&keys));
         for found in adopted {
             if let Some(info) = manifest.block(found.block) {
                 let resident = Resident::complete(found.block, info, found.slot, found.header);
@@ -56,6 +61,7 @@ impl Core {
         }
         let scratches = Scratches::new(&budget);
         let (connections, buffers) = connections(&budget, config.connections);
+        let (open_windows, key_memory) = open_windows(&budget, client.terms());
         Arc::new(Self {
             manifest,
             client,
@@ -64,13 +70,14 @@ impl Core {
             scratches,
             totals: Totals::new(),
             connections,
+            open_windows,
             grace: config.grace,
             suspects: AtomicUsize::new(0),
             starved: AtomicBool::new(false),
             table: Mutex::new(table),
             woken: Notify::new(),
             closed: watch::Sender::new(false),
-            connection_buffers: Mutex::new(buffers),
+            reserved: Mutex::new([buffers, key_memory]),
         })
     }
 
@@ -121,7 +128,7 @@ impl Core {
 
     /// For a cache that comes after this one, whose fetches have all ended.
     pub(super) fn give_buffers_back(&self) {
-        *self.connection_buffers.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = [None, None];
     }
 
     /// The resident's bytes did not open: it is dropped, and once it may be fetched again.
@@ -186,6 +193,18 @@ fn connections(budget: &Budget, wish: usize) -> (u32, Option<Reservation>) {
     let many = wish.min(left / CONNECTION).clamp(FEWEST, MOST);
     let buffers = budget.try_reserve(many * CONNECTION);
     (u32::try_from(many).unwrap_or(2), buffers)
+}
+
+/// How many windows of keys fit into their part of the budget, and that part: no more than the
+/// share's windows take.
+fn open_windows(budget: &Budget, terms: &LeaseTerms) -> (usize, Option<Reservation>) {
+    let share = (terms.end_block - terms.first_block) as usize;
+    let window = (terms.window_blocks as usize).clamp(1, share.max(1));
+    let memory = usize::try_from(budget.total() / KEY_SHARE_OF_BUDGET).unwrap_or(usize::MAX);
+    // One more than fit into the share's length: the first and the last may be cut.
+    let all = share.div_ceil(window) + 1;
+    let many = (memory / (window * KEY_LEN)).max(FEWEST_WINDOWS).min(all);
+    (many, budget.try_reserve(many * window * KEY_LEN))
 }
 
 /// What was counted since the start.

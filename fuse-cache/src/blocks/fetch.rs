@@ -156,7 +156,9 @@ impl<'a> Arrival<'a> {
                         tracing::warn!(block, "what came is not that block");
                         return Err(End::Nonsense);
                     }
-                    Err(KeyError::Over | KeyError::Unreleased) => return Err(End::Over),
+                    // Its key was here when the fetch began: it comes with the next.
+                    Err(KeyError::Unreleased) => return Err(End::Torn),
+                    Err(KeyError::Over) => return Err(End::Over),
                 }
             }
         }

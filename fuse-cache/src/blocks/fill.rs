@@ -1,4 +1,5 @@
-//! The task that decides which fetches run: demands first, then the schedule.
+//! The task that decides which fetches run: demands first, then the schedule. A block is fetched
+//! once its key is here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,8 +11,9 @@ use tokio::time::{Instant, sleep_until};
 use super::ReadError;
 use super::core::Core;
 use super::fetch::{self, Fetched};
+use super::release::{Released, Releases};
 use super::resident::{End, Resident};
-use super::table::pause;
+use super::trouble::pause;
 use crate::schedule::Concurrency;
 use crate::store::Slot;
 
@@ -26,6 +28,7 @@ pub(super) async fn run(core: Arc<Core>) {
         concurrency: Concurrency::new(2, core.connections),
         fetches: JoinSet::new(),
         prefetches: 0,
+        releases: Releases::new(Arc::clone(&core)),
         link: Link::default(),
         begun: Instant::now(),
         core,
@@ -43,6 +46,7 @@ struct Filling {
     fetches: JoinSet<(Fetched, bool)>,
     /// Fetches under way that nobody demanded.
     prefetches: u32,
+    releases: Releases,
     link: Link,
     begun: Instant,
 }
@@ -66,20 +70,26 @@ impl Filling {
         let core = Arc::clone(&self.core);
         let mut table = core.table();
         table.forgive(now);
+        table.forget_the_gone();
         if let Some(down) = &self.link.down
             && now.duration_since(down.since) >= core.grace
         {
             table.refuse_all(ReadError::Unavailable);
         }
+        match &self.link.down {
+            Some(down) if now < down.not_before || !self.is_idle() => return,
+            // A window, if one is needed, tries the link as well as a block would.
+            Some(_) => self.releases.ask(&mut table, 1, now),
+            None => self.releases.ask(&mut table, usize::MAX, now),
+        }
         loop {
-            let under_way = u32::try_from(self.fetches.len()).unwrap_or(u32::MAX);
-            if let Some(down) = &self.link.down
-                && (under_way > 0 || now < down.not_before)
-            {
+            if self.link.down.is_some() && !self.is_idle() {
                 return;
             }
+            let under_way = u32::try_from(self.fetches.len()).unwrap_or(u32::MAX);
+            let windows = &self.releases.windows;
             let limit = self.concurrency.limit();
-            let demand = table.next_demand(now);
+            let demand = table.next_demand(windows, now);
             let (block, than) = match demand {
                 Some(block) if under_way < (limit + HASTE).min(core.connections) => (block, None),
                 Some(_) => return,
@@ -91,7 +101,7 @@ impl Filling {
                         return;
                     }
                     let free = core.store.free_slots();
-                    match table.next_wish(core.store.slots(), free, now) {
+                    match table.next_wish(windows, core.store.slots(), free, now) {
                         Some((block, wanted)) => (block, Some(wanted)),
                         None => return,
                     }
@@ -103,6 +113,13 @@ impl Filling {
                 continue;
             };
             let Some(slot) = self.slot(&mut table, than) else { return };
+            if !core.keys.hold(block) {
+                let window = self.releases.windows.of(block);
+                self.releases.windows.lost(window);
+                core.wake();
+                continue;
+            }
+            self.releases.windows.used(block);
             let resident = Arc::new(Resident::arriving(block, info, slot));
             table.begin(&resident);
             let prefetch = than.is_some();
@@ -110,6 +127,11 @@ impl Filling {
             let core = Arc::clone(&core);
             self.fetches.spawn(async move { (fetch::run(core, resident).await, prefetch) });
         }
+    }
+
+    /// Nothing is asked of a gateway.
+    fn is_idle(&self) -> bool {
+        self.fetches.is_empty() && self.releases.len() == 0
     }
 
     /// A free slot, or one of a block that is wanted later.
@@ -136,7 +158,8 @@ impl Filling {
         let again = [self.link.down.as_ref().map(|down| down.not_before), core.table().next_try()];
         let again = next_look(Instant::now(), again);
         // Time matters only while something is in trouble or waits; otherwise only events do.
-        let timed = self.link.down.is_some() || core.table().is_pressed();
+        let pressed = core.table().is_pressed() || self.releases.is_troubled();
+        let timed = self.link.down.is_some() || pressed;
         tokio::select! {
             () = core.closed() => {}
             () = core.woken() => {}
@@ -145,7 +168,11 @@ impl Filling {
             Some(fetched) = self.fetches.join_next() => match fetched {
                 Ok((fetched, prefetch)) => self.settle(fetched, prefetch),
                 Err(why) => tracing::error!(error = %why, "a fetch ended badly"),
-            }
+            },
+            Some(released) = self.releases.next() => self.released(&released),
+        }
+        while let Some(released) = self.releases.try_next() {
+            self.released(&released);
         }
         while let Some(Ok((fetched, prefetch))) = self.fetches.try_join_next() {
             self.settle(fetched, prefetch);
@@ -153,6 +180,13 @@ impl Filling {
         if self.fetches.is_empty() {
             self.concurrency.idle(self.begun.elapsed());
         }
+    }
+
+    fn released(&mut self, released: &Released) {
+        let now = Instant::now();
+        self.link.heard(released.heard, now);
+        let core = Arc::clone(&self.core);
+        self.releases.settle(released, &mut core.table(), now);
     }
 
     fn settle(&mut self, fetched: Fetched, prefetch: bool) {

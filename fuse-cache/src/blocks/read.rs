@@ -1,5 +1,6 @@
 //! From sealed chunks in a slot to plaintext in a buffer.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tidegate_plan::{CHUNK, Piece};
@@ -14,6 +15,8 @@ use crate::keys::KeyError;
 
 /// Why bytes that have arrived cannot be shown.
 enum Fault {
+    /// Their key is not here.
+    Locked,
     /// They do not open, or the disk does not give them.
     Sealed,
     Final(ReadError),
@@ -34,6 +37,7 @@ impl Core {
         let Some(mut scratch) = self.scratches.try_take() else { return Ok(None) };
         match self.open(&resident, piece, len, &mut scratch) {
             Ok(bytes) => Ok(Some(show(bytes))),
+            Err(Fault::Locked) => Ok(None),
             Err(Fault::Final(error)) => Err(error),
             Err(Fault::Sealed) => self.distrust(&resident).map(|()| None),
         }
@@ -69,10 +73,15 @@ impl Core {
                 Err(End::Unavailable) => return Err(ReadError::Unavailable),
             }
             let mut scratch = self.scratches.take().await;
-            match self.open(&resident, piece, len, &mut scratch) {
+            let fault = match self.open(&resident, piece, len, &mut scratch) {
                 Ok(bytes) => return Ok(show(bytes)),
-                Err(Fault::Final(error)) => return Err(error),
-                Err(Fault::Sealed) => {
+                Err(fault) => fault,
+            };
+            drop(scratch);
+            match fault {
+                Fault::Final(error) => return Err(error),
+                Fault::Locked => self.unlock(&resident).await?,
+                Fault::Sealed => {
                     self.distrust(&resident)?;
                     // Another reader's chunk of this block may open well, and take the suspicion away.
                     if sealed > 0 {
@@ -82,6 +91,13 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Waits for a block's key, if the block still stands.
+    async fn unlock(&self, resident: &Arc<Resident>) -> Result<(), ReadError> {
+        let Some(unlocked) = self.table().unlock(resident)? else { return Ok(()) };
+        self.wake();
+        unlocked.await.unwrap_or(Err(ReadError::LeaseOver))
     }
 
     /// Opens what a read needs, after the status of its extent.
@@ -128,9 +144,8 @@ impl Core {
         let opener = match self.keys.opener(resident.block, header, resident.info.plain_len) {
             Ok(opener) => opener,
             Err(KeyError::Foreign) => return Err(Fault::Sealed),
-            Err(KeyError::Over | KeyError::Unreleased) => {
-                return Err(Fault::Final(ReadError::LeaseOver));
-            }
+            Err(KeyError::Unreleased) => return Err(Fault::Locked),
+            Err(KeyError::Over) => return Err(Fault::Final(ReadError::LeaseOver)),
         };
         let (first, last) = chunks(at, len);
         let end = usize::try_from(resident.chunk_bytes()).unwrap_or(usize::MAX);

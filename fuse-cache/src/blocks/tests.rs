@@ -3,6 +3,7 @@ mod gateway;
 mod home;
 mod reading;
 mod trust;
+mod windows;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,9 +36,31 @@ impl Worker {
     }
 
     async fn at(gateway: Arc<Gateway>, bytes: Option<u64>, grace: Duration) -> Self {
-        let dir = disk();
+        Self::within(gateway, disk(), bytes, grace).await
+    }
+
+    async fn within(
+        gateway: Arc<Gateway>,
+        dir: tempfile::TempDir,
+        bytes: Option<u64>,
+        grace: Duration,
+    ) -> Self {
         let (manifest, client, cache) = open(&gateway, dir.path(), bytes, grace).await;
         Self { gateway, manifest, cache, client, dir }
+    }
+
+    /// The worker that comes after this one was killed; what the kernel does for a killed process is
+    /// done by hand.
+    async fn succeeded(self) -> Self {
+        self.cache.core.close();
+        let filling = self.cache.filling.lock().unwrap().take();
+        let Filling { task, threads } = filling.unwrap();
+        task.await.unwrap();
+        threads.shutdown_background();
+        let Self { gateway, cache, dir, .. } = self;
+        until(|| Arc::strong_count(&cache.core) == 1).await;
+        drop(cache);
+        Self::within(gateway, dir, None, LONG).await
     }
 
     /// Reads part of a file by way of its pieces, as the file system does.
@@ -94,7 +117,10 @@ async fn open(
     let identity = Identity::from_seed(&[1; 32]);
     let Attached { terms, client, .. } =
         attach(&gateway.join, &identity, NodeFacts::default()).await.unwrap();
-    let (keys, manifest_key) = client.keys(terms.first_block, terms.end_block).await.unwrap();
+    let is_successor = std::fs::read_dir(dir).unwrap().count() > 0;
+    let first = terms.first_block;
+    let window = if is_successor { first..first } else { terms.window_of(first) };
+    let manifest_key = client.keys(window).await.unwrap();
     let manifest = client.manifest(&manifest_key).await.unwrap();
     let manifest = Arc::new(ShareManifest::parse(manifest).unwrap());
     let largest = manifest.blocks().filter_map(|block| manifest.block(block));
@@ -105,7 +131,7 @@ async fn open(
     let parts = CacheParts {
         manifest: Arc::clone(&manifest),
         client: Arc::clone(&client),
-        keys,
+        keys: Arc::clone(client.ring()),
         store,
         adopted,
         budget: Budget::new(64 * MIB),

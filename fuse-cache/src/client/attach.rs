@@ -69,7 +69,9 @@ pub async fn attach(
 
     let AttachResponse { terms, certificate, revision, receipt, time, .. } = response;
     ledger.check_time(time)?;
-    let share_is_sound = terms.first_block <= terms.end_block && terms.end_block <= terms.blocks;
+    let share_is_sound = terms.first_block <= terms.end_block
+        && terms.end_block <= terms.blocks
+        && terms.window_blocks > 0;
     if (terms.lease, terms.rank) != (join.lease, join.rank) || !share_is_sound {
         return Err(ClientError::Nonsense("the terms are of another lease or rank".into()));
     }

@@ -15,6 +15,7 @@ fn terms(lease: u8) -> LeaseTerms {
         ranks: 5,
         blocks: 100,
         first_block: 10,
+        window_blocks: 10,
         end_block: 30,
         manifest_len: 0,
         bytes: 0,

@@ -83,8 +83,12 @@ impl Live {
             heartbeat::start(Arc::clone(&client), Arc::clone(&counted), turn_sender.clone());
         deadman::watch(Arc::clone(client.ring()), turn_sender.clone())
             .map_err(WorkerError::Serve)?;
-        let releasing = || client.keys(terms.first_block, terms.end_block);
-        let (keys, manifest_key) = patience.with("no keys yet; readers wait", releasing).await?;
+        // A successor asks for the manifest alone: of the blocks that it finds in the cache it does
+        // not know yet which will be read.
+        let first = terms.first_block;
+        let window = if successor { first..first } else { terms.window_of(first) };
+        let releasing = || client.keys(window.clone());
+        let manifest_key = patience.with("no keys yet; readers wait", releasing).await?;
         let fetching = || client.manifest(&manifest_key);
         let bytes = patience.with("no manifest yet; readers wait", fetching).await?;
         let manifest = Arc::new(parse(bytes).await?);
@@ -100,7 +104,7 @@ impl Live {
         let parts = CacheParts {
             manifest: Arc::clone(&manifest),
             client: Arc::clone(&client),
-            keys,
+            keys: Arc::clone(client.ring()),
             store: Arc::clone(&store),
             adopted,
             budget: budget.clone(),

@@ -42,8 +42,10 @@ pub(super) fn start(
 
 async fn come_back(client: &Client, facts: &NodeFacts) -> Result<Return, ClientError> {
     let attached = client.attach_again(facts.clone()).await?;
-    let (client, terms) = (attached.client, attached.terms);
-    let (keys, _) = client.keys(terms.first_block, terms.end_block).await?;
+    let (client, first) = (attached.client, attached.terms.first_block);
+    // That keys are given at all; those of blocks are asked for as they are read.
+    client.keys(first..first).await?;
+    let keys = Arc::clone(client.ring());
     Ok(Return { client, keys })
 }
 

@@ -9,8 +9,12 @@ mod flow;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod ranks;
+#[cfg(test)]
 mod record;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod windows;
 #[cfg(test)]
 mod worker;

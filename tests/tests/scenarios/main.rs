@@ -32,4 +32,5 @@ mod story;
 mod two_hosts;
 mod two_programs;
 mod wan;
+mod windows;
 mod worker_killed;

@@ -42,7 +42,7 @@ fn proposal() -> Proposal {
         dataset: "d".into(),
         subject: "s".into(),
         deadline: DEADLINE,
-        policy: Policy { heartbeat_s: 10, grace_s: 60 },
+        policy: Policy { heartbeat_s: 10, grace_s: 60, window_blocks: 10 },
         key_epoch: 7,
         tokens: vec![(token(0), 0), (token(1), 1), (token(2), 1)],
     }
@@ -65,6 +65,23 @@ fn active() -> Lease {
 
 fn refusal(lease: &Lease, event: Event) -> Refusal {
     lease.apply(event, START).expect_err("the event was taken")
+}
+
+#[test]
+fn a_release_is_no_wider_than_the_policy_says() {
+    let mut proposal = proposal();
+    proposal.policy.window_blocks = 4;
+    let lease = Lease::request(proposal.clone(), START).unwrap();
+    let lease = [Event::Grant, attach(0, 10)]
+        .into_iter()
+        .fold(lease, |lease, event| lease.apply(event, START).unwrap());
+    assert_eq!(refusal(&lease, release(0, 0, 5)), Refusal::TooWide);
+    assert_eq!(refusal(&lease, release(0, 8, 12)), Refusal::OutOfShare);
+    let lease = lease.apply(release(0, 2, 6), START).unwrap();
+    let lease = lease.apply(release(0, 3, 3), START).unwrap();
+    assert_eq!((lease.releases(), lease.released_blocks()), (2, 4));
+    proposal.policy.window_blocks = 0;
+    assert!(matches!(Lease::request(proposal, START), Err(Refusal::BadTerms(_))));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -67,6 +68,12 @@ pub(super) struct Faults {
     pub(super) down: AtomicBool,
     /// Blocks in the order they were asked for.
     pub(super) asked: Mutex<Vec<u32>>,
+    /// For every release.
+    pub(super) no_keys: Mutex<Option<ProblemKind>>,
+    /// Releases wait for it.
+    pub(super) gate: tokio::sync::Mutex<()>,
+    /// Windows in the order they were released.
+    pub(super) released: Mutex<Vec<Range<u32>>>,
 }
 
 impl Faults {
@@ -76,6 +83,11 @@ impl Faults {
 
     pub(super) fn always(&self, block: u32, fault: Fault) {
         self.always.lock().unwrap().insert(block, fault);
+    }
+
+    /// Times that a block's key was released.
+    pub(super) fn released_for(&self, block: u32) -> usize {
+        self.released.lock().unwrap().iter().filter(|window| window.contains(&block)).count()
     }
 
     pub(super) fn asked_for(&self, block: u32) -> usize {
@@ -182,7 +194,7 @@ impl Gateway {
                 assert_eq!(peer.lease, self.home.lease);
                 let rest = path.strip_prefix(&lease).expect("no other lease is asked for");
                 match (method, rest.split_once('/')) {
-                    (Method::POST, None) if rest == "keys" => self.keys(&from(&body)),
+                    (Method::POST, None) if rest == "keys" => self.keys(&from(&body)).await,
                     (Method::POST, None) if rest == "heartbeat" => json(&HeartbeatReply {
                         directive: Directive::Continue,
                         deadline: 0,
@@ -234,8 +246,15 @@ impl Gateway {
         self.authority.issue_client(public_key, &lease, 0, &instance, now, now + 900).unwrap()
     }
 
-    fn keys(&self, request: &KeyRequest) -> Response<Body> {
+    async fn keys(&self, request: &KeyRequest) -> Response<Body> {
+        if let Some(kind) = *self.faults.no_keys.lock().unwrap() {
+            return problem(kind);
+        }
+        drop(self.faults.gate.lock().await);
         let terms = self.home.terms();
+        let window = request.first_block..request.end_block;
+        assert!(window.len() <= terms.window_blocks as usize, "{window:?}");
+        self.faults.released.lock().unwrap().push(window);
         let epoch = {
             let mut epoch = self.epoch.lock().unwrap();
             *epoch += 1;

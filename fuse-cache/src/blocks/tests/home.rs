@@ -16,6 +16,8 @@ pub(super) struct Home {
     pub(super) snapshot: Snapshot,
     /// Positions of files that changed since the snapshot.
     pub(super) stale: HashSet<u32>,
+    /// Blocks whose keys one release hands out.
+    pub(super) window_blocks: u32,
     manifest: Vec<u8>,
     sizes: Vec<u64>,
 }
@@ -40,6 +42,7 @@ impl Home {
             key: LeaseKey::from_bytes([8; 32]),
             manifest: build_manifest(&snapshot, &selection, &layout, 0),
             stale: HashSet::new(),
+            window_blocks: 4096,
             sizes: sizes.to_vec(),
             snapshot,
             layout,
@@ -74,6 +77,7 @@ impl Home {
             blocks: self.blocks(),
             first_block: 0,
             end_block: self.blocks(),
+            window_blocks: self.window_blocks,
             manifest_len: self.manifest.len() as u64,
             bytes: self.sizes.iter().sum(),
             files: self.sizes.len() as u64,

@@ -132,17 +132,7 @@ async fn a_successor_takes_the_cache_up() {
     let worker = Worker::start(mixed(), None, LONG).await;
     worker.filled().await;
     let asked = worker.gateway.faults.asked.lock().unwrap().len();
-    // The end of a killed worker, but for the descriptors that the kernel would close.
-    worker.cache.core.close();
-    let filling = worker.cache.filling.lock().unwrap().take();
-    let Filling { task, threads } = filling.unwrap();
-    task.await.unwrap();
-    threads.shutdown_background();
-    let Worker { gateway, cache, dir, .. } = worker;
-    until(|| Arc::strong_count(&cache.core) == 1).await;
-    drop(cache);
-    let (manifest, client, cache) = open(&gateway, dir.path(), None, LONG).await;
-    let worker = Worker { gateway, manifest, cache, client, dir };
+    let worker = worker.succeeded().await;
     assert_eq!(worker.cache.progress().resident_blocks, worker.gateway.home.blocks());
     worker.check_all().await;
     assert_eq!(worker.gateway.faults.asked.lock().unwrap().len(), asked, "nothing fetched again");

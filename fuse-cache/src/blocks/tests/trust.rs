@@ -48,6 +48,6 @@ async fn a_new_certificate_is_used_by_new_connections() {
 async fn keys_that_would_live_for_ever_are_nonsense() {
     let worker = Worker::start(Home::new(&[100]), None, LONG).await;
     *worker.gateway.expiry.lock().unwrap() = u64::MAX;
-    let refused = worker.client.keys(0, 1).await.map(drop);
+    let refused = worker.client.keys(0..1).await.map(drop);
     assert!(matches!(refused, Err(ClientError::Nonsense(_))), "{refused:?}");
 }
