@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use tidegate_fuse_cache::supervisor::Supervisor;
 use tidegate_gateway::source::SourceSpec;
-use tidegate_gateway::{Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError};
+use tidegate_gateway::{
+    CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
+};
 use tidegate_kit::telemetry;
 use tidegate_wire::{Directive, JoinFile};
 use tokio::sync::watch;
@@ -253,7 +255,7 @@ impl Origin {
                 gateway.shutdown().await;
                 // As `plan` says it.
                 Err(match error {
-                    GrantError::Survey(SurveyError::Selection(error)) => {
+                    GrantError::Survey(SurveyError::Cut(CutError::Selection(error))) => {
                         Usage(error.to_string()).into()
                     }
                     error => error.into(),

@@ -17,6 +17,7 @@ mod page;
 mod slot;
 mod wipe;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -186,6 +187,7 @@ impl Store {
     /// Takes the complete slots of this lease up.
     fn scan(self: &Arc<Self>, terms: &LeaseTerms) -> Result<Vec<Adopted>, StoreError> {
         let mut adopted: Vec<Adopted> = Vec::new();
+        let mut blocks = HashSet::new();
         let mut free = Vec::new();
         for index in 0..self.slots {
             let page = self.file.read_page(self.slot_page_at(index))?;
@@ -193,7 +195,7 @@ impl Store {
                 page.lease == terms.lease
                     && page.layout == terms.layout
                     && (terms.first_block..terms.end_block).contains(&page.block)
-                    && adopted.iter().all(|other| other.block != page.block)
+                    && blocks.insert(page.block)
             }) {
                 Some(page) => adopted.push(Adopted {
                     block: page.block,

@@ -47,7 +47,7 @@ pub fn small_snapshot() -> Snapshot {
 
 pub fn snapshots() -> Vec<Vec<u8>> {
     let empty = Snapshot::build("s3://bucket".into(), Vec::new(), Vec::new());
-    vec![small_snapshot().to_bytes(), empty.to_bytes()]
+    [small_snapshot(), empty].map(|snapshot| snapshot.as_bytes().to_vec()).into()
 }
 
 pub fn manifests() -> Vec<Vec<u8>> {

@@ -35,7 +35,9 @@ targets! {
 fn the_seeds_are_valid() {
     assert!(seeds::manifests().iter().all(|seed| tidegate_plan::Manifest::parse(seed).is_ok()));
     assert!(
-        seeds::snapshots().iter().all(|seed| tidegate_plan::Snapshot::from_bytes(seed).is_ok())
+        seeds::snapshots()
+            .iter()
+            .all(|seed| tidegate_plan::Snapshot::from_bytes(seed.clone()).is_ok())
     );
     assert!(seeds::covers().iter().all(|seed| tidegate_seal::Cover::from_bytes(seed).is_ok()));
     assert!(seeds::releases().iter().all(|seed| tidegate_seal::Release::from_bytes(seed).is_ok()));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
 use tidegate_lease::Lease;
 use tidegate_ledger::Digest;
-use tidegate_plan::{LeaseId, SelectionSpec};
+use tidegate_plan::LeaseId;
 use tidegate_wire::Base64;
 
 use crate::keepers::Keeper;
@@ -45,7 +45,6 @@ pub(crate) struct Document {
     /// The embedded gateway whose end is the lease's end; `None` for a daemon's leases.
     pub(crate) owner: Option<String>,
     pub(crate) source: SourceSpec,
-    pub(crate) selection: SelectionSpec,
     /// The replica that each rank's worker speaks to.
     #[serde(default)]
     pub(crate) keepers: BTreeMap<u16, Keeper>,
@@ -76,7 +75,7 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    pub(crate) const VERSION: u32 = 1;
+    pub(crate) const VERSION: u32 = 2;
 
     /// Plaintext bytes whose keys were released, counted once for each worker that had them.
     pub(crate) fn released_in_all(&self) -> u64 {

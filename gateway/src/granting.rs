@@ -122,13 +122,15 @@ pub(crate) async fn grant(
     {
         return Err(GrantError::Own { own });
     }
-    let survey = Survey::take(spec.clone(), &request.selection, request.ranks).await?;
+    let selection = request.selection.clone();
+    let survey = Survey::take(&office.shelf, spec.clone(), selection, request.ranks).await?;
     // A link may have been turned since the look above: what is open counts.
     let opened = survey.source.place().map_err(SurveyError::from)?;
     if !office.config.sources.allows(&opened) {
         return Err(GrantError::NotAllowed(opened));
     }
-    office.record.store_snapshot(&survey.snapshot).await?;
+    office.record.store_snapshot(&survey.cut.snapshot).await?;
+    office.record.store_selection(&request.selection).await?;
     // From here on the caller's patience does not matter: a lease is made whole or voided.
     let held = Arc::clone(&office.granting).read_owned().await;
     let office = Arc::clone(office);
@@ -154,25 +156,23 @@ async fn make(
     office.book.create(1, &document).await.map_err(AdvanceError::Book)?;
     let goods = Goods {
         source: Arc::clone(&survey.source),
-        snapshot: Arc::clone(&survey.snapshot),
-        selection: Arc::clone(&survey.selection),
-        layout: Arc::clone(&survey.layout),
+        cut: Arc::clone(&survey.cut),
         _place: Some(place),
     };
     let live = Live::new(1, document, Some(goods), false);
-    if let Err(error) = record_grant(office, &live, &survey, now).await {
+    if let Err(error) = record_grant(office, request, &live, &survey, now).await {
         void(office, &live, now).await?;
         return Err(error);
     }
     let live = office.put(live);
     let document = live.view().document;
     let ranks = document.lease.tokens.iter().map(|token| token.rank);
-    let terms = ranks.map(|rank| survey.share(rank)).fold(Estimate::default(), sum);
+    let terms = ranks.map(|rank| survey.cut.share(rank)).fold(Estimate::default(), sum);
     tracing::info!(lease = %id, files = terms.files, bytes = terms.bytes, "a lease was granted");
     Ok(Granted {
         lease: id,
         terms,
-        whole: survey.lease,
+        whole: survey.cut.lease,
         deadline: document.lease.deadline,
         joins: joins(office, &document),
         unshown: survey.unshown(),
@@ -203,12 +203,13 @@ fn propose(
         .filter(|rank| request.only_rank.is_none_or(|only| only == *rank))
         .map(|rank| (TokenId::from_bytes(random()), rank))
         .collect();
-    let shares = survey.layout.shares().iter();
+    let cut = &survey.cut;
+    let shares = cut.layout.shares().iter();
     let proposal = Proposal {
         id: LeaseId::from_bytes(random()),
-        snapshot: survey.snapshot.id(),
-        selection: survey.selection.id(),
-        layout: survey.layout.id(),
+        snapshot: cut.snapshot.id(),
+        selection: cut.selection.id(),
+        layout: cut.layout.id(),
         shares: shares.map(|share| (share.blocks.start, share.blocks.end)).collect(),
         dataset: request.dataset.clone(),
         subject: request.subject.clone(),
@@ -228,9 +229,8 @@ fn propose(
         keepers: BTreeMap::new(),
         handed_over: false,
         source,
-        selection: request.selection.clone(),
-        files: survey.lease.files,
-        bytes: survey.lease.bytes,
+        files: cut.lease.files,
+        bytes: cut.lease.bytes,
         hpke: BTreeMap::new(),
         last_release_at: None,
         released_bytes: BTreeMap::new(),
@@ -246,6 +246,7 @@ fn propose(
 /// Key, entries, then *granted*: a lease that is not in the ledger never becomes active.
 async fn record_grant(
     office: &Office,
+    request: &GrantRequest,
     live: &Live,
     survey: &Survey,
     now: u64,
@@ -255,14 +256,14 @@ async fn record_grant(
     office.keyring.create(lease.id, lease.key_epoch).await?;
     let source = office.record.document(document.source.to_string()).await?;
     let subject = office.record.document(lease.subject.clone()).await?;
-    let selected = office.record.document(selected(&document)).await?;
-    let files = || survey.snapshot.entries().iter().filter(|entry| entry.is_file());
+    let selected = office.record.document(selected(&request.selection, lease)).await?;
+    let listed = &survey.cut.snapshot;
     let taken = Event::SnapshotTaken {
         snapshot: lease.snapshot,
         source,
-        files: files().count() as u64,
-        bytes: files().map(|entry| entry.size).sum(),
-        unshown: survey.snapshot.unshown().len() as u64,
+        files: listed.files(),
+        bytes: listed.content(),
+        unshown: listed.unshown().len() as u64,
     };
     let granted = Event::LeaseGranted {
         lease: lease.id,
@@ -289,11 +290,11 @@ async fn record_grant(
 }
 
 /// Which part of which dataset, for the document beside the entry. A list of paths is counted.
-fn selected(document: &Document) -> String {
-    let SelectionSpec { include, exclude, list } = &document.selection;
-    let tokens = document.lease.tokens.iter();
+fn selected(selection: &SelectionSpec, lease: &Lease) -> String {
+    let SelectionSpec { include, exclude, list } = selection;
+    let tokens = lease.tokens.iter();
     serde_json::json!({
-        "dataset": document.lease.dataset,
+        "dataset": lease.dataset,
         "include": include,
         "exclude": exclude,
         "listed": list.as_ref().map(Vec::len),

@@ -1,7 +1,7 @@
 //! The gateway: reads a source at home, grants leases on it, and serves sealed blocks to workers
 //! that hold one.
 //!
-//! * [`source`] lists and reads; [`Survey`] selects and cuts; [`pipeline`] reads and seals.
+//! * [`source`] lists and reads; `survey` selects and cuts; [`pipeline`] reads and seals.
 //! * A lease is a numbered history of documents in the state, changed in one place
 //!   (`office`), with its key in the `keyring` and its entries in the `record`.
 //! * Workers come through `server` (TLS, bounds) and `service` (routes) to `admission`, which asks of
@@ -26,6 +26,7 @@ mod gateway;
 mod granting;
 mod json;
 mod keepers;
+mod kept;
 mod keyring;
 mod live;
 mod nodes;
@@ -45,6 +46,7 @@ mod seats;
 mod server;
 mod service;
 mod serving;
+mod shelf;
 #[cfg(test)]
 mod sim;
 pub mod state;
@@ -66,5 +68,6 @@ pub use premises::StartError;
 pub use record::RecordError;
 pub use recovery::{GoodsError, RecoveryError};
 pub use restoring::{Restore, RestoreError, Restored};
+pub use shelf::CutError;
 pub use status::{LeaseStatus, WorkerStatus};
-pub use survey::{Survey, SurveyError};
+pub use survey::SurveyError;

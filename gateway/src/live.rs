@@ -1,17 +1,19 @@
 //! A lease as the running gateway holds it: its goods, the head of its history, who is there.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tidegate_lease::Lease;
-use tidegate_plan::{Layout, LeaseId, Selection, Snapshot};
+use tidegate_plan::LeaseId;
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::book::Document;
 use crate::problem::Refusal;
+use crate::shelf::Cut;
 use crate::source::Source;
 
 /// Attachments and releases of one rank in a span: ten a second is more than any window asks for,
@@ -22,11 +24,18 @@ const WRITES_SPAN_S: u64 = 60;
 /// What a lease gives out: the source and how its selection is cut.
 pub(crate) struct Goods {
     pub(crate) source: Arc<Source>,
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) selection: Arc<Selection>,
-    pub(crate) layout: Arc<Layout>,
+    /// Shared with the leases that have the same.
+    pub(crate) cut: Arc<Cut>,
     /// Counts against the leases that may be open; given back with the goods.
     pub(crate) _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Goods {
+    type Target = Cut;
+
+    fn deref(&self) -> &Cut {
+        &self.cut
+    }
 }
 
 /// The newest known revision of a lease.

@@ -20,6 +20,7 @@ use crate::pipeline::Budget;
 use crate::rate::Rate;
 use crate::record::Record;
 use crate::refusals::Refusals;
+use crate::shelf::Shelf;
 use tidegate_kit::tls::Authority;
 
 /// A head older than this is looked at again before anything is served by it.
@@ -45,6 +46,8 @@ pub(crate) struct Office {
     pub(crate) rate: Option<Rate>,
     pub(crate) record: Record,
     pub(crate) refusals: Refusals,
+    /// Snapshots and cuts of all leases.
+    pub(crate) shelf: Arc<Shelf>,
     /// `https://host:port` of the workers' listener, for join files.
     pub(crate) urls: Vec<String>,
     /// This replica, the same over restarts.
@@ -96,6 +99,7 @@ impl Office {
             nonces: Nonces::new(nonce_key),
             rate: config.rate_limit.map(Rate::new),
             refusals: Refusals::default(),
+            shelf: Arc::default(),
             leases: RwLock::default(),
             latest: AtomicU64::new(0),
             config,

@@ -44,11 +44,11 @@ pub async fn start(job: BlockJob, budget: &Budget) -> Result<SealedStream, Refus
             }
         }
         BlockKind::Whole => {
-            let extent = match job.layout.extents_of(job.block) {
-                [only] if (only.at, only.len) == (0, plain) => *only,
+            let extent = match job.extents()[..] {
+                [only] if (only.at, only.len) == (0, plain) => only,
                 _ => return Err(Refused::NoSuchBlock(job.block)),
             };
-            let entry = job.entry(&extent).ok_or(Refused::NoSuchBlock(job.block))?.clone();
+            let entry = job.entry(&extent).ok_or(Refused::NoSuchBlock(job.block))?;
             match store {
                 Store::Directory(directory) => {
                     whole_file::start(job, directory, extent, entry, budget).await?

@@ -3,13 +3,13 @@
 //! A document is stored before the entry that commits to it; an entry is durable before anybody
 //! hears of what it records.
 
-use std::sync::Arc;
-
 use tidegate_kit::ledger_log::{CERTIFICATES, LedgerLog, LogError};
 use tidegate_kit::state::{StateError, StateStore};
 use tidegate_ledger::{Action, Commitment, Event, Receipt, WipeCertificate};
-use tidegate_plan::{LeaseId, Snapshot};
+use tidegate_plan::{LeaseId, SelectionId, SelectionSpec, Snapshot, SnapshotId};
+use tokio::task::spawn_blocking;
 
+use crate::kept;
 use crate::problem::Refusal;
 
 /// Something could not be recorded.
@@ -24,6 +24,12 @@ pub enum RecordError {
     Canonical(#[from] tidegate_ledger::CanonicalError),
     #[error("the ledger gave no receipt for an entry")]
     NoReceipt,
+    #[error("a selection cannot be written as JSON")]
+    Selection(#[source] serde_json::Error),
+    #[error("it was not stored, or not to its end")]
+    Missing,
+    #[error("what is stored is not what its name says")]
+    Damaged,
 }
 
 impl From<RecordError> for Refusal {
@@ -136,21 +142,40 @@ impl Record {
     }
 
     /// Stores a snapshot under its id.
-    pub(crate) async fn store_snapshot(&self, snapshot: &Arc<Snapshot>) -> Result<(), StateError> {
-        let path = format!("snapshots/{}", snapshot.id());
-        // Named by its content: whoever stored it first stored the same.
-        let _ = self.store.create(&path, snapshot.to_bytes()).await?;
-        Ok(())
+    pub(crate) async fn store_snapshot(&self, snapshot: &Snapshot) -> Result<(), StateError> {
+        kept::store(&self.store, &snapshot_name(snapshot.id()), snapshot.as_bytes()).await
     }
 
-    /// A stored snapshot; `None` when it is not there or not what its name says.
-    pub(crate) async fn snapshot(
-        &self,
-        id: tidegate_plan::SnapshotId,
-    ) -> Result<Option<Snapshot>, StateError> {
-        let Some(bytes) = self.store.read(&format!("snapshots/{id}")).await? else {
-            return Ok(None);
-        };
-        Ok(Snapshot::from_bytes(&bytes).ok().filter(|snapshot| snapshot.id() == id))
+    /// A stored snapshot, as its name says.
+    pub(crate) async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, RecordError> {
+        let bytes = kept::read(&self.store, &snapshot_name(id)).await?;
+        let bytes = bytes.ok_or(RecordError::Missing)?;
+        let read = spawn_blocking(move || Snapshot::from_bytes(bytes)).await;
+        let read = read.ok().and_then(Result::ok).filter(|snapshot| snapshot.id() == id);
+        read.ok_or(RecordError::Damaged)
     }
+
+    /// Stores what was asked for under its id: a list may be as long as the snapshot, and documents of
+    /// leases stay small.
+    pub(crate) async fn store_selection(&self, spec: &SelectionSpec) -> Result<(), RecordError> {
+        let (name, spec) = (selection_name(spec.id()), spec.clone().normal());
+        let text = serde_json::to_vec(&spec).map_err(RecordError::Selection)?;
+        Ok(kept::store(&self.store, &name, &text).await?)
+    }
+
+    /// A stored selection, as its name says.
+    pub(crate) async fn selection(&self, id: SelectionId) -> Result<SelectionSpec, RecordError> {
+        let text = kept::read(&self.store, &selection_name(id)).await?;
+        let text = text.ok_or(RecordError::Missing)?;
+        let read = serde_json::from_slice::<SelectionSpec>(&text).ok();
+        read.filter(|spec| spec.id() == id).ok_or(RecordError::Damaged)
+    }
+}
+
+fn snapshot_name(id: SnapshotId) -> String {
+    format!("snapshots/{id}")
+}
+
+fn selection_name(id: SelectionId) -> String {
+    format!("selections/{id}")
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
-use tidegate_lease::{Event as LeaseEvent, Phase, Standing};
+use tidegate_lease::{Event as LeaseEvent, Lease, Phase, Standing};
 use tidegate_plan::LeaseId;
 
 use crate::book::{BookError, Document};
@@ -16,8 +16,9 @@ use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::Office;
 use crate::owed::{owes, unmark};
-use crate::source::Source;
-use crate::survey::{Survey, SurveyError};
+use crate::record::RecordError;
+use crate::shelf::{Cut, CutError};
+use crate::source::{Source, SourceError};
 
 /// The state directory is in use, or its leases cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -327,10 +328,14 @@ pub enum GoodsError {
     Key(#[source] KeyringError),
     #[error("`{0}` is not under `sources.allow` of this gateway")]
     NotAllowed(String),
-    #[error("its snapshot is not there: {0}")]
-    Snapshot(String),
+    #[error("its {0} cannot be read")]
+    Kept(&'static str, #[source] RecordError),
+    #[error("its source cannot be used")]
+    Source(#[from] SourceError),
     #[error(transparent)]
-    Survey(#[from] SurveyError),
+    Cut(#[from] CutError),
+    #[error("it was given up")]
+    Task(#[from] tokio::task::JoinError),
     #[error("its selection is cut in another way by this version")]
     Layout,
 }
@@ -338,33 +343,41 @@ pub enum GoodsError {
 impl GoodsError {
     /// Whether it is worth to try again.
     const fn may_pass(&self) -> bool {
-        matches!(self, Self::Survey(SurveyError::Source(_)))
+        matches!(self, Self::Source(_) | Self::Task(_) | Self::Kept(_, RecordError::Store(_)))
     }
 }
 
 async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError> {
     let lease = &document.lease;
-    let snapshot = office
-        .record
-        .snapshot(lease.snapshot)
-        .await
-        .map_err(|error| GoodsError::Snapshot(error.to_string()))?
-        .ok_or_else(|| GoodsError::Snapshot("missing or damaged".to_owned()))?;
-    let source = Source::open(document.source.clone()).await.map_err(SurveyError::from)?;
-    let opened = source.place().map_err(SurveyError::from)?;
+    let source = Arc::new(Source::open(document.source.clone()).await?);
+    let opened = source.place()?;
     if !office.config.sources.allows(&opened) {
         return Err(GoodsError::NotAllowed(opened));
     }
-    let (source, snapshot) = (Arc::new(source), Arc::new(snapshot));
-    let survey = Survey::of(source, snapshot, document.selection.clone(), lease.ranks).await?;
-    if survey.layout.id() != lease.layout {
+    let cut = match office.shelf.cut(lease.snapshot, lease.selection, lease.ranks) {
+        Some(cut) => cut,
+        None => read_cut(office, lease).await?,
+    };
+    if cut.layout.id() != lease.layout {
         return Err(GoodsError::Layout);
     }
-    Ok(Goods {
-        source: survey.source,
-        snapshot: survey.snapshot,
-        selection: survey.selection,
-        layout: survey.layout,
-        _place: Arc::clone(&office.places).try_acquire_owned().ok(),
-    })
+    let _place = Arc::clone(&office.places).try_acquire_owned().ok();
+    Ok(Goods { source, cut, _place })
+}
+
+/// Reads the snapshot, unless another lease has it, and selects and cuts as at the grant.
+async fn read_cut(office: &Office, lease: &Lease) -> Result<Arc<Cut>, GoodsError> {
+    let unread = |what| move |why| GoodsError::Kept(what, why);
+    let snapshot = match office.shelf.snapshot(lease.snapshot) {
+        Some(snapshot) => snapshot,
+        None => {
+            let read = office.record.snapshot(lease.snapshot).await;
+            office.shelf.keep(read.map_err(unread("snapshot"))?)
+        }
+    };
+    let selection = office.record.selection(lease.selection).await;
+    let selection = selection.map_err(unread("selection"))?;
+    let (shelf, ranks) = (Arc::clone(&office.shelf), lease.ranks);
+    let making = move || shelf.make(snapshot, &selection, ranks);
+    Ok(tokio::task::spawn_blocking(making).await??)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use tidegate_plan::{Estimate, Layout, build_manifest, sealed_len};
+use tidegate_plan::{Layout, sealed_len};
 use tidegate_seal::{Context, Kind, SALT_LEN, depth};
 use tidegate_wire::{LeaseTerms, ProblemKind};
 use tokio::sync::mpsc;
@@ -48,12 +48,7 @@ pub(crate) async fn terms(
     let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
     let share = share_of(&goods.layout, rank)?;
     let (first_block, end_block) = (share.start, share.end);
-    let shared = Arc::clone(&goods);
-    let estimate = tokio::task::spawn_blocking(move || {
-        Estimate::of_share(&shared.snapshot, &shared.selection, &shared.layout, rank)
-    })
-    .await
-    .map_err(|error| Refusal::internal("an estimate was given up", &error))?;
+    let estimate = goods.share(rank);
     let lease = &document.lease;
     Ok(LeaseTerms {
         lease: lease.id,
@@ -132,11 +127,9 @@ pub(crate) async fn manifest(office: &Office, admitted: &Admitted) -> Result<Sea
         return Err(Refusal::internal("no manifests are made any more", &live.id));
     };
     let (id, layout) = (live.id, live.view().document.lease.layout);
-    let plain = tokio::task::spawn_blocking(move || {
-        build_manifest(&goods.snapshot, &goods.selection, &goods.layout, rank)
-    })
-    .await
-    .map_err(|error| Refusal::internal("a manifest was given up", &error))?;
+    let plain = tokio::task::spawn_blocking(move || goods.manifest(rank))
+        .await
+        .map_err(|error| Refusal::internal("a manifest was given up", &error))?;
     let pieces = plain.chunks(pipeline::MANIFEST_PIECE).map(|piece| sealed_len(piece.len() as u64));
     let len = if plain.is_empty() { sealed_len(0) } else { pieces.sum() };
     let (sender, receiver) = mpsc::channel(1);

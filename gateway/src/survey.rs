@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use tidegate_plan::{
-    Estimate, Layout, LayoutError, Selection, SelectionError, SelectionSpec, Snapshot,
-};
+use tidegate_plan::SelectionSpec;
 
+use crate::shelf::{Cut, CutError, Shelf};
 use crate::source::{Source, SourceError, SourceSpec};
 
 /// A source listed, selected from and cut.
 #[derive(Debug)]
-pub struct Survey {
-    pub source: Arc<Source>,
-    pub snapshot: Arc<Snapshot>,
-    pub selection: Arc<Selection>,
-    pub layout: Arc<Layout>,
-    /// Sums over all shares.
-    pub lease: Estimate,
+pub(crate) struct Survey {
+    pub(crate) source: Arc<Source>,
+    pub(crate) cut: Arc<Cut>,
 }
 
 /// A survey cannot be made; each cause is one the caller can mend.
@@ -25,56 +20,33 @@ pub struct Survey {
 pub enum SurveyError {
     #[error("the source cannot be used")]
     Source(#[from] SourceError),
-    #[error("the selection cannot be made")]
-    Selection(#[from] SelectionError),
-    #[error("the selection cannot be cut into blocks")]
-    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Cut(#[from] CutError),
     #[error("the survey was given up")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl Survey {
     /// Lists `spec` and cuts the selection into `ranks` shares.
-    pub async fn take(
+    pub(crate) async fn take(
+        shelf: &Arc<Shelf>,
         spec: SourceSpec,
-        selection: &SelectionSpec,
-        ranks: u16,
-    ) -> Result<Self, SurveyError> {
-        let source = Arc::new(Source::open(spec).await?);
-        let snapshot = Arc::new(source.snapshot().await?);
-        Self::of(source, snapshot, selection.clone(), ranks).await
-    }
-
-    /// The same of a snapshot that was taken before.
-    pub(crate) async fn of(
-        source: Arc<Source>,
-        snapshot: Arc<Snapshot>,
         selection: SelectionSpec,
         ranks: u16,
     ) -> Result<Self, SurveyError> {
-        tokio::task::spawn_blocking(move || {
-            let selection = Selection::resolve(&snapshot, &selection)?;
-            let layout = Layout::build(&snapshot, &selection, ranks)?;
-            let lease = Estimate::of_lease(&snapshot, &selection, &layout);
-            Ok(Self {
-                source,
-                snapshot,
-                selection: Arc::new(selection),
-                layout: Arc::new(layout),
-                lease,
-            })
-        })
-        .await?
-    }
-
-    /// Sums of one rank's share.
-    pub fn share(&self, rank: u16) -> Estimate {
-        Estimate::of_share(&self.snapshot, &self.selection, &self.layout, rank)
+        let source = Arc::new(Source::open(spec).await?);
+        let turn = shelf.turn().await;
+        let snapshot = shelf.keep(source.snapshot().await?);
+        drop(turn);
+        let shelf = Arc::clone(shelf);
+        let making = move || shelf.make(snapshot, &selection, ranks);
+        let cut = tokio::task::spawn_blocking(making).await??;
+        Ok(Self { source, cut })
     }
 
     /// Names that cannot be shown as POSIX paths, each with the reason.
-    pub fn unshown(&self) -> Vec<(String, String)> {
-        let unshown = self.snapshot.unshown().iter();
+    pub(crate) fn unshown(&self) -> Vec<(String, String)> {
+        let unshown = self.cut.snapshot.unshown().iter();
         unshown
             .map(|name| (String::from_utf8_lossy(&name.name).into_owned(), name.reason.clone()))
             .collect()

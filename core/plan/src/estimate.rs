@@ -1,8 +1,7 @@
 //! What a plan would move, without moving it.
 
-use crate::entry::Entry;
 use crate::layout::Layout;
-use crate::manifest::{manifest_len, shown_dirs};
+use crate::manifest::Sums;
 use crate::selection::Selection;
 use crate::snapshot::Snapshot;
 
@@ -38,25 +37,28 @@ impl Estimate {
         rank: u16,
     ) -> Self {
         let Some(share) = layout.share(rank) else { return Self::default() };
-        let positions = share.files.start as usize..share.files.end as usize;
-        let is_file = |at: &&u32| snapshot.entries().get(**at as usize).is_some_and(Entry::is_file);
-        let n_files = selection.files()[positions].iter().filter(is_file).count() as u64;
+        let sums = Sums::of(snapshot, selection, layout, rank);
         let blocks = &layout.blocks()[share.blocks.start as usize..share.blocks.end as usize];
         Self {
-            files: n_files,
-            symlinks: share.files.len() as u64 - n_files,
-            dirs: shown_dirs(snapshot, selection, layout, rank),
+            files: sums.files,
+            symlinks: sums.symlinks,
+            dirs: sums.dirs,
             bytes: share.bytes,
             blocks: blocks.len() as u64,
             sealed_bytes: blocks.iter().map(|block| sealed_len(block.plain_len.into())).sum(),
-            manifest_bytes: manifest_len(snapshot, selection, layout, rank),
+            manifest_bytes: sums.manifest_len(),
         }
     }
 
     /// Of all shares together.
     pub fn of_lease(snapshot: &Snapshot, selection: &Selection, layout: &Layout) -> Self {
         let shares = (0..layout.ranks()).map(|r| Self::of_share(snapshot, selection, layout, r));
-        let mut sum = shares.fold(Self::default(), |sum, share| Self {
+        Self::of_shares(selection, &shares.collect::<Vec<_>>())
+    }
+
+    /// Of all shares together, which were estimated one by one.
+    pub fn of_shares(selection: &Selection, shares: &[Self]) -> Self {
+        let mut sum = shares.iter().fold(Self::default(), |sum, share| Self {
             files: sum.files + share.files,
             symlinks: sum.symlinks + share.symlinks,
             dirs: 0,

@@ -10,14 +10,15 @@
 //! 3. Files are placed in path order. Empty files and links take no extent. A file that fits whole
 //!    into the open packed block goes there; otherwise the block is closed. A file of at most
 //!    [`PACK_DATA_MAX`] bytes then opens a fresh block; a larger one fills whole blocks of
-//!    [`BLOCK_MAX`], and its tail opens a block into which following small files may go.
+//!    [`BLOCK_MAX`], and its tail opens a block into which following small files may go. A packed
+//!    block has at most [`PACK_EXTENTS_MAX`] extents, so that a source which answers slowly, file by
+//!    file, still gives a block in seconds.
 //! 4. A block that holds one extent of a file over [`PACK_DATA_MAX`] and nothing else is *whole*:
 //!    its plaintext is those bytes. Every other block is *packed*: its plaintext is a status bitmap,
 //!    one bit an extent, least significant bit first, 1 = good, 0 = stale; then the extents' bytes.
 
 use std::ops::Range;
 
-use crate::entry::Kind;
 use crate::ids::LayoutId;
 use crate::selection::Selection;
 use crate::snapshot::Snapshot;
@@ -26,14 +27,15 @@ use crate::snapshot::Snapshot;
 pub const CHUNK: u32 = 16 * 1024;
 /// Largest plaintext of a block, bytes, bitmap included.
 pub const BLOCK_MAX: u32 = 4 << 20;
-/// Largest status bitmap, bytes.
-pub const PACK_BITMAP_MAX: u32 = 4096;
-/// Most extents of a packed block: one bit each.
-pub const PACK_EXTENTS_MAX: u32 = PACK_BITMAP_MAX * 8;
-/// Most file bytes in a packed block; a file over this is *large*.
-pub const PACK_DATA_MAX: u32 = BLOCK_MAX - PACK_BITMAP_MAX;
+/// Most extents of a packed block. A store that takes 20 ms for an object, asked for 32 at a time,
+/// gives as many in 3 s; a worker waits 30 s for a block to begin.
+pub const PACK_EXTENTS_MAX: u32 = 4096;
+/// Most file bytes in a packed block; a file over this is *large*. What is left is one page, more
+/// than the bitmap takes.
+pub const PACK_DATA_MAX: u32 = BLOCK_MAX - 4096;
+const _: () = assert!(PACK_DATA_MAX + bitmap_len(PACK_EXTENTS_MAX) <= BLOCK_MAX);
 /// Version of the rules above.
-pub const LAYOUT_VERSION: u16 = 1;
+pub const LAYOUT_VERSION: u16 = 2;
 /// Most blocks of one lease: 1 PiB in whole blocks. Bounds memory before anything is allocated.
 pub const MAX_BLOCKS: u32 = 1 << 28;
 
@@ -50,13 +52,16 @@ pub enum BlockKind {
     Whole,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     pub kind: BlockKind,
     /// Plaintext bytes, bitmap included.
     pub plain_len: u32,
-    /// Into [`Layout::extents`].
-    pub extents: Range<u32>,
+    /// How many extents it holds.
+    pub extents: u32,
+    /// Position in [`Selection::files`] of the file that its first extent is of, and the place there.
+    file: u32,
+    offset: u64,
 }
 
 /// A run of one file's bytes in one block.
@@ -96,7 +101,6 @@ pub enum LayoutError {
 pub struct Layout {
     id: LayoutId,
     blocks: Vec<Block>,
-    extents: Vec<Extent>,
     shares: Vec<Share>,
 }
 
@@ -112,16 +116,10 @@ impl Layout {
         if selection.snapshot() != snapshot.id() {
             return Err(LayoutError::OtherSnapshot);
         }
-        let sizes: Vec<u64> = selection
-            .files()
-            .iter()
-            .map(|at| &snapshot.entries()[*at as usize])
-            .map(|entry| if matches!(entry.kind, Kind::File) { entry.size } else { 0 })
-            .collect();
+        let sizes: Vec<u64> = selection.files().iter().map(|at| snapshot.content_of(*at)).collect();
         let full = |size: &u64| u128::from(size / u64::from(BLOCK_MAX));
         let full_blocks: u128 = sizes.iter().map(full).sum();
-        // An extent is a full block, a tail or a small file, so the second sum bounds their number.
-        if full_blocks > MAX_BLOCKS.into() || full_blocks + sizes.len() as u128 > u32::MAX.into() {
+        if full_blocks > MAX_BLOCKS.into() {
             return Err(LayoutError::TooLarge);
         }
         let mut cut = Cut { sizes: &sizes, ..Cut::default() };
@@ -137,7 +135,8 @@ impl Layout {
             shares.push(Share { files, blocks, bytes });
         }
         let id = layout_id(snapshot, selection, ranks);
-        Ok(Self { id, blocks: cut.blocks, extents: cut.extents, shares })
+        cut.blocks.shrink_to_fit();
+        Ok(Self { id, blocks: cut.blocks, shares })
     }
 
     pub fn id(&self) -> LayoutId {
@@ -153,16 +152,31 @@ impl Layout {
         self.blocks.get(number as usize)
     }
 
-    /// In the order of the blocks, and in path order within each.
-    pub fn extents(&self) -> &[Extent] {
-        &self.extents
-    }
-
-    /// The extents of one block; empty for a block that does not exist.
-    pub fn extents_of(&self, number: u32) -> &[Extent] {
-        self.block(number)
-            .map(|block| &self.extents[block.extents.start as usize..block.extents.end as usize])
-            .unwrap_or_default()
+    /// The extents of one block, in path order; empty for a block that does not exist.
+    ///
+    /// Must be given the snapshot and the selection that the layout was built from.
+    pub fn extents_of(
+        &self,
+        snapshot: &Snapshot,
+        selection: &Selection,
+        number: u32,
+    ) -> Vec<Extent> {
+        let Some(block) = self.block(number) else { return Vec::new() };
+        let mut at = match block.kind {
+            BlockKind::Packed => bitmap_len(block.extents),
+            BlockKind::Whole => 0,
+        };
+        let mut offset = block.offset;
+        let files = selection.files().get(block.file as usize..).unwrap_or_default();
+        let sizes = files.iter().map(|at| snapshot.content_of(*at));
+        let filled = (block.file..).zip(sizes).filter(|(_, size)| *size > 0);
+        let extents = filled.take(block.extents as usize).map(|(file, size)| {
+            let len = piece(size, offset);
+            let extent = Extent { file, offset, len, at };
+            (at, offset) = (at + len, 0);
+            extent
+        });
+        extents.collect()
     }
 
     /// One a rank.
@@ -214,15 +228,20 @@ fn share_files(sizes: &[u64], ranks: u16) -> Vec<Range<u32>> {
     runs.collect()
 }
 
+/// Length of the extent that begins at `offset` of a file.
+fn piece(size: u64, offset: u64) -> u32 {
+    u32::try_from(size - offset).unwrap_or(u32::MAX).min(BLOCK_MAX)
+}
+
 /// The blocks cut so far and the one that is open.
 #[derive(Default)]
 struct Cut<'a> {
     sizes: &'a [u64],
     blocks: Vec<Block>,
-    extents: Vec<Extent>,
-    /// Extents of the open block: from here to the end.
-    open: usize,
-    /// File bytes in the open block.
+    /// File and offset of the open block's first extent.
+    first: (u32, u64),
+    /// Extents and file bytes in the open block.
+    extents: u32,
     data: u32,
 }
 
@@ -234,7 +253,7 @@ impl Cut<'_> {
             return Ok(());
         }
         if let Some(len) = small(size) {
-            if self.data + len > PACK_DATA_MAX || self.n_open() == PACK_EXTENTS_MAX as usize {
+            if self.data + len > PACK_DATA_MAX || self.extents == PACK_EXTENTS_MAX {
                 self.close()?;
             }
             self.push(file, 0, len);
@@ -243,7 +262,7 @@ impl Cut<'_> {
         self.close()?;
         let mut offset = 0;
         while offset < size {
-            let len = u32::try_from(size - offset).unwrap_or(u32::MAX).min(BLOCK_MAX);
+            let len = piece(size, offset);
             self.push(file, offset, len);
             offset += u64::from(len);
             if len > PACK_DATA_MAX {
@@ -253,36 +272,32 @@ impl Cut<'_> {
         Ok(())
     }
 
-    fn n_open(&self) -> usize {
-        self.extents.len() - self.open
-    }
-
     fn push(&mut self, file: u32, offset: u64, len: u32) {
-        self.extents.push(Extent { file, offset, len, at: self.data });
+        if self.extents == 0 {
+            self.first = (file, offset);
+        }
+        self.extents += 1;
         self.data += len;
     }
 
     /// Rule 4.
     fn close(&mut self) -> Result<(), LayoutError> {
-        let inside = &mut self.extents[self.open..];
-        if inside.is_empty() {
+        let extents = std::mem::take(&mut self.extents);
+        let data = std::mem::take(&mut self.data);
+        if extents == 0 {
             return Ok(());
         }
         if self.blocks.len() >= MAX_BLOCKS as usize {
             return Err(LayoutError::TooLarge);
         }
-        let large = small(self.sizes[inside[0].file as usize]).is_none();
-        let (kind, bitmap) = if large && inside.len() == 1 {
+        let (file, offset) = self.first;
+        let large = small(self.sizes[file as usize]).is_none();
+        let (kind, bitmap) = if large && extents == 1 {
             (BlockKind::Whole, 0)
         } else {
-            (BlockKind::Packed, bitmap_len(index(inside.len())?))
+            (BlockKind::Packed, bitmap_len(extents))
         };
-        for extent in inside {
-            extent.at += bitmap;
-        }
-        let extents = index(self.open)?..index(self.extents.len())?;
-        self.blocks.push(Block { kind, plain_len: bitmap + self.data, extents });
-        (self.open, self.data) = (self.extents.len(), 0);
+        self.blocks.push(Block { kind, plain_len: bitmap + data, extents, file, offset });
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub use estimate::{Estimate, sealed_len};
 pub use ids::{IdError, InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};
 pub use layout::{
     BLOCK_MAX, Block, BlockKind, CHUNK, Extent, LAYOUT_VERSION, Layout, LayoutError, MAX_BLOCKS,
-    PACK_BITMAP_MAX, PACK_DATA_MAX, PACK_EXTENTS_MAX, Share, bitmap_len,
+    PACK_DATA_MAX, PACK_EXTENTS_MAX, Share, bitmap_len,
 };
 pub use manifest::{BlockInfo, Manifest, Piece, Record, RecordKind, build_manifest};
 pub use path::{PathError, RelPath};

@@ -25,8 +25,8 @@ mod write;
 
 pub use read::{Manifest, Piece};
 pub use record::{BlockInfo, Record, RecordKind};
+pub(crate) use write::Sums;
 pub use write::build_manifest;
-pub(crate) use write::{manifest_len, shown_dirs};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 /// Longest name in a path, bytes (`NAME_MAX` of Linux).
 const COMPONENT_MAX: usize = 255;
 /// Longest path, bytes (`PATH_MAX` of Linux less its NUL).
-const PATH_MAX: usize = 4095;
+pub(crate) const PATH_MAX: usize = 4095;
 
 /// A path below the root of a snapshot that every POSIX file system can show: raw bytes, relative,
 /// without empty, `.` or `..` components.
@@ -54,6 +54,11 @@ impl RelPath {
         Ok(Self(bytes.into_boxed_slice()))
     }
 
+    /// Names that were checked one by one, joined by `/`.
+    pub(crate) fn of_components(bytes: Vec<u8>) -> Self {
+        Self(bytes.into_boxed_slice())
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -74,14 +79,9 @@ impl RelPath {
         &self.0[start..]
     }
 
-    /// Components in the path, at least 1.
-    pub(crate) fn depth(&self) -> usize {
-        1 + self.0.iter().filter(|b| **b == b'/').count()
-    }
-
     /// Whether this path lies below the directory `dir`.
     pub(crate) fn is_below(&self, dir: &Self) -> bool {
-        self.0.len() > dir.0.len() && self.0[dir.0.len()] == b'/' && self.0.starts_with(&dir.0)
+        is_below(&self.0, &dir.0)
     }
 
     /// Every directory above this path, outermost first, from the one whose length is over `from`.
@@ -91,15 +91,39 @@ impl RelPath {
     }
 }
 
+/// Whether `path` lies below the directory `dir`.
+pub(crate) fn is_below(path: &[u8], dir: &[u8]) -> bool {
+    path.len() > dir.len() && path[dir.len()] == b'/' && path.starts_with(dir)
+}
+
+/// Whether this can be one component of a path.
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..")
+        && name.len() <= COMPONENT_MAX
+        && !name.contains(&b'/')
+        && !name.contains(&0)
+}
+
+/// The order of [`RelPath`] on bytes: that of the components.
+pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    // `/` ends a component, so it sorts before every byte that may stand inside one.
+    let rank = |b: u8| if b == b'/' { 0 } else { b };
+    let from = common(a, b);
+    match (a.get(from), b.get(from)) {
+        (Some(a), Some(b)) => rank(*a).cmp(&rank(*b)),
+        _ => a.len().cmp(&b.len()),
+    }
+}
+
+/// Bytes that both begin with. Paths of one directory have many, so eight are compared at a time.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
+    words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
+}
+
 impl Ord for RelPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // `/` ends a component, so it sorts before every byte that may stand inside one.
-        let rank = |b: u8| if b == b'/' { 0 } else { b };
-        let differs = self.0.iter().zip(&other.0).find(|(a, b)| a != b);
-        match differs {
-            Some((a, b)) => rank(*a).cmp(&rank(*b)),
-            None => self.0.len().cmp(&other.0.len()),
-        }
+        compare(&self.0, &other.0)
     }
 }
 
@@ -159,7 +183,6 @@ mod tests {
     fn parts() {
         let path = RelPath::new("a/b/c").unwrap();
         assert_eq!(path.name(), b"c");
-        assert_eq!(path.depth(), 3);
         let parent = path.parent().unwrap();
         assert_eq!(parent.as_bytes(), b"a/b");
         assert!(path.is_below(&parent) && !parent.is_below(&path));
@@ -177,7 +200,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_is_that_of_the_components(a in "[a-c./!\u{1}]{1,8}", b in "[a-c./!\u{1}]{1,8}") {
+        fn order_is_that_of_the_components(
+            common in "[a-b/]{0,20}",
+            a in "[a-c./!\u{1}]{1,8}",
+            b in "[a-c./!\u{1}]{1,8}",
+        ) {
+            let (a, b) = (format!("{common}{a}"), format!("{common}{b}"));
             if let (Ok(a), Ok(b)) = (RelPath::new(a), RelPath::new(b)) {
                 let expected = a.components().cmp(b.components());
                 prop_assert_eq!(a.cmp(&b), expected);

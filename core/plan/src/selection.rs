@@ -8,10 +8,9 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::put_bytes32;
-use crate::entry::{Entry, Kind};
 use crate::ids::{SelectionId, SnapshotId};
-use crate::path::RelPath;
-use crate::snapshot::Snapshot;
+use crate::path::{RelPath, compare};
+use crate::snapshot::{NodeKind, Snapshot};
 
 const CONTEXT: &str = "tidegate/v1 selection";
 
@@ -31,17 +30,26 @@ pub struct SelectionSpec {
 }
 
 impl SelectionSpec {
+    /// The three sets in order and without repetition: the same for all that have the same id.
+    #[must_use]
+    pub fn normal(mut self) -> Self {
+        for set in [Some(&mut self.include), Some(&mut self.exclude), self.list.as_mut()] {
+            let Some(set) = set else { continue };
+            set.sort_unstable();
+            set.dedup();
+        }
+        self
+    }
+
     /// Digest of the three sets; neither order nor repetition changes it.
     pub fn id(&self) -> SelectionId {
         let mut bytes = Vec::new();
-        let list = self.list.as_deref();
-        for set in [Some(&self.include[..]), Some(&self.exclude[..]), list] {
-            let mut sorted: Vec<&String> = set.unwrap_or_default().iter().collect();
-            sorted.sort_unstable();
-            sorted.dedup();
+        let Self { include, exclude, list } = self.clone().normal();
+        for set in [Some(include), Some(exclude), list] {
             bytes.push(u8::from(set.is_some()));
-            bytes.extend_from_slice(&(sorted.len() as u64).to_le_bytes());
-            for text in sorted {
+            let set = set.unwrap_or_default();
+            bytes.extend_from_slice(&(set.len() as u64).to_le_bytes());
+            for text in set {
                 put_bytes32(&mut bytes, text.as_bytes());
             }
         }
@@ -59,11 +67,9 @@ pub enum SelectionError {
     Empty,
     #[error("`{path}` is listed but is no file of the snapshot")]
     NotListed { path: String },
-    #[error("the snapshot has more than 2^32 entries")]
-    TooMany,
 }
 
-/// The part of one snapshot that a lease covers: indices into [`Snapshot::entries`], ascending.
+/// The part of one snapshot that a lease covers: places in path order, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     id: SelectionId,
@@ -75,15 +81,9 @@ pub struct Selection {
 
 impl Selection {
     pub fn resolve(snapshot: &Snapshot, spec: &SelectionSpec) -> Result<Self, SelectionError> {
-        let entries = snapshot.entries();
-        if u32::try_from(entries.len()).is_err() {
-            return Err(SelectionError::TooMany);
-        }
         let (include, exclude) = (globs(&spec.include)?, globs(&spec.exclude)?);
-        let listed = listed(entries, spec.list.as_deref().unwrap_or_default())?;
+        let mut listed = listed(spec.list.as_deref().unwrap_or_default())?.into_iter().peekable();
         let all = spec.include.is_empty() && spec.list.is_none();
-
-        let mut listed = listed.into_iter().peekable();
         let mut selected = Self {
             id: spec.id(),
             snapshot: snapshot.id(),
@@ -91,43 +91,46 @@ impl Selection {
             dirs: Vec::new(),
             bytes: 0,
         };
-        let mut shown = vec![false; entries.len()];
-        // The directories around the current entry, outermost first.
-        let mut open: Vec<usize> = Vec::new();
-        for (at, entry) in (0_u32..).zip(entries) {
-            let idx = at as usize;
-            while open.last().is_some_and(|dir| !entry.path.is_below(&entries[*dir].path)) {
-                open.pop();
+        let mut missing: Option<RelPath> = None;
+        let mut shown = vec![false; snapshot.len() as usize];
+        snapshot.walk(|at, node, path| {
+            let is_dir = node.kind == NodeKind::Dir;
+            // Both ascend, so what is passed by is not there.
+            while let Some(path) = listed.next_if(|listed| compare(listed.as_bytes(), path).is_lt())
+            {
+                missing.get_or_insert(path);
             }
-            let is_listed = listed.next_if_eq(&at).is_some();
-            let path = Path::new(OsStr::from_bytes(entry.path.as_bytes()));
-            let wanted = (all || is_listed || (!entry.is_dir() && include.is_match(path)))
-                && !exclude.is_match(path);
-            if wanted {
-                let above = open.iter().rev().copied();
-                for dir in above.take_while(|dir| !shown[*dir]).collect::<Vec<_>>() {
-                    shown[dir] = true;
-                }
+            let is_listed = !is_dir && listed.next_if(|listed| listed.as_bytes() == path).is_some();
+            let text = Path::new(OsStr::from_bytes(path));
+            let wanted = (all || is_listed || (!is_dir && include.is_match(text)))
+                && !exclude.is_match(text);
+            if !wanted {
+                return;
             }
-            match entry.kind {
-                Kind::Dir => {
-                    shown[idx] = wanted;
-                    open.push(idx);
-                }
-                Kind::File | Kind::Symlink(_) if wanted => {
-                    selected.files.push(at);
-                    if entry.is_file() {
-                        selected.bytes = selected.bytes.saturating_add(entry.size);
-                    }
-                }
-                Kind::File | Kind::Symlink(_) => {}
+            let mut above = node.parent;
+            while let Some(dir) = above.filter(|dir| !shown[*dir as usize]) {
+                shown[dir as usize] = true;
+                above = snapshot.parent_of(dir);
             }
+            if is_dir {
+                shown[at as usize] = true;
+                return;
+            }
+            selected.files.push(at);
+            if node.kind == NodeKind::File {
+                selected.bytes = selected.bytes.saturating_add(node.size);
+            }
+        });
+        if let Some(path) = missing.or_else(|| listed.next()) {
+            return Err(SelectionError::NotListed {
+                path: String::from_utf8_lossy(path.as_bytes()).into_owned(),
+            });
         }
         if selected.files.is_empty() {
             return Err(SelectionError::Empty);
         }
-        selected.dirs =
-            (0_u32..).zip(shown).filter_map(|(at, shown)| shown.then_some(at)).collect();
+        let dirs = (0_u32..).zip(shown).filter_map(|(at, shown)| shown.then_some(at));
+        selected.dirs = dirs.collect();
         Ok(selected)
     }
 
@@ -136,7 +139,7 @@ impl Selection {
         self.id
     }
 
-    /// The snapshot whose entries the indices mean.
+    /// The snapshot whose entries are meant.
     pub fn snapshot(&self) -> SnapshotId {
         self.snapshot
     }
@@ -168,21 +171,16 @@ fn globs(texts: &[String]) -> Result<GlobSet, SelectionError> {
     set.build().map_err(|source| bad(&texts.join("`, `"), source))
 }
 
-/// Indices of the listed paths, ascending, without repetition.
-fn listed(entries: &[Entry], list: &[String]) -> Result<Vec<u32>, SelectionError> {
-    let mut found = Vec::with_capacity(list.len());
+/// The listed paths, ascending, without repetition.
+fn listed(list: &[String]) -> Result<Vec<RelPath>, SelectionError> {
+    let mut paths = Vec::with_capacity(list.len());
     for text in list {
-        let missing = || SelectionError::NotListed { path: text.clone() };
-        let path = RelPath::new(text.as_bytes()).map_err(|_| missing())?;
-        let at = entries.binary_search_by(|entry| entry.path.cmp(&path)).map_err(|_| missing())?;
-        if entries[at].is_dir() {
-            return Err(missing());
-        }
-        found.push(u32::try_from(at).map_err(|_| SelectionError::TooMany)?);
+        let missing = |_| SelectionError::NotListed { path: text.clone() };
+        paths.push(RelPath::new(text.as_bytes()).map_err(missing)?);
     }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+    paths.sort_unstable();
+    paths.dedup();
+    Ok(paths)
 }
 
 #[cfg(test)]

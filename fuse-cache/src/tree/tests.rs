@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use tidegate_plan::{
-    Entry, Kind, Layout, RelPath, Selection, SelectionSpec, Snapshot, Version, build_manifest,
+    Entry, Extent, Kind, Layout, RelPath, Selection, SelectionSpec, Snapshot, Version,
+    build_manifest,
 };
 
 use super::*;
@@ -18,12 +17,15 @@ fn entry(path: &[u8], kind: Kind, size: u64) -> Entry {
     Entry { path: RelPath::new(path).unwrap(), kind, size, mode: 0o4640, mtime, version }
 }
 
-fn tree(entries: Vec<Entry>) -> (Tree<Vec<u8>>, Layout) {
+/// The tree, and the extents of every block.
+fn tree(entries: Vec<Entry>) -> (Tree<Vec<u8>>, Vec<Vec<Extent>>) {
     let snapshot = Snapshot::build("test".into(), entries, Vec::new());
     let selection = Selection::resolve(&snapshot, &SelectionSpec::default()).unwrap();
     let layout = Layout::build(&snapshot, &selection, 1).unwrap();
     let manifest = Manifest::parse(build_manifest(&snapshot, &selection, &layout, 0)).unwrap();
-    (Tree::new(Arc::new(manifest), (7, 8)), layout)
+    let extents = (0..).take(layout.blocks().len());
+    let extents = extents.map(|number| layout.extents_of(&snapshot, &selection, number)).collect();
+    (Tree::new(Arc::new(manifest), (7, 8)), extents)
 }
 
 fn names(tree: &Tree<Vec<u8>>, directory: u32, offset: u64) -> Vec<(u64, Vec<u8>)> {
@@ -92,17 +94,12 @@ proptest! {
     ) {
         let names: Vec<_> = (0..sizes.len()).map(|n| format!("f{n}")).collect();
         let entries = names.iter().zip(&sizes).map(|(n, s)| entry(n.as_bytes(), Kind::File, *s)).collect();
-        let (tree, layout) = tree(entries);
+        let (tree, extents) = tree(entries);
         let chosen = which.index(sizes.len());
         let record = tree.lookup(ROOT, names[chosen].as_bytes()).unwrap();
-        let mut places = BTreeMap::new(); // block -> its extents
-        for (number, block) in layout.blocks().iter().enumerate() {
-            let extents = block.extents.start as usize..block.extents.end as usize;
-            places.insert(u32::try_from(number).unwrap(), &layout.extents()[extents]);
-        }
         let mut at = offset;
         for part in tree.parts(record, offset, size) {
-            let extent = places[&part.piece.block]
+            let extent = extents[part.piece.block as usize]
                 .iter()
                 .find(|extent| extent.at == part.piece.extent_at)
                 .unwrap();

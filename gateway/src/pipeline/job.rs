@@ -33,9 +33,13 @@ impl BlockJob {
     }
 
     /// The snapshot's entry that an extent is a part of.
-    pub(super) fn entry(&self, extent: &Extent) -> Option<&Entry> {
+    pub(super) fn entry(&self, extent: &Extent) -> Option<Entry> {
         let at = self.selection.files().get(extent.file as usize)?;
-        self.snapshot.entries().get(*at as usize)
+        self.snapshot.get(*at)
+    }
+
+    pub(super) fn extents(&self) -> Vec<Extent> {
+        self.layout.extents_of(&self.snapshot, &self.selection, self.block)
     }
 
     /// Says in the log which object is not as it was.

@@ -16,7 +16,7 @@ use super::job::{BlockJob, Frames, Refused};
 use crate::source::{Bucket, Directory, ReadError};
 
 /// Objects of one block that are asked of a store at the same time.
-const REQUESTS: usize = 16;
+const REQUESTS: usize = 32;
 
 /// Reads the extents on a thread of its own, which then seals.
 pub(super) async fn of_files(
@@ -30,8 +30,8 @@ pub(super) async fn of_files(
     let (sender, receiver) = mpsc::channel(many);
     let (gathered, ready) = oneshot::channel();
     spawn_blocking(move || {
-        let extents = job.layout.extents_of(job.block);
-        let block = Gathered::new(buffers, plain, extents)
+        let extents = job.extents();
+        let block = Gathered::new(buffers, plain, &extents)
             .ok_or(Refused::NoSuchBlock(job.block))
             .and_then(|mut block| {
                 for (ordinal, extent) in extents.iter().enumerate() {
@@ -40,8 +40,8 @@ pub(super) async fn of_files(
                         return Err(Refused::Failed);
                     }
                     let entry = job.entry(extent).ok_or(Refused::NoSuchBlock(job.block))?;
-                    let read = read_file(&directory, entry, extent, &mut block);
-                    settle(&job, &mut block, (ordinal, extent, entry), read)?;
+                    let read = read_file(&directory, &entry, extent, &mut block);
+                    settle(&job, &mut block, (ordinal, extent, &entry), read)?;
                 }
                 Ok(block)
             });
@@ -85,34 +85,31 @@ pub(super) async fn of_objects(
     let many = frames(plain);
     // What the store sends lies in buffers of its connections until it is copied to its place.
     let (buffers, in_flight) = budget.frames(many, many).await;
-    let extents = job.layout.extents_of(job.block);
+    let extents = job.extents();
     let mut block =
-        Gathered::new(buffers, plain, extents).ok_or(Refused::NoSuchBlock(job.block))?;
+        Gathered::new(buffers, plain, &extents).ok_or(Refused::NoSuchBlock(job.block))?;
     let mut parts = Vec::with_capacity(extents.len());
-    for (ordinal, extent) in extents.iter().enumerate() {
-        parts.push((ordinal, extent, job.entry(extent).ok_or(Refused::NoSuchBlock(job.block))?));
+    for (ordinal, extent) in extents.into_iter().enumerate() {
+        let entry = job.entry(&extent).ok_or(Refused::NoSuchBlock(job.block))?;
+        parts.push((ordinal, extent, entry));
     }
-    let bucket = &bucket;
-    // Collected first: a closure kept in the stream would not be general enough over lifetimes for
-    // this future to be sent between threads.
-    let reads: Vec<_> = parts
-        .into_iter()
-        .map(|part| async move {
-            let (_, extent, entry) = part;
-            (part, read_object(bucket, entry, extent).await)
-        })
-        .collect();
-    let mut reads = stream::iter(reads).buffer_unordered(REQUESTS);
-    while let Some((part, read)) = reads.next().await {
-        let (_, extent, _) = part;
+    let read = move |(ordinal, extent, entry): (usize, Extent, Entry)| {
+        let bucket = Arc::clone(&bucket);
+        async move {
+            let read = read_object(&bucket, &entry, &extent).await;
+            (ordinal, extent, entry, read)
+        }
+    };
+    let mut reads = stream::iter(parts).map(read).buffer_unordered(REQUESTS);
+    while let Some((ordinal, extent, entry, read)) = reads.next().await {
         let placed = read.map(|chunks| {
             let mut from = 0;
             for chunk in chunks {
-                block.put(extent, from, &chunk);
+                block.put(&extent, from, &chunk);
                 from += chunk.len();
             }
         });
-        settle(&job, &mut block, part, placed)?;
+        settle(&job, &mut block, (ordinal, &extent, &entry), placed)?;
     }
     drop(reads);
     drop(in_flight);

@@ -96,12 +96,12 @@ impl Staged {
 
     /// What a block's plaintext must be, put together from the files themselves.
     fn expected(&self, block: u32, stale: &[&str]) -> Vec<u8> {
-        let extents = self.layout.extents_of(block);
+        let extents = self.layout.extents_of(&self.snapshot, &self.selection, block);
         let described = self.layout.block(block).unwrap();
         let mut plain = vec![0; described.plain_len as usize];
         for (ordinal, extent) in extents.iter().enumerate() {
-            let entry = self.selection.files()[extent.file as usize] as usize;
-            let path = self.snapshot.entries()[entry].path.to_string();
+            let entry = self.selection.files()[extent.file as usize];
+            let path = self.snapshot.get(entry).unwrap().path.to_string();
             if stale.contains(&path.as_str()) {
                 continue;
             }
@@ -121,9 +121,10 @@ impl Staged {
 
     fn block_of(&self, name: &str) -> u32 {
         let holds = |block: &u32| {
-            self.layout.extents_of(*block).iter().any(|extent| {
-                let entry = self.selection.files()[extent.file as usize] as usize;
-                self.snapshot.entries()[entry].path.as_bytes() == name.as_bytes()
+            let extents = self.layout.extents_of(&self.snapshot, &self.selection, *block);
+            extents.iter().any(|extent| {
+                let entry = self.selection.files()[extent.file as usize];
+                self.snapshot.get(entry).unwrap().path.as_bytes() == name.as_bytes()
             })
         };
         self.blocks().find(holds).unwrap()

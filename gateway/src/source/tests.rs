@@ -27,8 +27,8 @@ async fn open(path: &Path) -> Source {
     Source::open(SourceSpec::Directory(path.to_owned())).await.unwrap()
 }
 
-fn by_path(snapshot: &Snapshot) -> BTreeMap<Vec<u8>, &Entry> {
-    snapshot.entries().iter().map(|e| (e.path.as_bytes().to_vec(), e)).collect()
+fn by_path(snapshot: &Snapshot) -> BTreeMap<Vec<u8>, Entry> {
+    snapshot.entries().map(|e| (e.path.as_bytes().to_vec(), e)).collect()
 }
 
 fn unshown(snapshot: &Snapshot) -> BTreeMap<&[u8], &str> {
@@ -88,7 +88,7 @@ async fn a_tree_is_listed_as_it_is() {
     assert_eq!(kind(b"a/absolute"), Kind::Symlink((*b"/etc/passwd").into()));
     assert_eq!(kind(b"a/dangling"), Kind::Symlink((*b"nowhere").into()));
     assert_eq!(kind(b"a/dir"), Kind::Symlink((*b"b").into()));
-    let file = entries[b"a/file".as_slice()];
+    let file = &entries[b"a/file".as_slice()];
     assert_eq!((file.size, file.mode), (7, 0o4751));
     assert_eq!((file.mtime.secs, file.mtime.nanos), (1_000_000_000, 123_456_789));
     assert!(matches!(file.version, Version::Inode { .. }));
@@ -98,14 +98,14 @@ async fn a_tree_is_listed_as_it_is() {
     assert_eq!(reasons[b"socket".as_slice()], "a socket, not a file");
 
     assert_eq!(read(&source, file).await.unwrap(), b"content");
-    assert_eq!(read(&source, entries[b"a/odd \xff\n name".as_slice()]).await.unwrap(), b"odd");
-    assert_eq!(read(&source, entries[b"a/empty".as_slice()]).await.unwrap(), b"");
-    let sparse = entries[b"sparse".as_slice()];
+    assert_eq!(read(&source, &entries[b"a/odd \xff\n name".as_slice()]).await.unwrap(), b"odd");
+    assert_eq!(read(&source, &entries[b"a/empty".as_slice()]).await.unwrap(), b"");
+    let sparse = &entries[b"sparse".as_slice()];
     assert_eq!(sparse.size, (50 << 20) + 3);
     let mut end = [1; 8];
     source.read_at(sparse, (50 << 20) - 5, &mut end).await.unwrap();
     assert_eq!(&end, b"\0\0\0\0\0end");
-    let link = entries[b"a/absolute".as_slice()];
+    let link = &entries[b"a/absolute".as_slice()];
     assert_eq!(read(&source, link).await, Err(ReadError::Changed));
 }
 
@@ -124,7 +124,7 @@ async fn wide_and_deep_trees_are_listed_whole() {
     }
     let source = open(dir.path()).await;
     let snapshot = source.snapshot().await.unwrap();
-    assert_eq!(snapshot.entries().len(), 1 + 3000 + 300 + 400);
+    assert_eq!(snapshot.len(), 1 + 3000 + 300 + 400);
     assert!(snapshot.unshown().is_empty());
     assert_eq!(source.snapshot().await.unwrap().id(), snapshot.id());
 }
@@ -166,12 +166,12 @@ async fn only_what_changed_is_changed() {
     fs::rename(root.join("moved"), root.join("moved away")).unwrap();
     symlink("moved away", root.join("moved")).unwrap();
 
-    for entry in snapshot.entries().iter().filter(|entry| entry.kind == Kind::File) {
+    for entry in snapshot.entries().filter(|entry| entry.kind == Kind::File) {
         let expected = match entry.path.as_bytes() {
             b"same" | b"dir/file" => Ok(b"first content".to_vec()),
             _ => Err(ReadError::Changed),
         };
-        assert_eq!(read(&source, entry).await, expected, "{}", entry.path);
+        assert_eq!(read(&source, &entry).await, expected, "{}", entry.path);
     }
 }
 
@@ -186,7 +186,7 @@ async fn the_tree_that_was_opened_is_read_whatever_stands_at_its_path() {
     fs::create_dir(&path).unwrap();
     fs::write(path.join("file"), "wrong").unwrap();
     let snapshot = source.snapshot().await.unwrap();
-    assert_eq!(read(&source, &snapshot.entries()[0]).await.unwrap(), b"right");
+    assert_eq!(read(&source, &snapshot.get(0).unwrap()).await.unwrap(), b"right");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn what_may_not_be_read_is_named() {
     for name in ["locked", "names only"] {
         fs::set_permissions(root.join(name), Permissions::from_mode(0o755)).unwrap();
     }
-    let names: Vec<_> = snapshot.entries().iter().map(|e| e.path.to_string()).collect();
+    let names: Vec<_> = snapshot.entries().map(|e| e.path.to_string()).collect();
     assert_eq!(names, ["names only", "open"]);
     let reasons = unshown(&snapshot);
     let denied: Vec<&[u8]> = vec![b"locked", b"names only/file", b"secret"];

@@ -160,6 +160,8 @@ impl Walk<'_> {
             }
         }
         found.entries.extend(entry);
+        // By name, so that the listing is made of sorted runs, and each thread has sorted its own.
+        names.sort_unstable();
         if names.len() <= BATCH {
             self.look(dir.as_fd(), &path, &names, found);
             return Ok(());

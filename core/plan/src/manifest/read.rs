@@ -4,6 +4,7 @@ use std::ops::Range;
 use crate::codec::FormatError;
 use crate::ids::LayoutId;
 use crate::layout::{BLOCK_MAX, PACK_DATA_MAX, PACK_EXTENTS_MAX, bitmap_len};
+use crate::path::is_name;
 
 use super::record::{BLOCK_LEN, BlockInfo, Head, RECORD_LEN, RawRecord, Record, RecordKind};
 
@@ -56,7 +57,9 @@ impl<B: AsRef<[u8]> + Send + Sync> Manifest<B> {
         // Children run on in the order of their directories; names run on in the order of records.
         let (mut next_child, mut heap) = (1_u32, 0_u64);
         let (mut files, mut bytes, mut full_blocks) = (0_u64, 0_u64, 0_u64);
+        // The newest name, and the directory it is in: siblings stand together.
         let mut before: Option<(u32, &[u8])> = None;
+        let mut around = (0, self.raw(0)?);
         for i in 0..head.records {
             let at = Head::record_at(i);
             let refuse = |rule| FormatError::new(at, rule);
@@ -79,7 +82,10 @@ impl<B: AsRef<[u8]> + Send + Sync> Manifest<B> {
                 if i >= next_child || raw.parent >= i {
                     return Err(refuse("a record is in no directory"));
                 }
-                let parent = self.raw(raw.parent)?;
+                if around.0 != raw.parent {
+                    around = (raw.parent, self.raw(raw.parent)?);
+                }
+                let (_, parent) = around;
                 let siblings = parent.a..parent.a.saturating_add(parent.b);
                 if parent.kind != RecordKind::Dir || !siblings.contains(&i) {
                     return Err(refuse("a record is not among its directory's children"));
@@ -316,8 +322,4 @@ fn block_is_sound(block: BlockInfo) -> bool {
         if block.packed { bitmap_len(block.extents).saturating_add(block.extents) } else { 1 };
     let extents = if block.packed { 1..=PACK_EXTENTS_MAX } else { 1..=1 };
     extents.contains(&block.extents) && (least..=BLOCK_MAX).contains(&block.plain_len)
-}
-
-fn is_name(name: &[u8]) -> bool {
-    !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0)
 }

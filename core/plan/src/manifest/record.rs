@@ -75,7 +75,7 @@ impl Head {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes);
         if &reader.array::<8>()? != MAGIC || reader.u16()? != LAYOUT_VERSION {
-            return Err(FormatError::new(0, "not a manifest of version 1"));
+            return Err(FormatError::new(0, "not a manifest of version 2"));
         }
         let head = Self {
             rank: reader.u16()?,
@@ -131,7 +131,34 @@ pub(super) struct RawRecord {
     pub(super) ordinal: u16,
 }
 
+/// Where a record counts its children.
+const CHILDREN_AT: usize = 36;
+
 impl RawRecord {
+    /// A directory of nothing, without a name.
+    pub(super) fn dir() -> Self {
+        Self {
+            name_at: 0,
+            name_len: 0,
+            kind: RecordKind::Dir,
+            size: 0,
+            mtime: Timestamp::default(),
+            mode: 0,
+            parent: 0,
+            a: 0,
+            b: 0,
+            ordinal: 0,
+        }
+    }
+
+    /// Counts one child more in the encoded record of a directory.
+    pub(super) fn add_child(encoded: &mut [u8]) {
+        let mut count = [0; 4];
+        let place = &mut encoded[CHILDREN_AT..CHILDREN_AT + 4];
+        count.copy_from_slice(place);
+        place.copy_from_slice(&(u32::from_le_bytes(count) + 1).to_le_bytes());
+    }
+
     pub(super) fn encode(&self) -> [u8; RECORD_LEN] {
         let mut out = [0; RECORD_LEN];
         out[0..8].copy_from_slice(&self.name_at.to_le_bytes());

@@ -1,114 +1,64 @@
-//! The names of one share as a tree in breadth-first order.
+//! The names of one share, walked as a tree.
 
-use crate::entry::Entry;
 use crate::layout::Layout;
 use crate::selection::Selection;
+use crate::snapshot::Snapshot;
 
-/// One record to be written: an entry of the snapshot, placed in the tree.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Node {
-    /// Index into the snapshot's entries; `None` is the root.
-    pub(super) entry: Option<u32>,
-    /// Position in the selection's files, for a file or link.
-    pub(super) file: Option<u32>,
-    /// Record number of the directory that holds it.
-    pub(super) parent: u32,
-    /// Record number of the first child.
-    pub(super) first_child: u32,
-    pub(super) children: u32,
-}
-
-/// Walks the share in path order: each entry to show with its depth (1 below the root).
+/// Walks the share in path order: each entry to show with its position in the selection's files, if it
+/// is a file or link, and its depth (1 below the root).
 ///
 /// A share of several ranks shows the directories its own files need and no others; the only share
 /// of a lease shows all that the selection shows.
 pub(super) fn walk(
-    entries: &[Entry],
+    snapshot: &Snapshot,
     selection: &Selection,
     layout: &Layout,
     rank: u16,
     mut visit: impl FnMut(u32, Option<u32>, usize),
 ) {
     let Some(share) = layout.share(rank) else { return };
-    let show_all = layout.ranks() == 1;
-    let mut dirs = selection.dirs().iter().copied().peekable();
-    // Directories around the current path, and whether each was visited.
-    let mut open: Vec<(u32, bool)> = Vec::new();
-    let enter = |open: &mut Vec<(u32, bool)>, dir: u32, visit: &mut dyn FnMut(u32, usize)| {
-        let path = &entries[dir as usize].path;
-        while open.last().is_some_and(|(above, _)| !path.is_below(&entries[*above as usize].path)) {
-            open.pop();
-        }
-        open.push((dir, show_all));
-        if show_all {
-            visit(dir, open.len());
-        }
-    };
-    for file in share.files.clone() {
-        let at = selection.files()[file as usize];
-        while let Some(dir) = dirs.next_if(|dir| *dir < at) {
-            enter(&mut open, dir, &mut |dir, depth| visit(dir, None, depth));
-        }
-        let path = &entries[at as usize].path;
-        while open.last().is_some_and(|(above, _)| !path.is_below(&entries[*above as usize].path)) {
-            open.pop();
-        }
-        for (above, depth) in open.iter_mut().zip(1..) {
-            if !above.1 {
-                above.1 = true;
-                visit(above.0, None, depth);
-            }
-        }
-        visit(at, Some(file), open.len() + 1);
-    }
-    if show_all {
-        for dir in dirs {
-            enter(&mut open, dir, &mut |dir, depth| visit(dir, None, depth));
+    let listed_dirs = if layout.ranks() == 1 { selection.dirs() } else { &[] };
+    let mut dirs = listed_dirs.iter().map(|dir| (*dir, None)).peekable();
+    let in_share = &selection.files()[share.files.start as usize..share.files.end as usize];
+    let files = in_share.iter().zip(share.files.clone()).map(|(at, file)| (*at, Some(file)));
+    let mut files = files.peekable();
+    // Directories around the current entry that were visited, outermost first.
+    let mut open: Vec<u32> = Vec::new();
+    loop {
+        let next = match (dirs.peek(), files.peek()) {
+            (Some((dir, _)), Some((file, _))) if dir < file => dirs.next(),
+            (Some(_), None) => dirs.next(),
+            _ => files.next(),
+        };
+        let Some((at, file)) = next else { return };
+        enter(snapshot, &mut open, snapshot.parent_of(at), &mut visit);
+        visit(at, file, open.len() + 1);
+        if file.is_none() {
+            open.push(at);
         }
     }
 }
 
-/// All records of the share. Within one depth, path order keeps the children of a directory together
-/// and sorted, so breadth-first order is a stable sort of path order by depth.
-pub(super) fn breadth_first(
-    entries: &[Entry],
-    selection: &Selection,
-    layout: &Layout,
-    rank: u16,
-) -> Vec<Node> {
-    let mut seen: Vec<(u32, Option<u32>, u32)> = Vec::new();
-    let mut at_depth: Vec<u32> = vec![1];
-    walk(entries, selection, layout, rank, |entry, file, depth| {
-        if at_depth.len() <= depth {
-            at_depth.resize(depth + 1, 0);
+/// Makes `open` the directories down to `inside`; visits those that were not.
+fn enter(
+    snapshot: &Snapshot,
+    open: &mut Vec<u32>,
+    inside: Option<u32>,
+    visit: &mut impl FnMut(u32, Option<u32>, usize),
+) {
+    let mut missing = Vec::new();
+    let mut above = inside;
+    loop {
+        // Directories come before what they hold, so a later one than `above` is not around it.
+        while open.last().is_some_and(|last| above.is_none_or(|dir| *last > dir)) {
+            open.pop();
         }
-        at_depth[depth] += 1;
-        seen.push((entry, file, u32::try_from(depth).unwrap_or(u32::MAX)));
-    });
-    // Where the next record of each depth goes.
-    let mut next: Vec<u32> = Vec::with_capacity(at_depth.len());
-    let mut start = 0;
-    for count in &at_depth {
-        next.push(start);
-        start += count;
+        let Some(dir) = above.filter(|dir| open.last() != Some(dir)) else { break };
+        missing.push(dir);
+        above = snapshot.parent_of(dir);
     }
-    let root = Node { entry: None, file: None, parent: 0, first_child: 1, children: 0 };
-    let mut nodes = vec![root; seen.len() + 1];
-    // The newest record of each depth: the directory around what comes next, one level down.
-    let mut newest: Vec<u32> = next.clone();
-    for (entry, file, depth) in seen {
-        let depth = depth as usize;
-        let (record, parent) = (next[depth], newest[depth - 1]);
-        next[depth] += 1;
-        newest[depth] = record;
-        nodes[record as usize] =
-            Node { entry: Some(entry), file, parent, first_child: 0, children: 0 };
-        nodes[parent as usize].children += 1;
+    for dir in missing.into_iter().rev() {
+        visit(dir, None, open.len() + 1);
+        open.push(dir);
     }
-    let mut child = 1;
-    for node in &mut nodes {
-        node.first_child = child;
-        child += node.children;
-    }
-    nodes
 }

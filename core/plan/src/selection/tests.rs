@@ -23,7 +23,7 @@ fn tree() -> Snapshot {
 }
 
 fn chosen(snapshot: &Snapshot, indices: &[u32]) -> Vec<String> {
-    indices.iter().map(|at| snapshot.entries()[*at as usize].path.to_string()).collect()
+    indices.iter().map(|at| snapshot.get(*at).unwrap().path.to_string()).collect()
 }
 
 fn files(spec: &SelectionSpec) -> Vec<String> {
@@ -61,14 +61,14 @@ fn directories_above_the_selected_are_shown_and_no_others() {
 #[test]
 fn a_list_is_exact() {
     let mut spec = spec(&[], &[]);
-    spec.list = Some(vec!["a/one.bin".into(), "top.bin".into(), "top.bin".into()]);
+    spec.list = Some(vec!["top.bin".into(), "a/one.bin".into(), "top.bin".into()]);
     assert_eq!(files(&spec), ["a/one.bin", "top.bin"]);
     spec.include.push("a/b/*.txt".into());
     assert_eq!(files(&spec), ["a/b/two.txt", "a/one.bin", "top.bin"]);
     spec.exclude.push("top*".into());
     assert_eq!(files(&spec), ["a/b/two.txt", "a/one.bin"]);
-    for missing in ["a/three.bin", "a", "a/", "", "/top.bin"] {
-        spec.list = Some(vec![missing.into()]);
+    for missing in ["a/three.bin", "a", "a/", "", "/top.bin", "a!", "zzz"] {
+        spec.list = Some(vec!["a/one.bin".into(), missing.into(), "top.bin".into()]);
         let error = Selection::resolve(&tree(), &spec).unwrap_err();
         assert!(matches!(error, SelectionError::NotListed { path } if path == missing));
     }
@@ -118,7 +118,7 @@ proptest! {
             let dirs = chosen(&taken, selection.dirs());
             let mut needed: Vec<String> = Vec::new();
             for at in selection.files() {
-                let mut path = taken.entries()[*at as usize].path.clone();
+                let mut path = taken.get(*at).unwrap().path;
                 while let Some(above) = path.parent() {
                     needed.push(above.to_string());
                     path = above;

@@ -14,6 +14,7 @@ pub(super) struct Home {
     pub(super) key: LeaseKey,
     pub(super) layout: Layout,
     pub(super) snapshot: Snapshot,
+    selection: Selection,
     /// Positions of files that changed since the snapshot.
     pub(super) stale: HashSet<u32>,
     /// Blocks whose keys one release hands out.
@@ -45,6 +46,7 @@ impl Home {
             window_blocks: 4096,
             sizes: sizes.to_vec(),
             snapshot,
+            selection,
             layout,
         }
     }
@@ -107,7 +109,7 @@ impl Home {
 
     fn plain_block(&self, number: u32) -> Vec<u8> {
         let block = self.layout.block(number).unwrap();
-        let extents = self.layout.extents_of(number);
+        let extents = self.layout.extents_of(&self.snapshot, &self.selection, number);
         let mut plain = vec![0; block.plain_len as usize];
         for (ordinal, extent) in extents.iter().enumerate() {
             if self.stale.contains(&extent.file) {
