@@ -6,6 +6,7 @@
 
 mod crypto;
 mod data;
+mod many;
 mod reader;
 mod report;
 mod road;
@@ -41,6 +42,8 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         small_files: usize,
     },
+    /// Measure very many small files, with the `tidegate` of the same build; root is needed.
+    ManyFiles(many::Plan),
     /// The job's side: read, count, print JSON lines.
     Read(reader::Plan),
 }
@@ -48,6 +51,13 @@ enum Command {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Read(plan) => reader::run(&plan),
+        Command::ManyFiles(plan) => {
+            let mut report = report::Report::default();
+            let measured = many::measure(&plan, &mut report);
+            // What was measured before something failed is worth its minutes.
+            report.print();
+            measured
+        }
         Command::All { tidegate, scratch, rounds, large_mib, small_files } => {
             let scratch = match scratch {
                 Some(dir) => tempfile::tempdir_in(dir)?,

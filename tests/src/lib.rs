@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod device;
 pub mod digest;
 pub mod held;
+pub mod many;
 pub mod minio;
 pub mod part;
 pub mod port;

@@ -12,6 +12,7 @@ mod full;
 mod interop;
 mod kernels;
 mod life_and_death;
+mod many_files;
 mod no_plaintext;
 mod only_the_selection;
 mod ordinary_user;

@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("tidegate-fuse-cache", &[CORE[0], CORE[1], CORE[2], CORE[3], CORE[4], "tidegate-kit"]),
     ("tidegate", &HOUSE),
     ("tidegate-tests", &[CORE[0], CORE[1], CORE[2], CORE[3], CORE[4], "tidegate-kit"]),
-    ("tidegate-bench", &HOUSE),
+    ("tidegate-bench", &[CORE[0], CORE[1], "tidegate-tests"]),
     ("tidegate-fuzz", &CORE),
     ("xtask", &CORE),
 ];
