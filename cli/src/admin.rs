@@ -9,13 +9,16 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tidegate_gateway::LeaseStatus;
+use tidegate_gateway::admin::Ended;
 use tidegate_wire::{JoinFile, Problem};
 use tokio::net::UnixStream;
 
 use crate::args::{AdminArgs, LeaseCommand, SourceArgs};
 use crate::units::Duration;
-use crate::{Usage, source, story};
+use crate::{Usage, source, table};
 
 /// Largest answer read, in bytes: a list of some ten thousand leases.
 const MAX_ANSWER: usize = 16 << 20;
@@ -27,18 +30,22 @@ pub(crate) fn lease(command: LeaseCommand, as_json: bool) -> Result<u8> {
         }
         LeaseCommand::List(admin) => {
             let answer = ask(&admin, "GET", "/v1/admin/leases", None)?;
-            let leases = answer.as_array().cloned().unwrap_or_default();
-            leases.iter().try_for_each(|lease| tell(lease, as_json))?;
+            if as_json {
+                let leases = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+                leases.iter().for_each(table::document);
+            } else {
+                table::leases(&read::<Vec<LeaseStatus>>(answer)?);
+            }
             Ok(0)
         }
         LeaseCommand::Show { admin, lease } => {
-            tell(&ask(&admin, "GET", &format!("/v1/admin/leases/{lease}"), None)?, as_json)?;
-            Ok(0)
+            let answer = ask(&admin, "GET", &format!("/v1/admin/leases/{lease}"), None)?;
+            show(answer, as_json, |lease| table::lease(&lease))
         }
         LeaseCommand::Drain { admin, lease } => {
             let path = format!("/v1/admin/leases/{lease}/drain");
-            tell(&ask(&admin, "POST", &path, Some(json!({})))?, as_json)?;
-            Ok(0)
+            let answer = ask(&admin, "POST", &path, Some(json!({})))?;
+            show(answer, as_json, |lease| table::lease(&lease))
         }
         LeaseCommand::Token { admin, lease, rank, join } => {
             let path = format!("/v1/admin/leases/{lease}/tokens");
@@ -51,15 +58,14 @@ pub(crate) fn lease(command: LeaseCommand, as_json: bool) -> Result<u8> {
         }
         LeaseCommand::Revoke { admin, lease } => {
             let path = format!("/v1/admin/leases/{lease}/revoke");
-            tell(&ask(&admin, "POST", &path, Some(json!({})))?, as_json)?;
-            Ok(0)
+            let answer = ask(&admin, "POST", &path, Some(json!({})))?;
+            show(answer, as_json, |ended: Ended| table::lease(&ended.status))
         }
     }
 }
 
 pub(crate) fn status(admin: &AdminArgs, as_json: bool) -> Result<u8> {
-    tell(&ask(admin, "GET", "/v1/admin/status", None)?, as_json)?;
-    Ok(0)
+    show(ask(admin, "GET", "/v1/admin/status", None)?, as_json, |status| table::status(&status))
 }
 
 fn create(
@@ -104,7 +110,7 @@ fn create(
         }
     }
     if as_json {
-        tell(&without_secrets(answer), true)?;
+        table::document(&without_secrets(answer));
     }
     Ok(0)
 }
@@ -114,6 +120,20 @@ fn with_rank(join: &Path, rank: u16) -> PathBuf {
     let mut name = join.as_os_str().to_owned();
     name.push(format!(".{rank}"));
     name.into()
+}
+
+/// Says an answer as it came, or in words.
+fn show<T: DeserializeOwned>(answer: Value, as_json: bool, words: impl FnOnce(T)) -> Result<u8> {
+    if as_json {
+        table::document(&answer);
+    } else {
+        words(read(answer)?);
+    }
+    Ok(0)
+}
+
+fn read<T: DeserializeOwned>(answer: Value) -> Result<T> {
+    serde_json::from_value(answer).context("the gateway's answer is of another version")
 }
 
 fn without_secrets(mut answer: Value) -> Value {
@@ -166,22 +186,4 @@ async fn exchange(socket: &Path, method: &str, path: &str, body: Option<Value>) 
         bail!("{}: {}", problem.title, problem.detail);
     }
     serde_json::from_slice(&bytes).context("the gateway's answer is not JSON")
-}
-
-#[allow(clippy::print_stdout, reason = "the answer is this command's output")]
-fn tell(answer: &Value, as_json: bool) -> Result<()> {
-    match answer.as_object() {
-        Some(map) if !as_json => {
-            for (name, value) in map {
-                let text = match (name.as_str(), value.as_u64()) {
-                    ("deadline" | "granted_at" | "closed_at" | "time", Some(at)) => story::when(at),
-                    _ => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
-                };
-                println!("{name:<16}{text}");
-            }
-            println!();
-        }
-        _ => println!("{}", serde_json::to_string(answer)?),
-    }
-    Ok(())
 }

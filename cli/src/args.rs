@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use tidegate_fuse_cache::holder::Feature;
+use tidegate_kit::telemetry::Format;
 
 use crate::units::{Duration, RankArg, Rate, Size};
 
@@ -18,6 +19,9 @@ pub(crate) struct Cli {
     /// lines that begin with `tidegate:`.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// How log lines look: `text`, or `json`, one flat object a line. Default: the config file's, json with --json, else text.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<Format>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -120,6 +124,8 @@ pub(crate) struct RunArgs {
     /// Use this gateway instead of those in the join file.
     #[arg(long, value_name = "URL", requires = "join")]
     pub(crate) gateway: Option<String>,
+    #[command(flatten)]
+    pub(crate) ops: OpsArgs,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -199,6 +205,15 @@ pub(crate) struct MountArgs {
     /// Write the receipt as JSON to FILE as well.
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) ops: OpsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OpsArgs {
+    /// Serve /metrics, /livez, /readyz and /startupz here, over plain HTTP, e.g. 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) ops: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Args)]

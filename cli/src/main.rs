@@ -9,8 +9,11 @@ mod doctor;
 mod exit;
 mod job;
 mod memory;
+#[cfg(test)]
+mod metrics_doc;
 mod mount;
 mod namespace;
+mod ops;
 mod paths;
 mod plan;
 mod progress;
@@ -22,12 +25,14 @@ mod source;
 mod stage;
 mod stored;
 mod story;
+mod table;
 mod units;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser as _;
+use tidegate_kit::telemetry::Format;
 
 use crate::args::{Cli, Command};
 
@@ -35,11 +40,12 @@ fn main() -> ExitCode {
     memory::keep_freed_memory();
     let cli = Cli::parse();
     if matches!(cli.command, Command::Worker) {
-        return tidegate_fuse_cache::worker::main(run::log_format(cli.json));
+        return tidegate_fuse_cache::worker::main(cli.log_format.unwrap_or_default());
     }
     let json = cli.json;
     let result =
         tidegate_kit::tls::install_default().map_err(Into::into).and_then(|()| dispatch(cli));
+    tidegate_kit::telemetry::flush();
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -63,11 +69,13 @@ struct Usage(String);
 
 fn dispatch(cli: Cli) -> Result<u8> {
     let json = cli.json;
+    let asked = cli.log_format.or_else(|| json.then_some(Format::Json));
+    let format = asked.unwrap_or_default();
     match cli.command {
-        Command::Run(args) => run::main(*args, json),
+        Command::Run(args) => run::main(*args, json, format),
         Command::Plan(args) => plan::main(args, json),
-        Command::Gateway(args) => daemon::main(&args, json),
-        Command::Mount(args) => mount::main(args, json),
+        Command::Gateway(args) => daemon::main(&args, json, asked),
+        Command::Mount(args) => mount::main(args, json, format),
         Command::Lease(command) => admin::lease(command, json),
         Command::Status(args) => admin::status(&args, json),
         Command::Audit(command) => audit::main(command, json),

@@ -3,33 +3,35 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tidegate_kit::telemetry;
+use tidegate_kit::telemetry::{self, Format};
 use tidegate_wire::Directive;
 
 use crate::args::MountArgs;
 use crate::receipt::ReceiptFile;
-use crate::run::{log_format, read_join};
+use crate::run::read_join;
 use crate::signals::Signals;
-use crate::stage::{self, Stage};
+use crate::stage::{self, Stage, Watch};
 use crate::{exit, memory};
 
 /// How often a mount whose lease is drained is looked at: does anybody use it?
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
-pub(crate) fn main(args: MountArgs, json: bool) -> Result<u8> {
-    telemetry::init(log_format(json), "warn")?;
+pub(crate) fn main(args: MountArgs, json: bool, format: Format) -> Result<u8> {
+    telemetry::init(format, "warn")?;
     memory::hide()?;
     memory::no_core_images()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(drive(args, json))
+    runtime.block_on(drive(args, json, format))
 }
 
-async fn drive(args: MountArgs, json: bool) -> Result<u8> {
+async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let join = read_join(&args.join, None)?;
+    telemetry::of_lease(&join.lease, join.rank);
+    let watch = Watch { format, ops: args.ops.ops };
     let file = args.receipt.as_deref().map(ReceiptFile::open).transpose()?;
     let stage = tokio::select! {
-        stage = Stage::begin(join, &args.cache, Some(args.at.clone()), None, json) => stage?,
+        stage = Stage::begin(join, &args.cache, Some(args.at.clone()), None, watch) => stage?,
         signal = signals.next() => return Ok(crate::signals::exit_code(signal)),
     };
     eprintln!(

@@ -6,17 +6,16 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 use tidegate_gateway::{GatewayConfig, Restore};
-use tidegate_kit::telemetry;
+use tidegate_kit::telemetry::{self, Format};
 
 use crate::Usage;
 use crate::args::RestoreArgs;
-use crate::run::log_format;
 
 /// What is to be typed.
 const WORD: &str = "restore";
 
-pub(crate) fn main(args: &RestoreArgs, as_json: bool) -> Result<u8> {
-    telemetry::init(log_format(as_json), "info")?;
+pub(crate) fn main(args: &RestoreArgs, as_json: bool, format: Format) -> Result<u8> {
+    telemetry::init(format, "info")?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

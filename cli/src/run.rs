@@ -11,7 +11,7 @@ use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{
     CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
 };
-use tidegate_kit::telemetry;
+use tidegate_kit::telemetry::{self, Format};
 use tidegate_wire::{Directive, JoinFile};
 use tokio::sync::watch;
 
@@ -20,21 +20,17 @@ use crate::job::{self, Job};
 use crate::progress::Bar;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::signals::{Insisting, Signals, exit_code};
-use crate::stage::{self, Stage};
+use crate::stage::{self, Stage, Watch};
 use crate::{Usage, exit, memory, namespace, paths, source};
 
-pub(crate) fn main(args: RunArgs, json: bool) -> Result<u8> {
-    telemetry::init(log_format(json), "warn")?;
+pub(crate) fn main(args: RunArgs, json: bool, format: Format) -> Result<u8> {
+    telemetry::init(format, "warn")?;
     // The source is opened by its path below the mounts as they are now, before `--at` may cover it.
     namespace::enter()?;
     job::adopt_orphans()?;
     memory::hide()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(drive(args, json))
-}
-
-pub(crate) fn log_format(json: bool) -> telemetry::Format {
-    if json { telemetry::Format::Json } else { telemetry::Format::Text }
+    runtime.block_on(drive(args, json, format))
 }
 
 /// Where the lease comes from.
@@ -45,7 +41,7 @@ enum Origin {
     Elsewhere(JoinFile),
 }
 
-async fn drive(args: RunArgs, json: bool) -> Result<u8> {
+async fn drive(args: RunArgs, json: bool, format: Format) -> Result<u8> {
     // A mistyped command costs nothing: it is looked for before anything leaves.
     if let Err(refused) = job::find(&args.command) {
         eprintln!("tidegate: {}", refused.message);
@@ -58,12 +54,14 @@ async fn drive(args: RunArgs, json: bool) -> Result<u8> {
         Err(signal) => return Ok(exit_code(signal)),
     };
     let join = origin.join()?;
+    telemetry::of_lease(&join.lease, join.rank);
+    let watch = Watch { format, ops: args.ops.ops };
     let covers = match &origin {
         Origin::Embedded { spec: SourceSpec::Directory(path), .. } => Some(path.clone()),
         _ => None,
     };
     let begun = tokio::select! {
-        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref(), json) => begun.map(Ok),
+        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref(), watch) => begun.map(Ok),
         signal = signals.next() => Ok(Err(signal)),
     };
     let stage = match begun {

@@ -1,6 +1,7 @@
 //! A mount with a worker behind it, from a join file to a receipt. `run` and `mount` share it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +14,13 @@ use tidegate_fuse_cache::supervisor::{
 };
 use tidegate_fuse_cache::{Progress, Ready};
 use tidegate_kit::clock::boottime;
+use tidegate_kit::telemetry::Format;
 use tidegate_ledger::WipeCertificate;
 use tidegate_wire::JoinFile;
+use tokio::task::JoinSet;
 
 use crate::args::CacheArgs;
+use crate::ops::Ops;
 use crate::receipt::Receipt;
 use crate::{Usage, paths};
 
@@ -25,11 +29,21 @@ const FUSE_THREADS: usize = 4;
 /// Most connections to the gateway; how many are used follows the bandwidth-delay product.
 const CONNECTIONS: usize = 16;
 
+/// How a mount is watched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    pub(crate) format: Format,
+    /// Where operators may ask.
+    pub(crate) ops: Option<SocketAddr>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) supervisor: Supervisor,
     pub(crate) ready: Ready,
     at: PathBuf,
+    /// Answers operators for as long as this is kept.
+    _ops: Option<JoinSet<()>>,
     /// Where the mount point was made by us; removed with it.
     _made: Option<TempDir>,
 }
@@ -41,10 +55,14 @@ impl Stage {
         cache: &CacheArgs,
         at: Option<PathBuf>,
         may_cover: Option<&Path>,
-        json: bool,
+        watch: Watch,
     ) -> Result<Self> {
         // Here a lease has just been granted, or its join file read.
         let begun = boottime();
+        let ops = match watch.ops {
+            Some(address) => Some(Ops::listen(address).await?),
+            None => None,
+        };
         let dir = paths::cache(cache.cache.clone())?;
         fs::DirBuilder::new()
             .recursive(true)
@@ -68,14 +86,16 @@ impl Stage {
         let mount = Mount::new(options).map_err(explain)?;
         let launch = WorkerLaunch {
             exe: std::env::current_exe().context("cannot find this program's own file")?,
-            args: ["worker", "--json"][..if json { 2 } else { 1 }].iter().map(Into::into).collect(),
+            args: ["worker", "--log-format", watch.format.word()].map(Into::into).into(),
             join,
             cache: CacheConfig { dir, size: cache.cache_size.map(|size| size.0) },
             memory: cache.memory.map_or_else(Budget::default_bytes, |size| size.0),
             connections: CONNECTIONS,
             begun,
+            metered: ops.is_some(),
         };
         let supervisor = Supervisor::start(mount, launch)?;
+        let ops = ops.map(|ops| ops.serve(supervisor.watch()));
         let ready = match supervisor.ready().await {
             Ok(ready) => ready,
             Err(error) => {
@@ -83,7 +103,7 @@ impl Stage {
                 return Err(error.into());
             }
         };
-        Ok(Self { supervisor, ready, at, _made: made })
+        Ok(Self { supervisor, ready, at, _ops: ops, _made: made })
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -22,7 +22,7 @@ mod table;
 mod trouble;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use tidegate_plan::{Manifest, Piece};
@@ -35,6 +35,7 @@ use self::resident::Resident;
 use crate::budget::Budget;
 use crate::client::{Client, ManifestBytes};
 use crate::keys::KeyRing;
+use crate::meters;
 use crate::store::{Adopted, Store, WipeFigures};
 
 pub use scratch::MAX_READ;
@@ -160,7 +161,10 @@ impl Cache {
         len: usize,
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, ReadError> {
-        self.core.read(piece, len, show).await
+        let started = Instant::now();
+        let outcome = self.core.read(piece, len, show).await;
+        meters::STALL.record(&[], started);
+        outcome
     }
 
     /// A read of an open file has come to this block; moves its cursors.

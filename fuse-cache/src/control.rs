@@ -31,6 +31,8 @@ pub(crate) enum ToWorker {
     Start(Box<Start>),
     /// Destroy the keys and everything after it, say so to the gateway, end.
     Wipe,
+    /// Send [`FromWorker::Figures`].
+    Measure,
     /// Answer to [`FromWorker::KeysDestroyed`]: nothing is mounted any more. `clean`: nobody used it.
     Unmounted { clean: bool },
 }
@@ -59,6 +61,8 @@ pub(crate) struct Start {
     pub(crate) before: Progress,
     /// User and group that the files belong to.
     pub(crate) owner: (u32, u32),
+    /// Collect figures: the holder will ask for them.
+    pub(crate) metered: bool,
 }
 
 /// From a worker to its holder.
@@ -67,6 +71,8 @@ pub(crate) enum FromWorker {
     /// Attached, keys and manifest are here, reads are answered.
     Ready(Ready),
     Progress(Progress),
+    /// Answer to [`ToWorker::Measure`].
+    Figures(Figures),
     /// The gateway ended or drains the lease.
     Directed(Directive),
     /// Until when on the boot clock reads are answered without another word of a gateway. `None`: the
@@ -104,6 +110,15 @@ pub struct Ready {
     pub deadline: u64,
     /// Seconds that reads wait for a gateway which is away.
     pub grace: u32,
+}
+
+/// A worker's metrics at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// In Prometheus' text form.
+    pub text: String,
+    /// Reads are answered and the gateway was heard within the grace.
+    pub ready: bool,
 }
 
 /// How far the workers of a mount are. What a killed worker counted in its last half second is lost.

@@ -17,6 +17,7 @@ mod fuse;
 pub mod holder;
 pub mod keys;
 pub mod life;
+pub mod meters;
 mod readmode;
 pub mod schedule;
 pub mod store;
@@ -24,4 +25,4 @@ pub mod supervisor;
 mod tree;
 pub mod worker;
 
-pub use control::{FailureCode, Progress, Ready};
+pub use control::{FailureCode, Figures, Progress, Ready};

@@ -18,13 +18,16 @@ use tidegate_kit::clock::boottime;
 use tidegate_wire::{Directive, JoinFile, WipeReceipt};
 use tokio::sync::watch;
 
-use crate::control::{FailureCode, Progress, Ready};
+use crate::control::{FailureCode, Figures, Progress, Ready};
 use crate::holder::Mount;
 
 use self::worker::{Link, Says, Watcher};
 
 /// Between two looks at whether the worker is overdue.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// A worker that takes longer to say how it is does not answer.
+const FIGURES_TIME: Duration = Duration::from_secs(2);
 
 /// Name of the thread that starts the workers: they are its children, and nobody else's.
 pub const WORKER_WATCHER: &str = "worker-watcher";
@@ -51,6 +54,8 @@ pub struct WorkerLaunch {
     pub connections: usize,
     /// When the lease was granted, or the mount asked for, on the boot clock.
     pub begun: Duration,
+    /// Collect figures for [`Supervisor::watch`].
+    pub metered: bool,
 }
 
 /// Why the mount ended, or never began. Nothing is left mounted.
@@ -105,6 +110,7 @@ pub struct Supervisor {
     progress: watch::Receiver<Progress>,
     directive: watch::Receiver<Directive>,
     silent: watch::Receiver<bool>,
+    figures: watch::Receiver<Figures>,
     /// The mount's path and id.
     mounted: (PathBuf, Option<u64>),
     thread: Option<JoinHandle<()>>,
@@ -117,11 +123,13 @@ impl Supervisor {
         let (progress_tx, progress) = watch::channel(Progress::default());
         let (directive_tx, directive) = watch::channel(Directive::Continue);
         let (silent_tx, silent) = watch::channel(false);
+        let (figures_tx, figures) = watch::channel(Figures::default());
         let says = Says {
             phase: phase_tx,
             progress: progress_tx,
             directive: directive_tx,
             silent: silent_tx,
+            figures: figures_tx,
         };
         let link = Arc::new(Link::default());
         let mounted = (mount.at().to_owned(), mount.id());
@@ -133,8 +141,16 @@ impl Supervisor {
             .name(WORKER_WATCHER.into())
             .spawn(move || watcher.run())
             .map_err(failed)?;
-        let supervisor =
-            Self { link, phase, progress, directive, silent, mounted, thread: Some(thread) };
+        let supervisor = Self {
+            link,
+            phase,
+            progress,
+            directive,
+            silent,
+            figures,
+            mounted,
+            thread: Some(thread),
+        };
         let link = Arc::downgrade(&supervisor.link);
         std::thread::Builder::new()
             .name("deadman".into())
@@ -186,6 +202,12 @@ impl Supervisor {
         crate::holder::unmount_if_idle(at, *id)
     }
 
+    /// What operators may ask of the mount.
+    pub fn watch(&self) -> Watch {
+        let (link, phase) = (Arc::clone(&self.link), self.phase.clone());
+        Watch { link, phase, figures: self.figures.clone() }
+    }
+
     /// Process id of the present worker, if there is one.
     pub fn worker_pid(&self) -> Option<u32> {
         self.link.pid()
@@ -230,6 +252,32 @@ fn end_overdue(link: &Weak<Link>) {
         link.end_overdue(boottime());
         drop(link);
         std::thread::sleep(LOOK);
+    }
+}
+
+/// A mount as its operators see it: no keys, no orders.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    link: Arc<Link>,
+    phase: watch::Receiver<Phase>,
+    figures: watch::Receiver<Figures>,
+}
+
+impl Watch {
+    /// Whether reads were ever answered.
+    pub fn is_started(&self) -> bool {
+        !matches!(*self.phase.borrow(), Phase::Starting)
+    }
+
+    /// The worker's figures as they are now; `None` when it does not answer.
+    pub async fn figures(&self) -> Option<Figures> {
+        let mut figures = self.figures.clone();
+        figures.mark_unchanged();
+        if !matches!(*self.phase.borrow(), Phase::Ready(_)) || !self.link.measure() {
+            return None;
+        }
+        tokio::time::timeout(FIGURES_TIME, figures.changed()).await.ok()?.ok()?;
+        Some(figures.borrow_and_update().clone())
     }
 }
 

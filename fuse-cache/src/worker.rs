@@ -4,6 +4,7 @@
 //! by its own user, keeps its memory out of swap where it may, and ends when its holder does.
 
 mod deadman;
+mod figures;
 mod harden;
 mod heartbeat;
 mod identity;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_kit::telemetry::Format;
+use tidegate_kit::telemetry::exposition::Exposition;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -126,6 +128,13 @@ async fn run(control: Arc<Control>) -> ExitCode {
         tracing::error!("the holder did not say what to do");
         return ExitCode::FAILURE;
     };
+    // From here on each line of the log names the lease.
+    tidegate_kit::telemetry::of_lease(&start.join.lease, start.join.rank);
+    let exposition = start.metered.then(figures::begin).transpose();
+    let exposition = exposition.unwrap_or_else(|error| {
+        tracing::warn!(%error, "there will be no metrics");
+        None
+    });
     let reader = Arc::clone(&control);
     let listening = std::thread::Builder::new().name("control".into()).spawn(move || {
         while let Ok(Some((order, _))) = reader.receive::<ToWorker>() {
@@ -138,7 +147,7 @@ async fn run(control: Arc<Control>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match Live::begin(*start, descriptors).await {
-        Ok(live) => serve(live, &control, &mut orders).await,
+        Ok(live) => serve(live, &control, &mut orders, exposition.as_ref()).await,
         Err(error) => Err(error),
     };
     match outcome {
@@ -193,6 +202,7 @@ async fn serve(
     mut live: Live,
     control: &Arc<Control>,
     orders: &mut mpsc::UnboundedReceiver<ToWorker>,
+    exposition: Option<&Exposition>,
 ) -> Result<(), WorkerError> {
     let lost =
         |error: io::Error| WorkerError::Internal(format!("the holder cannot be told: {error}"));
@@ -205,6 +215,13 @@ async fn serve(
         let orphaned = tokio::select! {
             order = orders.recv() => match order {
                 Some(ToWorker::Wipe) => false,
+                Some(ToWorker::Measure) => {
+                    if let Some(exposition) = exposition {
+                        let figures = FromWorker::Figures(figures::take(&live, exposition));
+                        let _sent_or_orphaned = control.send(&figures, &[]);
+                    }
+                    continue;
+                }
                 Some(_) => continue,
                 None => true,
             },
@@ -224,6 +241,9 @@ async fn serve(
                 let until = live.until();
                 if told.replace(until) != Some(until) {
                     let _sent_or_orphaned = control.send(&FromWorker::Serving { until }, &[]);
+                }
+                if let Some(exposition) = exposition {
+                    exposition.upkeep();
                 }
                 let progress = live.progress();
                 if reported.replace(progress) != Some(progress) {

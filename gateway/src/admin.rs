@@ -20,6 +20,8 @@ use tower::ServiceExt as _;
 
 use crate::stop::{Stop, stopped};
 
+#[cfg(test)]
+pub(crate) mod document;
 mod routes;
 
 pub use routes::{Ended, Joined, LeaseRequest, LedgerHead, Status, Unshown};

@@ -72,7 +72,7 @@ pub(crate) async fn refuse(
     kind: ProblemKind,
     detail: &str,
 ) -> Refusal {
-    metrics::counter!("tidegate_refused_total").increment(1);
+    crate::meters::REFUSED.add_for(&[reason.as_str()], 1);
     if let Some(event) = office.refusals.note(lease, reason, office.now())
         && let Err(error) = office.record.append(vec![event]).await
     {

@@ -33,6 +33,8 @@ pub(crate) async fn attach(
 ) -> Result<AttachResponse, Refusal> {
     let now = office.now();
     let Proven { live, identity, rank } = prove(office, &request, now).await?;
+    // From here on the caller is known: the log may say whose it is.
+    tracing::Span::current().record("lease", tracing::field::display(live.id)).record("rank", rank);
     if request.hpke_key.0.len() != HPKE_PUBLIC_LEN {
         return Err(Refusal::new(ProblemKind::Malformed, "the HPKE key is not an X-Wing key"));
     }
@@ -93,6 +95,7 @@ pub(crate) async fn attach(
     let holder = Holder { rank, instance: request.instance, identity };
     let (certificate, certificate_expires) = issue(office, &live, &holder, now)?;
     live.presence(rank).seen(now);
+    crate::meters::ATTACHED.add(1);
     tracing::info!(lease = %live.id, rank, instance = %request.instance, "a worker attached");
     Ok(AttachResponse { terms, certificate, certificate_expires, revision, receipt, time: now })
 }

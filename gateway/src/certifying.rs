@@ -30,5 +30,6 @@ pub(crate) fn issue(
         .issue_client(identity, &live.id, *rank, instance, now, until)
         .map_err(|error| Refusal::internal("a certificate cannot be issued", &error))?;
     live.presence(*rank).certified(now, issued.1);
+    crate::meters::CERTIFICATES.add(1);
     Ok(issued)
 }

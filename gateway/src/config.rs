@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tidegate_kit::telemetry;
 use tidegate_plan::BLOCK_MAX;
 
 pub mod allow;
@@ -15,7 +16,7 @@ use crate::nodes::NodePolicy;
 use crate::state::StateBucket;
 
 /// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
-const CERTIFICATE_S: u32 = 15 * 60;
+pub(crate) const CERTIFICATE_S: u32 = 15 * 60;
 /// Seconds between heartbeats: a gateway notices a lost worker within a minute.
 const HEARTBEAT_S: u32 = 10;
 /// Seconds a worker may serve, and a lease may stay, without a heartbeat.
@@ -63,6 +64,12 @@ pub struct GatewayConfig {
     /// Unix socket of the admin interface; none when absent.
     #[serde(default)]
     pub admin_socket: Option<PathBuf>,
+    /// Address for metrics and health, over plain HTTP: loopback, or a network of the operators' own.
+    /// None when absent.
+    #[serde(default)]
+    pub ops_listen: Option<SocketAddr>,
+    #[serde(default)]
+    pub log: LogConfig,
     pub sources: SourcesConfig,
     #[serde(default)]
     pub limits: Limits,
@@ -90,6 +97,13 @@ pub struct GatewayConfig {
     /// Lives and dies with the program that started it: its leases are withdrawn when the process is gone.
     #[serde(skip)]
     pub embedded: bool,
+}
+
+/// How log lines look, unless the command line says.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    pub format: telemetry::Format,
 }
 
 /// Hard bounds (promise P11).
@@ -167,6 +181,8 @@ impl GatewayConfig {
             secrets: None,
             checkpoint_copy: None,
             admin_socket: None,
+            ops_listen: None,
+            log: LogConfig::default(),
             sources: SourcesConfig { allow: vec![source.to_owned()] },
             limits: Limits::default(),
             nodes: NodePolicy::OWN_MACHINE,
@@ -196,6 +212,9 @@ impl GatewayConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !self.state.is_absolute() {
             return Err(value("state", "must be an absolute path"));
+        }
+        if self.ops_listen.is_some_and(|ops| ops.port() != 0 && ops == self.listen) {
+            return Err(value("ops_listen", "must be another address than `listen`"));
         }
         if let Some(url) = self.gateways.iter().find(|url| !url.starts_with("https://")) {
             return Err(value("gateways", format!("`{url}` is not an https:// URL")));
@@ -326,6 +345,14 @@ mod tests {
         for (text, word) in [
             (format!("{GOOD}stat = 1\n[sources]\nallow = [\"/data\"]\n"), "stat"),
             (format!("{GOOD}[sources]\n"), "allow"),
+            (format!("{GOOD}ops_listen = \"here\"\n[sources]\nallow = [\"/d\"]\n"), "ops_listen"),
+            (
+                "listen = \"127.0.0.1:1\"\nops_listen = \"127.0.0.1:1\"\nstate = \"/s\"\n\
+                 [sources]\nallow = [\"/d\"]\n"
+                    .to_owned(),
+                "ops_listen",
+            ),
+            (format!("{GOOD}[log]\nformat = \"xml\"\n[sources]\nallow = [\"/d\"]\n"), "xml"),
             (format!("{GOOD}[sources]\nallow = [\"data\"]\n"), "sources.allow"),
             (format!("{GOOD}grace_s = 20\n[sources]\nallow = [\"/data\"]\n"), "grace_s"),
             (format!("{GOOD}grace_s = 900\n[sources]\nallow = [\"/data\"]\n"), "certificate_s"),

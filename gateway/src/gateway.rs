@@ -2,21 +2,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_kit::ledger_log::LedgerLog;
+use tidegate_kit::telemetry;
+use tidegate_kit::telemetry::exposition::Exposition;
 use tidegate_kit::tls::server_config;
 use tidegate_lease::Event;
 use tidegate_plan::LeaseId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::admin;
 use crate::closing::{self, CloseError, Closed};
 use crate::config::GatewayConfig;
 use crate::granting::{GrantError, GrantRequest, Granted, grant};
 use crate::live::Live;
+use crate::meters;
 use crate::office::Office;
+use crate::ops::Ops;
 use crate::premises::{Premises, StartError};
 use crate::reaper;
 use crate::recovery::{Alive, recover};
@@ -31,12 +37,32 @@ pub struct Gateway {
     alive: Alive,
     stop: watch::Sender<bool>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
+    ops: Option<Arc<Ops>>,
+    /// Address of the operators' listener; it answers until this value is dropped.
+    ops_addr: Option<SocketAddr>,
+    _ops_task: JoinSet<()>,
 }
+
+/// How long requests under way may take at the end: less than the half minute after which
+/// Kubernetes, and others, kill.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(20);
 
 impl Gateway {
     /// Opens state, keyring and ledger, takes over or withdraws what an earlier process left, and
     /// listens. Needs a multi-threaded tokio runtime.
     pub async fn start(config: GatewayConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let mut ops_task = JoinSet::new();
+        let (mut ops, mut ops_addr) = (None, None);
+        if let Some(address) = config.ops_listen {
+            // First of all, so that it can be asked how the start goes.
+            let listener = telemetry::ops::listen(address).await?;
+            ops_addr = listener.local_addr().ok();
+            let exposition = Exposition::begin(&[meters::ALL, tidegate_kit::meters::ALL])?;
+            let made = Arc::new(Ops::new(exposition));
+            ops_task.spawn(telemetry::ops::serve(listener, Arc::clone(&made)));
+            ops = Some(made);
+        }
         let premises = Premises::open(config).await?;
         let log = LedgerLog::open(premises.store.clone(), premises.ledger()).await?;
         let authority = premises.authority()?;
@@ -73,12 +99,21 @@ impl Gateway {
             tracing::warn!("`sources.allow` is empty: nothing can be leased from this gateway");
         }
         tracing::info!(%addr, "the gateway listens");
-        Ok(Self { office, addr, alive, stop, tasks: tokio::sync::Mutex::new(tasks) })
+        if let Some(ops) = &ops {
+            ops.started(Arc::clone(&office));
+        }
+        let tasks = tokio::sync::Mutex::new(tasks);
+        Ok(Self { office, addr, alive, stop, tasks, ops, ops_addr, _ops_task: ops_task })
     }
 
     /// Address of the workers' listener.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Address of the operators' listener, if there is one.
+    pub fn ops_addr(&self) -> Option<SocketAddr> {
+        self.ops_addr
     }
 
     /// Verifier key of the ledger, in signed-note form.
@@ -128,14 +163,22 @@ impl Gateway {
         Some(status(&self.office, &*self.office.find(lease)?))
     }
 
-    /// Stops listening, lets requests under way finish. An embedded gateway withdraws what is still
+    /// Stops listening, lets requests under way finish for a while. An embedded gateway withdraws what is still
     /// open; a daemon's leases go on at its next start.
     pub async fn shutdown(&self) {
+        if let Some(ops) = &self.ops {
+            ops.stopping();
+        }
         self.stop.send_replace(true);
         let mut tasks = self.tasks.lock().await;
-        while tasks.join_next().await.is_some() {}
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        let last = Instant::now() + SHUTDOWN_TIME;
+        if timeout_at(last, ended).await.is_err() {
+            tracing::warn!("requests that did not end in time are cut off");
+            tasks.shutdown().await;
+        }
         // A grant that is being made is known afterwards.
-        let _none_is_made = self.office.granting.write().await;
+        let _none_is_made = timeout_at(last, self.office.granting.write()).await;
         let mut clean = true;
         for live in self.office.all() {
             if self.office.owner.is_some()

@@ -21,6 +21,12 @@ pub(crate) struct Keeper {
     since: u64,
 }
 
+impl Keeper {
+    pub(crate) fn replica(&self) -> &str {
+        &self.replica
+    }
+}
+
 impl Document {
     /// Notes that a rank's worker speaks to this replica now.
     pub(crate) fn kept_by(&mut self, rank: u16, replica: &str, now: u64) {

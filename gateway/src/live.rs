@@ -71,7 +71,7 @@ impl Presence {
 
     pub(crate) fn sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
-        metrics::counter!("tidegate_sealed_bytes_sent_total").increment(bytes);
+        crate::meters::SENT.add(bytes);
     }
 
     pub(crate) fn last_seen(&self) -> u64 {

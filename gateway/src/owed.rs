@@ -66,6 +66,8 @@ pub(crate) async fn settle_up(
         .await?;
     if closes {
         unmark(office, live.id).await;
+        let word = if outcome(&document) == Outcome::Wiped { "wiped" } else { "withdrawn" };
+        crate::meters::CLOSED.add_for(&[word], 1);
         tracing::info!(lease = %live.id, outcome = ?outcome(&document), "a lease was closed");
     }
     Ok(ranks.into_iter().zip(receipts).collect())

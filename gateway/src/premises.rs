@@ -8,6 +8,8 @@ use tidegate_kit::clock::SystemClock;
 use tidegate_kit::keyfile::{self, KeyFileError};
 use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, LogError};
 use tidegate_kit::state::{Revisions, StateError, StateStore};
+use tidegate_kit::telemetry::exposition::MeterError;
+use tidegate_kit::telemetry::ops::OpsError;
 use tidegate_kit::tls::{Authority, TlsError};
 use zeroize::Zeroizing;
 
@@ -52,6 +54,10 @@ pub enum StartError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    #[error(transparent)]
+    Meters(#[from] MeterError),
 }
 
 /// Opened, and this process's own until dropped.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tidegate_lease::{Event as LeaseEvent, Phase};
+use tracing::Instrument as _;
 
 use crate::closing::{CloseError, cut_off, finish, retire_epochs};
 use crate::keepers::{due, is_anybody_wiping};
@@ -71,7 +72,8 @@ fn excuse(office: &Office, now: u64) {
 
 pub(crate) async fn look(office: &Office) {
     let looks = futures_util::stream::iter(office.all()).for_each_concurrent(AT_ONCE, async |live| {
-        if let Err(error) = look_at(office, &live).await {
+        let span = tracing::error_span!("lease", lease = %live.id);
+        if let Err(error) = look_at(office, &live).instrument(span).await {
             tracing::error!(lease = %live.id, error = %chain(&error), "a lease could not be ended; trying again");
         }
     });

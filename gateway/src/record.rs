@@ -63,6 +63,21 @@ impl Record {
         self.log.head().time
     }
 
+    /// Whether the state and the ledger answer.
+    pub(crate) async fn check(&self) -> Result<(), RecordError> {
+        Ok(self.log.check().await?)
+    }
+
+    /// Brings the ledger's gauges up to date.
+    pub(crate) fn measure(&self) {
+        self.log.measure();
+    }
+
+    /// Entries, as far as this process knows.
+    pub(crate) fn size(&self) -> u64 {
+        self.log.head().size
+    }
+
     /// Verifier key in signed-note form, for join files.
     pub(crate) fn vkey(&self) -> String {
         self.log.vkey()

@@ -43,7 +43,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ForeignLease => "foreign-lease",
             Self::Fenced => "fenced",
@@ -106,7 +106,7 @@ impl Refusals {
     /// Counts a caller who proved nothing.
     pub(crate) fn stranger(&self) {
         self.strangers.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("tidegate_strangers_refused_total").increment(1);
+        crate::meters::STRANGERS.add(1);
     }
 
     /// Strangers refused since the start.

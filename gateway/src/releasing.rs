@@ -74,6 +74,7 @@ pub(crate) async fn release(
         .await?;
     still_holds(office, admitted, now).await?;
 
+    crate::meters::RELEASES.add(1);
     let grant = KeyGrant {
         lease: live.id,
         layout: document.lease.layout,

@@ -18,7 +18,7 @@ pub(crate) struct Seats(Taken);
 
 /// One connection's place, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Option<(Taken, (LeaseId, u16))>);
+pub(crate) struct Seat(Taken, (LeaseId, u16));
 
 impl Seats {
     /// A place for one more connection of a worker, if it may have one.
@@ -30,25 +30,18 @@ impl Seats {
             return None;
         }
         *count += 1;
-        Some(Seat(Some((Arc::clone(&self.0), worker))))
-    }
-}
-
-impl Seat {
-    /// The place of somebody who is not counted here.
-    pub(crate) const fn none() -> Self {
-        Self(None)
+        Some(Seat(Arc::clone(&self.0), worker))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some((taken, worker)) = self.0.take() else { return };
+        let Self(taken, worker) = self;
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&worker) {
+        if let Some(count) = taken.get_mut(worker) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&worker);
+                taken.remove(worker);
             }
         }
     }

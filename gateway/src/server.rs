@@ -1,30 +1,39 @@
 //! Connections: accepted, bounded, shaken hands with, and handed to the routes with who is calling.
 //!
-//! Three bounds keep strangers out of workers' way: handshakes under way, connections without a
-//! certificate, and connections with one each have their own permits, and no worker takes the
-//! places of all others. Whoever is slow with a
-//! handshake, a request's head or reading an answer is dropped.
+//! Three bounds keep strangers out of workers' way: handshakes under way (see [`crate::lobby`]),
+//! connections without a certificate, and connections with one each have their own permits, and no
+//! worker takes the places of all others. Whoever is slow with a handshake, a request's head or
+//! reading an answer is dropped.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tidegate_kit::tls::PeerIdentity;
+use tidegate_wire::ProblemKind;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
 
 use crate::admission::Caller;
 use crate::config::Limits;
-use crate::seats::{Seat, Seats};
+use crate::lobby::{Lobby, Origin, Place, Ticket};
+use crate::meters;
+use crate::problem::Refusal;
+use crate::seats::Seats;
 use crate::stop::{Stop, stopped};
 
 /// A handshake is two round trips; over a slow link that is a second.
@@ -37,6 +46,8 @@ const IDLE_TIME: Duration = Duration::from_secs(300);
 const STALL_MS: u32 = 60_000;
 /// A stranger's whole business is two small requests.
 const STRANGER_TIME: Duration = Duration::from_secs(60);
+/// And tried again now and then; who asks more often comes back over a new connection.
+const STRANGER_REQUESTS: u32 = 16;
 /// Request heads: the longest we know is a few hundred bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 /// Sealed records that wait for the socket: a frame of a block goes out in one system call.
@@ -48,8 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Door {
     router: Router,
     tls: TlsAcceptor,
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    lobby: Lobby,
     workers: Arc<Semaphore>,
     seats: Seats,
 }
@@ -59,8 +69,7 @@ impl Door {
         Self {
             router,
             tls: TlsAcceptor::from(tls),
-            handshakes: Arc::new(Semaphore::new(limits.connections.max(limits.strangers))),
-            strangers: Arc::new(Semaphore::new(limits.strangers)),
+            lobby: Lobby::new(limits.strangers, limits.connections),
             workers: Arc::new(Semaphore::new(limits.connections)),
             seats: Seats::default(),
         }
@@ -77,31 +86,26 @@ impl Door {
                 Some(_) = open.join_next() => continue,
                 accepted = door.accept(&listener) => accepted,
             };
-            let Some((stream, permit)) = accepted else { continue };
+            let Some((stream, address)) = accepted else { continue };
+            let origin = Origin::of(address.ip());
+            let Some(ticket) = door.lobby.look(origin) else {
+                meters::DROPPED.add_for(&["flood"], 1);
+                continue;
+            };
             let (door, stop) = (Arc::clone(&door), stop.clone());
-            open.spawn(async move {
-                let shaken = door.shake_hands(stream).await;
-                drop(permit);
-                if let Some((stream, caller)) = shaken {
-                    door.talk(stream, caller, stop).await;
-                }
-            });
+            open.spawn(async move { door.serve(stream, origin, ticket, stop).await });
         }
         drop(listener);
         while open.join_next().await.is_some() {}
     }
 
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.handshakes).acquire_owned().await.ok()?;
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 // Both are for speed and tidiness only: a connection works without.
                 let _ = stream.set_nodelay(true);
                 let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALL_MS);
-                Some((stream, permit))
+                Some((stream, address))
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -111,11 +115,62 @@ impl Door {
         }
     }
 
+    /// One connection from its acceptance to its end. A stranger keeps its place in the lobby, a
+    /// worker gives it up for one of the workers'.
+    async fn serve<S>(&self, stream: S, origin: Origin, ticket: Ticket, mut stop: Stop)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let welcomed = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            welcomed = self.welcome(stream, ticket) => welcomed,
+        };
+        let Some((stream, caller, place)) = welcomed else { return };
+        let Some(peer) = caller.0.clone() else {
+            let Some(_place) = self.lobby.of_stranger(place) else {
+                meters::DROPPED.add_for(&["strangers"], 1);
+                return;
+            };
+            let _open = meters::CONNECTIONS.one_more(&["stranger"]);
+            return self.talk(stream, caller, stop).await;
+        };
+        self.lobby.worker_seen(origin);
+        drop(place);
+        let permit = Arc::clone(&self.workers).try_acquire_owned().ok();
+        let (Some(_permit), Some(_seat)) = (permit, self.seats.take(&peer)) else {
+            meters::DROPPED.add_for(&["workers"], 1);
+            return;
+        };
+        let _open = meters::CONNECTIONS.one_more(&["worker"]);
+        // Whatever is logged of this connection names its lease.
+        let span = tracing::error_span!("worker", lease = %peer.lease, rank = peer.rank);
+        self.talk(stream, caller, stop).instrument(span).await;
+    }
+
+    /// A place and a handshake.
+    async fn welcome<S>(
+        &self,
+        stream: S,
+        ticket: Ticket,
+    ) -> Option<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static + use<S>, Caller, Place)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(place) = self.lobby.enter(ticket).await else {
+            meters::DROPPED.add_for(&["flood"], 1);
+            return None;
+        };
+        let _under_way = meters::CONNECTIONS.one_more(&["handshake"]);
+        let (stream, caller) = self.shake_hands(stream).await?;
+        Some((stream, caller, place))
+    }
+
     /// The TLS handshake, and what the peer's certificate says.
     async fn shake_hands<S>(
         &self,
         stream: S,
-    ) -> Option<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Caller)>
+    ) -> Option<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static + use<S>, Caller)>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -123,12 +178,12 @@ impl Door {
         let mut stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                metrics::counter!("tidegate_handshakes_failed_total").increment(1);
+                meters::HANDSHAKES_FAILED.add(1);
                 tracing::debug!(%error, "a handshake failed");
                 return None;
             }
             Err(_) => {
-                metrics::counter!("tidegate_handshakes_failed_total").increment(1);
+                meters::HANDSHAKES_FAILED.add(1);
                 return None;
             }
         };
@@ -150,19 +205,17 @@ impl Door {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let known = caller.0.is_some();
-        let permits = if known { &self.workers } else { &self.strangers };
-        let permit = Arc::clone(permits).try_acquire_owned().ok();
-        let seat = caller.0.as_deref().map(|peer| self.seats.take(peer));
-        let (Some(_permit), Some(_seat)) = (permit, seat.unwrap_or_else(|| Some(Seat::none())))
-        else {
-            metrics::counter!("tidegate_connections_dropped_total").increment(1);
-            return;
-        };
-        let router = self.router.clone();
+        let (router, asked) = (self.router.clone(), Arc::new(AtomicU32::new(0)));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(caller.clone());
-            router.clone().oneshot(request)
+            let (router, asked) = (router.clone(), Arc::clone(&asked));
+            async move {
+                if !known && asked.fetch_add(1, Ordering::Relaxed) >= STRANGER_REQUESTS {
+                    return Ok(enough());
+                }
+                router.oneshot(request).await
+            }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -188,4 +241,11 @@ impl Door {
             tracing::debug!(%error, "a connection ended early");
         }
     }
+}
+
+/// The last answer on a stranger's connection.
+fn enough() -> Response {
+    let mut response = Refusal::new(ProblemKind::TooMany, "").into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }

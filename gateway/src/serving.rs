@@ -107,10 +107,12 @@ pub(crate) async fn block(
     match pipeline::start(job, &office.budget).await {
         Ok(stream) => Ok(Sealed { len: stream.len, frames: Box::pin(stream.frames) }),
         Err(pipeline::Refused::SourceChanged { .. }) => {
+            crate::meters::SOURCE_ERRORS.add_for(&["changed"], 1);
             Err(Refusal::new(ProblemKind::SourceChanged, ""))
         }
         Err(refused) => {
             tracing::warn!(lease = %live.id, block = number, %refused, "a block cannot be read");
+            crate::meters::SOURCE_ERRORS.add_for(&["unavailable"], 1);
             Err(Refusal::new(ProblemKind::SourceUnavailable, ""))
         }
     }

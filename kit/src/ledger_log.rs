@@ -16,6 +16,8 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tidegate_ledger::{Commitment, Document, Event, Receipt, VerifierKey};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,8 +27,8 @@ pub use offline::{ledgers, read_batches, read_certificate, read_document};
 pub use restore::inspect;
 
 use crate::clock::{Clock, SystemClock};
-use crate::keyfile;
 use crate::state::StateStore;
+use crate::{keyfile, meters};
 use writer::{Append, Writer};
 
 /// Where the documents lie in the state.
@@ -63,8 +65,12 @@ pub struct Head {
 pub struct LedgerLog {
     store: StateStore,
     key: Arc<VerifierKey>,
+    /// Where the key lies in the store.
+    verifier: Arc<str>,
     appends: mpsc::Sender<Append>,
     head: watch::Receiver<Head>,
+    /// The last append failed.
+    failing: Arc<AtomicBool>,
 }
 
 impl LedgerLog {
@@ -94,18 +100,51 @@ impl LedgerLog {
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), LogError> {
         let key = Arc::new(writer.first_key().clone());
         // Whoever opened the ledger first wrote the same.
-        let _ = store.create(&writer.volume().verifier(), format!("{key}\n")).await?;
+        let verifier = Arc::from(writer.volume().verifier());
+        let _ = store.create(&verifier, format!("{key}\n")).await?;
         let (appends, requests) = mpsc::channel(QUEUE);
-        Ok((Self { store, key, appends, head }, writer.run(requests)))
+        let log = Self { store, key, verifier, appends, head, failing: Arc::default() };
+        Ok((log, writer.run(requests)))
     }
 
     /// Appends events as one run of entries and returns their receipts, once batch and checkpoint
     /// copy are durable. After an error the entries may or may not be in the log: release nothing.
     pub async fn append(&self, events: Vec<Event>) -> Result<Vec<Receipt>, LogError> {
+        let started = Instant::now();
+        let outcome = self.try_append(events).await;
+        meters::LEDGER_APPEND.record(&[], started);
+        if !outcome.as_ref().is_err_and(LogError::is_callers) {
+            self.failing.store(outcome.is_err(), Ordering::Relaxed);
+            meters::LEDGER_ERRORS.add(outcome.is_err().into());
+        }
+        outcome
+    }
+
+    async fn try_append(&self, events: Vec<Event>) -> Result<Vec<Receipt>, LogError> {
         let (reply, answer) = oneshot::channel();
         let append = Append { events, reply };
         self.appends.send(append).await.map_err(|_| LogError::Closed)?;
         answer.await.map_err(|_| LogError::Closed)?
+    }
+
+    /// Whether the ledger can be read and, as far as is known, written: its last append succeeded, or
+    /// the store takes writes again.
+    pub async fn check(&self) -> Result<(), LogError> {
+        if self.store.read(&self.verifier).await?.is_none() {
+            return Err(LogError::Closed);
+        }
+        if self.failing.load(Ordering::Relaxed) {
+            self.store.try_out().await?;
+            self.failing.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Brings the gauges of the ledger up to date.
+    pub fn measure(&self) {
+        let head = self.head.borrow();
+        meters::LEDGER_ENTRIES.set(head.size);
+        meters::LEDGER_TIME.set(head.time);
     }
 
     /// Appends one event.

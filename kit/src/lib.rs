@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod keyfile;
 pub mod ledger_log;
+pub mod meters;
 pub mod shutdown;
 pub mod state;
 pub mod telemetry;

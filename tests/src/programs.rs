@@ -209,6 +209,11 @@ impl GatewayProgram {
         Ok(serde_json::from_str(&succeed(tidegate(words)?)?)?)
     }
 
+    /// Runs a command of an administrator; what it prints.
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
+        succeed(tidegate(self.words(words))?)
+    }
+
     pub fn revoke(&self, join: &Path) -> Result<()> {
         let mut words = self.words(&["lease", "revoke"]);
         words.push(lease_of(join)?.into());

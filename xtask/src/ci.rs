@@ -39,7 +39,8 @@ pub(crate) fn run() -> Result<()> {
     report.step("clippy", || {
         plain(
             shell::cargo()
-                .args(["clippy", "--release", "--workspace", "--all-targets", "--locked"])
+                .args(["clippy", "--release", "--workspace", "--all-targets", "--all-features"])
+                .arg("--locked")
                 .args(["--", "-D", "warnings"]),
         )
     });

@@ -21,6 +21,7 @@ const CONTEXT: &str = "tidegate/v1 selection";
 /// `*`, `?` and `[…]` do not cross a `/`, `**` does, `{a,b}` is either. So `*.bin` is the files
 /// directly below the root, `**/*.bin` those at any depth, `images/**` all below `images`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectionSpec {
     pub include: Vec<String>,

@@ -5,6 +5,7 @@ use crate::{Base64, LeaseTerms, Receipt};
 
 /// Answer to `POST /v1/challenge` (empty body): a nonce to be signed once, within `expires_in` seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Challenge {
     /// 32 bytes; self-authenticating, so that asking for one makes the gateway store nothing.
     pub nonce: Base64,
@@ -19,6 +20,7 @@ pub struct Challenge {
 /// HMAC-SHA-256 over the same bytes under a key derived from the join token's secret, which is
 /// itself never sent: a stranger who saw a token's id can neither use nor burn it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AttachRequest {
     pub lease: LeaseId,
     pub token: TokenId,
@@ -63,6 +65,7 @@ impl AttachRequest {
 
 /// Answer to `POST /v1/attach`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AttachResponse {
     pub terms: LeaseTerms,
     /// Client certificate for the identity key, PEM, at most 15 minutes long.

@@ -40,3 +40,17 @@ impl<'de> Deserialize<'de> for Base64 {
             .map_err(|_| D::Error::custom("not unpadded base64url"))
     }
 }
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Base64 {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("Bytes as unpadded base64url (RFC 4648 §5)."))
+            .pattern(Some("^[A-Za-z0-9_-]*$"))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Base64 {}

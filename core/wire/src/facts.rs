@@ -4,6 +4,7 @@ use crate::Base64;
 
 /// What the worker says about its node. Stated, never verified; copied into the certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeFacts {
     pub host: String,
     pub kernel: String,
@@ -20,6 +21,7 @@ pub struct NodeFacts {
 
 /// Attestation hook: nothing is asked by default (`kind` = "none").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Evidence {
     pub kind: String,
     pub bytes: Base64,

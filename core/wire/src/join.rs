@@ -7,6 +7,7 @@ use crate::Base64;
 ///
 /// JSON in a 0600 file. Holds the join secret, so `Debug` prints none of it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JoinFile {
     pub version: u32,

@@ -7,6 +7,7 @@ use crate::{Base64, NodeFacts, Receipt};
 
 /// What was granted: everything a worker must know to ask for, open and place blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LeaseTerms {
     pub lease: LeaseId,
     pub snapshot: SnapshotId,
@@ -46,6 +47,7 @@ impl LeaseTerms {
 /// `POST /v1/leases/{lease}/keys`: blocks inside the share, no more than
 /// [`LeaseTerms::window_blocks`]; none for the manifest's key alone. Repeatable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyRequest {
     pub first_block: u32,
     pub end_block: u32,
@@ -55,6 +57,7 @@ pub struct KeyRequest {
 ///
 /// The HPKE plaintext is `tidegate_seal::Release`; its associated data is [`KeyGrant::aad`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyGrant {
     pub lease: LeaseId,
     pub layout: LayoutId,
@@ -87,6 +90,7 @@ impl KeyGrant {
 
 /// What a worker counted since it attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Counters {
     pub blocks_fetched: u64,
     /// Sealed bytes received.
@@ -102,12 +106,14 @@ pub struct Counters {
 
 /// `POST /v1/leases/{lease}/heartbeat`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Heartbeat {
     pub instance: InstanceId,
     pub counters: Counters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Directive {
     Continue,
@@ -118,6 +124,7 @@ pub enum Directive {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HeartbeatReply {
     pub directive: Directive,
     pub deadline: u64,
@@ -131,6 +138,7 @@ pub struct HeartbeatReply {
 ///
 /// `signature` is Ed25519 by the identity key over `statement` exactly as sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WipeStatement {
     /// Canonical JSON of `tidegate_ledger::Stated`.
     pub statement: String,
@@ -140,6 +148,7 @@ pub struct WipeStatement {
 
 /// The gateway's answer: the whole certificate, counter-signed by its ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WipeReceipt {
     /// JSON of `tidegate_ledger::WipeCertificate`.
     pub certificate: String,

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a request failed, sorted by who is at fault. The HTTP status follows from the kind, never from text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ProblemKind {
@@ -69,6 +70,7 @@ impl ProblemKind {
 
 /// An RFC 9457 problem document. `detail` never names an object, a path or a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `https://tidegate.dev/problems/` + kind.
     #[serde(rename = "type")]

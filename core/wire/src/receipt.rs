@@ -4,6 +4,7 @@ use crate::Base64;
 
 /// Proof that a ledger entry was durable before this reply: the entry, where it stands and a signed head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Receipt {
     /// The entry's exact bytes (canonical JSON).
     pub entry: String,

@@ -13,6 +13,7 @@ use super::core::Core;
 use super::resident::{End, Resident};
 use crate::client::{BlockBody, ClientError};
 use crate::keys::KeyError;
+use crate::meters;
 
 /// Bytes are written in pieces that begin and end on multiples of this, unless a reader waits.
 const PIECE: u64 = 256 << 10;
@@ -44,6 +45,7 @@ pub(super) async fn run(core: Arc<Core>, resident: Arc<Resident>) -> Fetched {
         Err(error) => {
             let heard = !matches!(error, ClientError::Unreachable(_) | ClientError::Untrusted(_));
             let end = why(resident.block, &error);
+            meters::FETCH_FAILED.add_for(&[end.word()], 1);
             return ended(resident, Err(end), heard, delay);
         }
     };
@@ -51,6 +53,10 @@ pub(super) async fn run(core: Arc<Core>, resident: Arc<Resident>) -> Fetched {
     let outcome = arrival.take(body).await;
     let bytes = arrival.bytes;
     core.totals.bytes_fetched.fetch_add(bytes, Ordering::Relaxed);
+    match outcome {
+        Ok(()) => meters::FETCH.record(&[], asked),
+        Err(end) => meters::FETCH_FAILED.add_for(&[end.word()], 1),
+    }
     Fetched { resident, outcome, heard: true, bytes, delay }
 }
 

@@ -26,6 +26,17 @@ pub(super) enum End {
 }
 
 impl End {
+    /// As metrics say it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Torn => "torn",
+            Self::Nonsense => "nonsense",
+            Self::Stale => "stale",
+            Self::Over => "over",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     fn from_code(code: u8) -> Option<Self> {
         [Self::Torn, Self::Nonsense, Self::Stale, Self::Over, Self::Unavailable]
             .into_iter()

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use tidegate_wire::Directive;
 use tokio::sync::watch;
 
-use crate::control::{Control, FromWorker, Progress, Start, ToWorker};
+use crate::control::{Control, Figures, FromWorker, Progress, Start, ToWorker};
 use crate::holder::Mount;
 
 use super::{Phase, SupervisorError, WorkerLaunch, WorkerReport};
@@ -55,6 +55,12 @@ impl Link {
             // A worker that is gone is replaced by one that is told to wipe at once.
             let _gone = control.send(&ToWorker::Wipe, &[]);
         }
+    }
+
+    /// Asks the worker for its figures; false when there is none.
+    pub(super) fn measure(&self) -> bool {
+        let control = self.lock().control.clone();
+        control.is_some_and(|control| control.send(&ToWorker::Measure, &[]).is_ok())
     }
 
     pub(super) fn abort(&self) {
@@ -134,6 +140,7 @@ pub(super) struct Says {
     pub(super) progress: watch::Sender<Progress>,
     pub(super) directive: watch::Sender<Directive>,
     pub(super) silent: watch::Sender<bool>,
+    pub(super) figures: watch::Sender<Figures>,
 }
 
 /// How one worker's life ended.
@@ -270,6 +277,9 @@ impl Watcher {
                     last = progress;
                     self.says.progress.send_replace(progress);
                 }
+                Ok(Some((FromWorker::Figures(figures), _))) => {
+                    self.says.figures.send_replace(figures);
+                }
                 Ok(Some((FromWorker::Directed(directive), _))) => {
                     self.says.directive.send_replace(directive);
                 }
@@ -324,6 +334,7 @@ impl Watcher {
             begun: self.launch.begun,
             before: *self.says.progress.borrow(),
             owner: self.mount.owner(),
+            metered: self.launch.metered,
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.identity.as_fd()];
         descriptors.extend(self.mount.devices());

@@ -11,6 +11,9 @@ use tokio::time::MissedTickBehavior;
 use super::turn::Turn;
 use crate::blocks::Cache;
 use crate::client::Client;
+use crate::meters;
+
+use super::figures;
 
 /// Beats until told to stop, or until this attachment is refused; each new word of the gateway goes to
 /// `turns`. The counters are those of the cache, once there is one. It beats on after `Die`: a worker
@@ -29,12 +32,16 @@ pub(super) fn start(
             ticks.tick().await;
             let counters = cache.get().map(|cache| cache.counters()).unwrap_or_default();
             let (word, refused) = match client.heartbeat(counters).await {
-                Ok(reply) => (reply.directive, false),
+                Ok(reply) => {
+                    figures::heard();
+                    (reply.directive, false)
+                }
                 Err(error) if is_end(error.refusal()) => {
                     tracing::warn!(%error, "the gateway has ended this attachment");
                     (Directive::Die, true)
                 }
                 Err(error) => {
+                    meters::HEARTBEATS_FAILED.add(1);
                     tracing::warn!(%error, "no heartbeat");
                     continue;
                 }

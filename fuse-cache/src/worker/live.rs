@@ -43,6 +43,7 @@ pub(super) struct Live {
     before: Progress,
     /// When the staging began, on the boot clock.
     begun: Duration,
+    replaced: u32,
     ready: Ready,
     turns: UnboundedReceiver<Turn>,
     turn_sender: UnboundedSender<Turn>,
@@ -129,7 +130,7 @@ impl Live {
             deadline: terms.deadline,
             grace: terms.grace,
         };
-        let Start { at, mount_id, before, begun, .. } = start;
+        let Start { at, mount_id, before, begun, generation, .. } = start;
         Ok(Self {
             client,
             cache,
@@ -147,6 +148,7 @@ impl Live {
             config,
             before,
             begun,
+            replaced: generation - 1,
             ready,
             turns,
             turn_sender,
@@ -181,11 +183,25 @@ impl Live {
         }
     }
 
+    /// The budget of all buffers.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Workers of this mount that were killed before this one.
+    pub(super) fn replaced(&self) -> u32 {
+        self.replaced
+    }
+
+    /// Whether reads are answered.
+    pub(super) fn serves(&self) -> bool {
+        !self.over && self.silence.is_none()
+    }
+
     /// Until when on the boot clock reads are answered without another word of a gateway; `None` while
     /// none is.
     pub(super) fn until(&self) -> Option<Duration> {
-        let serves = !self.over && self.silence.is_none();
-        serves.then(|| self.client.ring().life().until())
+        self.serves().then(|| self.client.ring().life().until())
     }
 
     /// Waits for what changes our standing. Cancel safe.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
-use axum::middleware::map_response;
+use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::HeaderMap;
@@ -15,6 +15,7 @@ use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Action;
 use tidegate_plan::{LeaseId, SelectionSpec};
 use tidegate_wire::{JoinFile, ProblemKind};
+use tracing::Instrument as _;
 
 use crate::closing::{Closed, cut_off, drain};
 use crate::granting::{GrantError, GrantRequest, grant};
@@ -30,6 +31,7 @@ use crate::tokens::{TokenError, further};
 /// `POST /v1/admin/leases`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct LeaseRequest {
     /// A directory or `s3://bucket/prefix`.
     pub source: String,
@@ -57,13 +59,15 @@ const fn one() -> u16 {
 /// `POST /v1/admin/leases/{lease}/tokens`: answered with a join file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenRequest {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct TokenRequest {
     #[serde(default)]
     rank: u16,
 }
 
 /// A name that cannot be shown as a POSIX path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Unshown {
     pub name: String,
     pub reason: String,
@@ -71,6 +75,7 @@ pub struct Unshown {
 
 /// Answer to [`LeaseRequest`]: holds join secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Joined {
     pub lease: LeaseId,
     pub files: u64,
@@ -83,28 +88,48 @@ pub struct Joined {
 
 /// `GET /v1/admin/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Status {
     pub version: String,
     pub time: u64,
     /// Where workers connect.
     pub gateways: Vec<String>,
+    /// This replica, the same over restarts.
+    pub replica: String,
+    /// `directory` or `bucket`.
+    pub state: String,
     pub open_leases: usize,
+    /// Leases that may be open at once.
+    pub most_leases: usize,
+    /// Workers that hold a rank of an open lease.
+    pub workers: usize,
+    /// Plaintext bytes whose keys were released, of the leases known here.
+    pub released_bytes: u64,
+    /// Sealed bytes sent by this process, of the leases known here.
     pub sent_bytes: u64,
-    /// Bytes of pipeline buffers in use.
+    /// Bytes of pipeline buffers in use, and the most there may be.
     pub buffers: u64,
+    pub most_buffers: u64,
     /// Callers refused who proved nothing, since the start.
     pub strangers: u64,
+    pub ledger: LedgerHead,
 }
 
-/// `GET /v1/admin/ledger`.
+/// `GET /v1/admin/ledger`: the newest head that this replica knows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct LedgerHead {
+    /// Entries.
+    pub entries: u64,
+    /// Time of the newest, seconds since the epoch.
+    pub time: u64,
     pub checkpoint: String,
     pub key: String,
 }
 
 /// How a lease ended, on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Ended {
     pub lease: LeaseId,
     pub status: LeaseStatus,
@@ -117,6 +142,7 @@ type Answer = Result<Response, Refusal>;
 /// The routes of the admin socket.
 pub(crate) fn router(office: Arc<Office>) -> Router {
     Router::new()
+        .route("/openapi.json", get(crate::openapi::document))
         .route("/v1/admin/leases", post(create).get(list))
         .route("/v1/admin/leases/{lease}", get(show))
         .route("/v1/admin/leases/{lease}/revoke", post(end))
@@ -128,7 +154,17 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
         .method_not_allowed_fallback(async || Refusal::new(ProblemKind::MethodNotAllowed, ""))
         .layer(DefaultBodyLimit::disable())
         .layer(map_response(only_problems))
+        .layer(from_fn(of_lease))
         .with_state(office)
+}
+
+/// Whatever is logged of a request about a lease names it.
+async fn of_lease(request: Request, next: Next) -> Response {
+    let lease = request.uri().path().split('/').find_map(|part| part.parse::<LeaseId>().ok());
+    match lease {
+        Some(lease) => next.run(request).instrument(tracing::error_span!("admin", %lease)).await,
+        None => next.run(request).await,
+    }
 }
 
 /// User id of the process at the other end of the socket.
@@ -141,7 +177,13 @@ impl PeerUser {
     }
 }
 
-async fn create(
+/// Grant a lease; the answer holds join secrets.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/admin/leases", tag = "admin",
+    request_body = LeaseRequest,
+    responses((status = 200, description = "Granted, and in the ledger", body = Joined)),
+))]
+pub(super) async fn create(
     State(office): State<Arc<Office>>,
     Extension(peer): Extension<PeerUser>,
     headers: HeaderMap,
@@ -204,7 +246,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn list(State(office): State<Arc<Office>>) -> Response {
+/// All leases that this replica knows.
+#[cfg_attr(test, utoipa::path(
+    get, path = "/v1/admin/leases", tag = "admin",
+    responses((status = 200, description = "Leases, oldest first", body = Vec<LeaseStatus>)),
+))]
+pub(super) async fn list(State(office): State<Arc<Office>>) -> Response {
     let mut rows: Vec<_> = office.all().iter().map(|live| status(&office, live)).collect();
     rows.sort_by_key(|row| (row.granted_at, row.lease));
     json(&rows)
@@ -219,7 +266,13 @@ fn known(office: &Office, lease: &str) -> Result<Arc<Live>, Refusal> {
     live.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "no such lease here"))
 }
 
-async fn show(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
+/// One lease.
+#[cfg_attr(test, utoipa::path(
+    get, path = "/v1/admin/leases/{lease}", tag = "admin",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    responses((status = 200, description = "The lease as it stands", body = LeaseStatus)),
+))]
+pub(super) async fn show(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
     let live = known(&office, &lease)?;
     Ok(json(&status(&office, &live)))
 }
@@ -232,7 +285,13 @@ fn written(recorded: Result<(), RecordError>) -> Result<(), Refusal> {
     })
 }
 
-async fn finish(
+/// Ask a lease's workers to finish and wipe; what they have open they may still read.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/admin/leases/{lease}/drain", tag = "admin",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    responses((status = 200, description = "Draining", body = LeaseStatus)),
+))]
+pub(super) async fn finish(
     State(office): State<Arc<Office>>,
     Extension(peer): Extension<PeerUser>,
     Path(lease): Path<String>,
@@ -247,7 +306,14 @@ async fn finish(
     }
 }
 
-async fn token(
+/// Make a further token for a rank; who joins with it takes the rank over. Holds a join secret.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/admin/leases/{lease}/tokens", tag = "admin",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    request_body = TokenRequest,
+    responses((status = 200, description = "A join file", body = JoinFile)),
+))]
+pub(super) async fn token(
     State(office): State<Arc<Office>>,
     Extension(peer): Extension<PeerUser>,
     Path(lease): Path<String>,
@@ -274,7 +340,13 @@ async fn token(
     }
 }
 
-async fn end(
+/// Destroy a lease's keys now; a worker that is attached has the grace to wipe and say so.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/admin/leases/{lease}/revoke", tag = "admin",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    responses((status = 200, description = "Ended", body = Ended)),
+))]
+pub(super) async fn end(
     State(office): State<Arc<Office>>,
     Extension(peer): Extension<PeerUser>,
     Path(lease): Path<String>,
@@ -295,19 +367,54 @@ async fn end(
     }
 }
 
-async fn state(State(office): State<Arc<Office>>) -> Response {
+/// The gateway at this moment.
+#[cfg_attr(test, utoipa::path(
+    get, path = "/v1/admin/status", tag = "admin",
+    responses((status = 200, description = "How it is", body = Status)),
+))]
+pub(super) async fn state(State(office): State<Arc<Office>>) -> Response {
     let all = office.all();
+    let open = || all.iter().filter(|live| !live.is_closed());
     json(&Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         time: office.now(),
         gateways: office.urls.clone(),
-        open_leases: all.iter().filter(|live| !live.is_closed()).count(),
+        replica: office.replica.clone(),
+        state: if office.is_replicated() { "bucket" } else { "directory" }.to_owned(),
+        open_leases: open().count(),
+        most_leases: office.config.limits.leases,
+        workers: open().map(|live| workers(live)).sum(),
+        released_bytes: all.iter().map(|live| released(live)).sum(),
         sent_bytes: all.iter().map(|live| live.sent_bytes()).sum(),
         buffers: office.budget.used(),
+        most_buffers: office.config.limits.buffers,
         strangers: office.refusals.strangers(),
+        ledger: head(&office),
     })
 }
 
-async fn ledger(State(office): State<Arc<Office>>) -> Response {
-    json(&LedgerHead { checkpoint: office.record.checkpoint(), key: office.record.vkey() })
+fn workers(live: &Live) -> usize {
+    live.view().document.lease.attachments.iter().filter(|held| held.is_current()).count()
+}
+
+fn released(live: &Live) -> u64 {
+    live.view().document.released_bytes.values().sum()
+}
+
+fn head(office: &Office) -> LedgerHead {
+    LedgerHead {
+        entries: office.record.size(),
+        time: office.record.time(),
+        checkpoint: office.record.checkpoint(),
+        key: office.record.vkey(),
+    }
+}
+
+/// The ledger's newest head.
+#[cfg_attr(test, utoipa::path(
+    get, path = "/v1/admin/ledger", tag = "admin",
+    responses((status = 200, description = "The head", body = LedgerHead)),
+))]
+pub(super) async fn ledger(State(office): State<Arc<Office>>) -> Response {
+    json(&head(&office))
 }

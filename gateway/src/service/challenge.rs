@@ -11,6 +11,11 @@ use crate::keyring::random;
 use crate::nonce::NONCE_LIFE_S;
 use crate::office::Office;
 
+/// A nonce for one attach. Anybody may ask; nothing is stored.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/challenge", tag = "worker",
+    responses((status = 200, description = "A nonce", body = Challenge)),
+))]
 pub(super) async fn challenge(State(office): State<Arc<Office>>) -> Response {
     let now = office.now();
     let nonce = office.nonces.issue(now, random::<8>());

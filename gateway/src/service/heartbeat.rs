@@ -16,6 +16,13 @@ use crate::live::Live;
 use crate::office::Office;
 use crate::problem::Refusal;
 
+/// A sign of life; brings the gateway's word and, when it is due, a new certificate.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/leases/{lease}/heartbeat", tag = "worker",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    request_body = Heartbeat,
+    responses((status = 200, description = "Heard", body = HeartbeatReply)),
+))]
 pub(super) async fn heartbeat(
     State(office): State<Arc<Office>>,
     call: Call,

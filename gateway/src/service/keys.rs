@@ -12,6 +12,13 @@ use crate::json::json;
 use crate::office::Office;
 use crate::problem::Refusal;
 
+/// The keys of a window of blocks of the caller's share; in the ledger before they leave.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/leases/{lease}/keys", tag = "worker",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    request_body = KeyRequest,
+    responses((status = 200, description = "Keys, sealed to the attachment", body = tidegate_wire::KeyGrant)),
+))]
 pub(super) async fn keys(
     State(office): State<Arc<Office>>,
     call: Call,

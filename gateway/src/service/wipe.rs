@@ -12,6 +12,13 @@ use crate::json::json;
 use crate::office::Office;
 use crate::problem::Refusal;
 
+/// The worker's statement of its wipe; the answer is the counter-signed certificate.
+#[cfg_attr(test, utoipa::path(
+    post, path = "/v1/leases/{lease}/wipe-certificate", tag = "worker",
+    params(("lease" = tidegate_plan::LeaseId, Path)),
+    request_body = tidegate_wire::WipeStatement,
+    responses((status = 200, description = "Certified, and in the ledger", body = tidegate_wire::WipeReceipt)),
+))]
 pub(super) async fn wipe_certificate(
     State(office): State<Arc<Office>>,
     call: Call,

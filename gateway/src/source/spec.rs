@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How a store is reached. What is left out comes from the standard AWS chain: environment,
 /// profile files, web identity, container and instance credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct S3Options {
     /// URL of the store, such as `https://rgw.example:8443`.
@@ -16,6 +17,7 @@ pub struct S3Options {
     /// Profile in the credentials file; taken before credentials in the environment.
     pub profile: Option<String>,
     /// A credentials file in AWS's format; taken before credentials in the environment.
+    #[cfg_attr(test, schema(value_type = Option<String>))]
     pub credentials_file: Option<PathBuf>,
 }
 

@@ -75,6 +75,9 @@ async fn a_lease_is_granted_seen_and_revoked() {
     assert_eq!((&status["open_leases"], &status["strangers"]), (&json!(0), &json!(0)));
     let (_, ledger) = ask(&home, "GET", "/v1/admin/ledger", Value::Null).await;
     assert_eq!(ledger["checkpoint"], home.gateway.checkpoint());
+    assert_eq!(ledger, status["ledger"]);
+    let (_, document) = ask(&home, "GET", "/openapi.json", Value::Null).await;
+    assert!(document["paths"]["/v1/admin/leases"].is_object());
     home.gateway.shutdown().await;
     assert!(!socket.exists());
 }

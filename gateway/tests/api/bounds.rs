@@ -101,3 +101,32 @@ async fn buffers_are_given_back() {
         assert_eq!(status.unwrap(), 200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_connection_is_good_for_a_few_requests() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let mut worker = Worker::new(&home, &granted.joins[0]);
+    let mut stream = idle(&worker).await;
+    let mut answered = 0;
+    while answered < 100 && answers(&mut stream).await {
+        answered += 1;
+        let mut rest = [0; 1024];
+        // The body, and whatever is left of the head.
+        let _ = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut rest)).await;
+    }
+    assert!((2..100).contains(&answered), "{answered} answers");
+    // That is nobody else's loss.
+    worker.attach().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_of_the_api_is_for_everybody_and_tells_of_nobody() {
+    let home = Home::start().await;
+    let granted = home.grant().await;
+    let answer =
+        Worker::new(&home, &granted.joins[0]).call("GET", "/openapi.json", Vec::new()).await;
+    assert_eq!(answer.status, 200);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    assert_eq!(answer.body, std::fs::read(path).unwrap());
+}

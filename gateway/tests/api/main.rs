@@ -7,6 +7,8 @@ mod bounds;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
+mod ops;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod ranks;

@@ -74,3 +74,14 @@ pub enum LogError {
     #[error(transparent)]
     Shared(Arc<Self>),
 }
+
+impl LogError {
+    /// The events cannot be entered, which says nothing about the ledger.
+    pub(super) fn is_callers(&self) -> bool {
+        match self {
+            Self::Propose(_) => true,
+            Self::Shared(error) => error.is_callers(),
+            _ => false,
+        }
+    }
+}

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -8,6 +9,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::keyfile::{self, KeyFileError};
+use crate::meters;
 
 /// How often an unanswered create is tried before giving up.
 const TRIES: usize = 4;
@@ -114,7 +116,10 @@ impl StateStore {
         path: &str,
         bytes: impl Into<Bytes>,
     ) -> Result<Creation, StateError> {
-        let bytes: Bytes = bytes.into();
+        metered("create", self.try_create(path, bytes.into())).await
+    }
+
+    async fn try_create(&self, path: &str, bytes: Bytes) -> Result<Creation, StateError> {
         let location = location(path)?;
         let mut last = None;
         for _ in 0..TRIES {
@@ -140,6 +145,10 @@ impl StateStore {
 
     /// Reads an object; `None` when there is none.
     pub async fn read(&self, path: &str) -> Result<Option<Bytes>, StateError> {
+        metered("read", self.try_read(path)).await
+    }
+
+    async fn try_read(&self, path: &str) -> Result<Option<Bytes>, StateError> {
         let failed = |source| StateError::Store { path: path.to_owned(), doing: "read it", source };
         match self.store.get(&location(path)?).await {
             Ok(found) => found.bytes().await.map(Some).map_err(failed),
@@ -150,18 +159,22 @@ impl StateStore {
 
     /// Names of the objects directly under `prefix`, sorted, without the prefix.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StateError> {
-        let (objects, _) = self.level(prefix).await?;
+        let (objects, _) = metered("list", self.level(prefix)).await?;
         Ok(objects)
     }
 
     /// Names of the directories directly under `prefix`, sorted, without the prefix.
     pub async fn directories(&self, prefix: &str) -> Result<Vec<String>, StateError> {
-        let (_, directories) = self.level(prefix).await?;
+        let (_, directories) = metered("list", self.level(prefix)).await?;
         Ok(directories)
     }
 
     /// Deletes an object, makes that durable and reads the absence back. Deleting nothing is fine.
     pub async fn delete(&self, path: &str) -> Result<(), StateError> {
+        metered("delete", self.try_delete(path)).await
+    }
+
+    async fn try_delete(&self, path: &str) -> Result<(), StateError> {
         let failed =
             |source| StateError::Store { path: path.to_owned(), doing: "delete it", source };
         let location = location(path)?;
@@ -178,6 +191,14 @@ impl StateStore {
                 source: "the object is still there after its deletion".into(),
             })),
         }
+    }
+
+    /// Writes something of no meaning and deletes it: whether the store takes writes.
+    pub async fn try_out(&self) -> Result<(), StateError> {
+        let path = format!("probe/{}", keyfile::random_hex::<16>());
+        // Random, so nobody else can have made it.
+        let _created = self.create(&path, Bytes::new()).await?;
+        self.delete(&path).await
     }
 
     async fn level(&self, prefix: &str) -> Result<(Vec<String>, Vec<String>), StateError> {
@@ -202,6 +223,20 @@ impl StateStore {
         let outcome = synced.unwrap_or_else(|stopped| Err(std::io::Error::other(stopped)));
         outcome.map_err(|source| StateError::NotDurable { path: path.to_owned(), source })
     }
+}
+
+/// Times a request, and counts it when it fails.
+async fn metered<T>(
+    operation: &'static str,
+    request: impl Future<Output = Result<T, StateError>>,
+) -> Result<T, StateError> {
+    let started = Instant::now();
+    let outcome = request.await;
+    meters::STATE_REQUEST.record(&[operation], started);
+    if outcome.is_err() {
+        meters::STATE_ERRORS.add_for(&[operation], 1);
+    }
+    outcome
 }
 
 fn location(path: &str) -> Result<ObjectPath, StateError> {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::shell::{on_path, run};
 
 /// A program and the package that has it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("ceph", "ceph-common"),
     ("ceph-authtool", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("ip", "iproute2"),
+    ("promtool", "prometheus"),
 ];
 
 /// Installs what is missing. True if anything was.

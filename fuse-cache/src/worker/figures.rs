@@ -1,0 +1,57 @@
+//! The worker's figures, made when its holder asks for them.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tidegate_kit::clock::boottime;
+use tidegate_kit::telemetry::exposition::{Exposition, MeterError};
+
+use super::live::Live;
+use crate::control::Figures;
+use crate::meters;
+
+/// When the gateway last answered a heartbeat, on the boot clock.
+static HEARD: Mutex<Option<Duration>> = Mutex::new(None);
+
+/// The gateway has answered a heartbeat.
+pub(super) fn heard() {
+    *HEARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(boottime());
+}
+
+/// Collects from now on.
+pub(super) fn begin() -> Result<Exposition, MeterError> {
+    Exposition::begin(&[meters::ALL])
+}
+
+/// All figures as they are now.
+pub(super) fn take(live: &Live, exposition: &Exposition) -> Figures {
+    let progress = live.progress();
+    meters::READS.total(progress.reads);
+    meters::READ_ERRORS.total(progress.read_errors);
+    meters::READ_BYTES.total(progress.bytes_read);
+    meters::FETCHED.total(progress.blocks_fetched);
+    meters::FETCHED_BYTES.total(progress.bytes_fetched);
+    meters::REFETCHED.total(progress.refetched);
+    meters::SHARE.set(progress.blocks.into());
+    meters::RESIDENT.set(progress.resident_blocks.into());
+    meters::REPLACED.total(live.replaced().into());
+    let ready = live.ready();
+    meters::CACHE.set(ready.cache_bytes);
+    meters::DEADLINE.set(ready.deadline);
+    meters::PAGE_CACHE.set(live.fs.page_cache_bytes());
+    meters::BUFFERS.set(live.budget().in_use());
+    meters::BUFFERS_LIMIT.set(live.budget().total());
+
+    let grace = Duration::from_secs(u64::from(live.client.terms().grace));
+    let heard = *HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    let age = heard.map(|heard| boottime().saturating_sub(heard));
+    meters::HEARTBEAT_AGE.set_seconds(age.unwrap_or_default());
+    let left =
+        if live.serves() { grace.saturating_sub(age.unwrap_or_default()) } else { Duration::ZERO };
+    meters::GRACE_LEFT.set_seconds(left);
+    let serves = !left.is_zero();
+    meters::READY.set(serves.into());
+    meters::UP.set(1);
+    Figures { text: exposition.render(), ready: serves }
+}

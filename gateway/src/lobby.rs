@@ -1,0 +1,282 @@
+//! Who may have a handshake: the cost of callers before they have proved anything.
+//!
+//! An address where a worker was seen lately is *known*: its handshakes have places of their own, so
+//! that no flood keeps an attached worker from another connection. All others share a few places and
+//! a rate, each address no more than a part of both, and wait a little for them. What is remembered
+//! is bounded.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::config::CERTIFICATE_S;
+
+/// How long a connection waits for its turn, and then for a place.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that wait at once: of strangers, and of known addresses.
+const WAITING: usize = 1024;
+/// The least places of one address, and the part of all of them that is more.
+const EACH_LEAST: usize = 8;
+const EACH_PART: usize = 4;
+/// Handshakes a second of strangers, and of one of their addresses.
+const RATE: u32 = 200;
+const EACH_RATE: u32 = 50;
+/// Handshakes a second of an address where a worker is: a whole cluster may stand behind it.
+const KNOWN_RATE: u32 = 400;
+/// Seconds of idleness that may be caught up on at once.
+const BURST: u32 = 4;
+/// Addresses remembered.
+const ADDRESSES: usize = 4096;
+/// A worker comes back within its certificate's life, or has to attach anew.
+const KNOWN_FOR: Duration = Duration::from_secs(CERTIFICATE_S as u64);
+
+/// An address, or the network that one host of IPv6 has to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Origin(IpAddr);
+
+impl Origin {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) >> 64 << 64;
+                Self(IpAddr::V6(network.into()))
+            }
+            short => Self(short),
+        }
+    }
+}
+
+/// An allowance that refills, as one virtual queue (generic cell rate algorithm).
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    spent_until: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant, rate: u32) -> Self {
+        Self { spent_until: now.checked_sub(burst(rate)).unwrap_or(now) }
+    }
+
+    /// Books one, and says how long to wait for it; books nothing when that is longer than `most`.
+    fn take(&mut self, now: Instant, rate: u32, most: Duration) -> Option<Duration> {
+        let earliest = now.checked_sub(burst(rate)).unwrap_or(now);
+        let start = self.spent_until.max(earliest);
+        let wait = start.saturating_duration_since(now);
+        (wait <= most).then(|| {
+            self.spent_until = start + Duration::from_secs(1) / rate;
+            wait
+        })
+    }
+}
+
+fn burst(rate: u32) -> Duration {
+    // As much time as the burst costs, less the one that is always allowed.
+    Duration::from_secs(BURST.into()).saturating_sub(Duration::from_secs(1) / rate)
+}
+
+/// One address.
+#[derive(Debug)]
+struct Known {
+    allowance: Allowance,
+    /// Places of strangers from here: cloned by whoever has one or waits for one.
+    places: Arc<Semaphore>,
+    /// When a worker was last seen here.
+    worker: Option<Instant>,
+}
+
+/// The places and what is known of addresses.
+#[derive(Debug)]
+pub(crate) struct Lobby {
+    each: usize,
+    strangers: Arc<Semaphore>,
+    workers: Arc<Semaphore>,
+    strangers_waiting: Arc<Semaphore>,
+    workers_waiting: Arc<Semaphore>,
+    addresses: Mutex<Addresses>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    all: Allowance,
+    by_origin: HashMap<Origin, Known>,
+}
+
+/// The right to a handshake, and for a stranger to its connection after it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    /// `None` at a known address.
+    of_origin: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection that was accepted and has to wait for its place.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    wait: Duration,
+    /// Places of the origin; `None` at a known address.
+    places: Option<Arc<Semaphore>>,
+    _waiting: OwnedSemaphorePermit,
+}
+
+impl Lobby {
+    /// `strangers` and `workers`: connections of either.
+    pub(crate) fn new(strangers: usize, workers: usize) -> Self {
+        Self {
+            each: (strangers / EACH_PART).max(EACH_LEAST),
+            strangers: Arc::new(Semaphore::new(strangers)),
+            workers: Arc::new(Semaphore::new(workers)),
+            strangers_waiting: Arc::new(Semaphore::new(WAITING)),
+            workers_waiting: Arc::new(Semaphore::new(WAITING)),
+            addresses: Mutex::new(Addresses {
+                all: Allowance::new(Instant::now(), RATE),
+                by_origin: HashMap::new(),
+            }),
+        }
+    }
+
+    /// Looks at a connection as it is accepted, without waiting; `None` means to close it.
+    pub(crate) fn look(&self, origin: Origin) -> Option<Ticket> {
+        self.look_at(origin, Instant::now())
+    }
+
+    fn look_at(&self, origin: Origin, now: Instant) -> Option<Ticket> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let Addresses { all, by_origin } = &mut *addresses;
+        if by_origin.len() >= ADDRESSES && !by_origin.contains_key(&origin) {
+            by_origin.retain(|_, known| !known.is_forgettable(now));
+            if by_origin.len() >= ADDRESSES {
+                return None;
+            }
+        }
+        let known = by_origin.entry(origin).or_insert_with(|| Known {
+            allowance: Allowance::new(now, KNOWN_RATE),
+            places: Arc::new(Semaphore::new(self.each)),
+            worker: None,
+        });
+        if known.has_worker(now) {
+            let waiting = Arc::clone(&self.workers_waiting).try_acquire_owned().ok()?;
+            let wait = known.allowance.take(now, KNOWN_RATE, PATIENCE)?;
+            return Some(Ticket { wait, places: None, _waiting: waiting });
+        }
+        let waiting = Arc::clone(&self.strangers_waiting).try_acquire_owned().ok()?;
+        let own = known.allowance.take(now, EACH_RATE, PATIENCE)?;
+        let shared = all.take(now, RATE, PATIENCE)?;
+        let places = Some(Arc::clone(&known.places));
+        Some(Ticket { wait: own.max(shared), places, _waiting: waiting })
+    }
+
+    /// Waits for the place of a ticket, for a while.
+    pub(crate) async fn enter(&self, ticket: Ticket) -> Option<Place> {
+        sleep(ticket.wait).await;
+        timeout(PATIENCE, self.place(ticket.places)).await.ok().flatten()
+    }
+
+    async fn place(&self, of_origin: Option<Arc<Semaphore>>) -> Option<Place> {
+        // First one of the origin's, then one of all: who waits for the second keeps no other origin
+        // from it.
+        let (own, all) = match of_origin {
+            None => (None, &self.workers),
+            Some(places) => (Some(places.acquire_owned().await.ok()?), &self.strangers),
+        };
+        let permit = Arc::clone(all).acquire_owned().await.ok()?;
+        Some(Place { _permit: permit, of_origin: own })
+    }
+
+    /// The place of a connection that turned out to be a stranger's: the one it has, or at a known
+    /// address one of the strangers', now or not at all.
+    pub(crate) fn of_stranger(&self, place: Place) -> Option<Place> {
+        if place.of_origin.is_some() {
+            return Some(place);
+        }
+        let permit = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, of_origin: None })
+    }
+
+    /// A worker showed its certificate here.
+    pub(crate) fn worker_seen(&self, origin: Origin) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = addresses.by_origin.get_mut(&origin) {
+            known.worker = Some(Instant::now());
+        }
+    }
+}
+
+impl Known {
+    fn has_worker(&self, now: Instant) -> bool {
+        self.worker.is_some_and(|seen| now.duration_since(seen) < KNOWN_FOR)
+    }
+
+    /// Nobody is here, and a fresh start would allow no more.
+    fn is_forgettable(&self, now: Instant) -> bool {
+        !self.has_worker(now)
+            && Arc::strong_count(&self.places) == 1
+            && self.allowance.spent_until + Duration::from_secs(BURST.into()) <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(last: u8) -> Origin {
+        Origin::of(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn a_host_of_ipv6_is_its_network() {
+        let of = |text: &str| Origin::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.7"), origin(7));
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_have_all_places_and_a_worker_needs_none_of_them() {
+        let lobby = Lobby::new(64, 4);
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(lobby.enter(lobby.look(origin(1)).unwrap()).await.unwrap());
+        }
+        let more = lobby.enter(lobby.look(origin(1)).unwrap());
+        let waited = timeout(Duration::from_millis(50), more).await;
+        assert!(waited.is_err(), "a quarter at most");
+        let other = lobby.enter(lobby.look(origin(2)).unwrap()).await.unwrap();
+        assert!(other.of_origin.is_some());
+        lobby.worker_seen(origin(1));
+        let worker = lobby.enter(lobby.look(origin(1)).unwrap()).await.unwrap();
+        assert!(worker.of_origin.is_none());
+        let later = Instant::now() + KNOWN_FOR;
+        assert!(lobby.look_at(origin(1), later).unwrap().places.is_some(), "for a while only");
+    }
+
+    #[test]
+    fn the_rate_holds_for_each_address_and_for_all() {
+        let (lobby, now) = (Lobby::new(10_000, 4), Instant::now());
+        let let_in =
+            |n| (0..2000).filter(|_| lobby.look_at(origin(n), now).is_some()).count() as u64;
+        let most = |rate: u32| u64::from(rate) * (u64::from(BURST) + PATIENCE.as_secs());
+        let one = let_in(1);
+        assert!(one.abs_diff(most(EACH_RATE)) <= 5, "{one}");
+        let all = one + (2..10).map(let_in).sum::<u64>();
+        assert!(all.abs_diff(most(RATE)) <= 5, "{all}");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_forgotten() {
+        let (lobby, mut now) = (Lobby::new(10_000, 4), Instant::now());
+        let any = |n: u32| Origin::of(IpAddr::from(n.to_be_bytes()));
+        for n in 0..10_000 {
+            drop(lobby.look_at(any(n), now));
+            now += Duration::from_micros(100);
+        }
+        let known = lobby.addresses.lock().unwrap().by_origin.len();
+        assert_eq!(known, ADDRESSES);
+        now += Duration::from_secs(60);
+        assert!(lobby.look_at(any(u32::MAX), now).is_some());
+        assert!(lobby.addresses.lock().unwrap().by_origin.len() < ADDRESSES);
+    }
+}

@@ -1,0 +1,43 @@
+//! Spans to an OpenTelemetry collector, as OTLP over HTTP and protobuf, where the standard variables name
+//! one. The exporter has a thread of its own and drops what it cannot send.
+
+use std::sync::OnceLock;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing::Subscriber;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::registry::LookupSpan;
+
+/// Where a collector is said to be; the exporter reads them itself.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
+static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+/// The layer that sends, if there is somewhere to send to.
+pub(super) fn layer<S>() -> Result<Option<OpenTelemetryLayer<S, SdkTracer>>, ExporterBuildError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    if ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none()) {
+        return Ok(None);
+    }
+    let exporter =
+        SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build()?;
+    let provider = PROVIDER.get_or_init(|| {
+        SdkTracerProvider::builder()
+            .with_resource(Resource::builder().with_service_name("tidegate-gateway").build())
+            .with_batch_exporter(exporter)
+            .build()
+    });
+    Ok(Some(tracing_opentelemetry::layer().with_tracer(provider.tracer("tidegate"))))
+}
+
+/// Sends what waits.
+pub(super) fn flush() {
+    if let Some(Err(error)) = PROVIDER.get().map(SdkTracerProvider::shutdown) {
+        tracing::debug!(%error, "spans were not sent");
+    }
+}
