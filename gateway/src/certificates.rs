@@ -7,6 +7,7 @@ use crate::book::{Document, KeysGone};
 use crate::live::Live;
 
 /// A worker's statement as it was checked, and its signature.
+#[derive(Clone)]
 pub(crate) struct Statement {
     pub(crate) stated: Stated,
     pub(crate) signature: Vec<u8>,

@@ -1,10 +1,14 @@
-//! The end of a lease: keys first, then what is known about it, then the ledger.
+//! The end of a lease: a revision after which no replica releases anything, then the keys, then what
+//! is known about it, then the ledger.
+//!
+//! A replica may hold an old head, so an end that the newest head does not allow destroys nothing,
+//! and what certificates say was released cannot become more.
 //!
 //! *Wiped* when every worker stated a complete wipe, else *withdrawn*: the gateway's key is gone,
 //! what had been released is recorded, and nobody claims to have seen the node. Each step can be
 //! taken again: a closing that broke off is finished by whoever comes next.
 
-use tidegate_lease::{Attachment, Event as LeaseEvent, Phase};
+use tidegate_lease::{Attachment, Cause, Event as LeaseEvent, Phase, Refusal};
 use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
@@ -12,7 +16,7 @@ use tidegate_wire::Receipt;
 use crate::book::{Certified, Document, KeysGone};
 use crate::certificates::{Statement, certificate};
 use crate::live::Live;
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
 use crate::owed::{certified_event, outcome, settle_up};
 use crate::record::RecordError;
@@ -32,12 +36,44 @@ pub struct Closed {
     pub sent_bytes: Option<u64>,
 }
 
-/// Ends serving and destroys the lease's keys. Repeatable.
+/// No replica releases anything by this head.
+pub(crate) fn has_ended(document: &Document) -> bool {
+    let hard = document.lease.ending.is_some_and(|ending| ending.cause != Cause::Drained);
+    hard || matches!(document.lease.phase, Phase::Wiping | Phase::Closed(_))
+}
+
+/// Makes the revision after which no replica releases anything, unless there is one.
+async fn end(
+    office: &Office,
+    live: &Live,
+    causes: &[LeaseEvent],
+    now: u64,
+) -> Result<(), CloseError> {
+    if has_ended(&live.view().document) {
+        return Ok(());
+    }
+    office
+        .advance(live, |document| {
+            // Another replica may have ended it meanwhile.
+            if !has_ended(document) {
+                for cause in causes {
+                    document.lease = document.lease.apply(cause.clone(), now)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(())
+}
+
+/// Ends serving and destroys the keys of a lease that [has ended](has_ended). Repeatable.
 async fn destroy_keys(office: &Office, live: &Live, now: u64) -> Result<KeysGone, CloseError> {
     live.end(now);
     let absent = office.keyring.destroy(live.id).await?.absent;
     retire_epochs(office, now).await?;
     let document = live.view().document;
+    // By the lease's own time: the last release may have been made by a clock that is ahead of ours.
+    let now = now.max(document.lease.changed_at);
     Ok(KeysGone {
         destroyed_at: Some(document.key_destroyed_at.unwrap_or(now)),
         absent: Some(absent),
@@ -84,10 +120,10 @@ pub(crate) async fn cut_off(
     if live.is_closed() || !waits_for_a_wipe(&live.view().document) {
         return finish(office, live, cause, now).await.map(Some);
     }
+    end(office, live, &[cause], now).await?;
     let gone = destroy_keys(office, live, now).await?;
     office
         .advance(live, |document| {
-            document.lease = document.lease.apply(cause.clone(), now)?;
             document.keys_gone(gone);
             Ok(())
         })
@@ -112,6 +148,7 @@ pub(crate) async fn finish(
     cause: LeaseEvent,
     now: u64,
 ) -> Result<Closed, CloseError> {
+    end(office, live, &[cause], now).await?;
     if !live.is_closed() {
         let gone = destroy_keys(office, live, now).await?;
         let document = live.view().document;
@@ -122,12 +159,15 @@ pub(crate) async fn finish(
                 certificates.push((held.rank, store(office, &made).await?));
             }
         }
-        advance_closed(office, live, gone, &certificates, &cause, now).await?;
+        advance_closed(office, live, gone, &certificates, None, now).await?;
     }
     settle_up(office, live).await?;
     live.clear();
     closed(office, live).await
 }
+
+/// Times that a statement is certified anew because more was released meanwhile.
+const TRIES: u32 = 4;
 
 /// Takes the statement of one rank: its certificate, the lease's end when it was the last rank,
 /// the entries. Returns the certificate and its entry's receipt. The caller holds the turn.
@@ -139,30 +179,65 @@ pub(crate) async fn settle(
     now: u64,
 ) -> Result<(String, Receipt), CloseError> {
     let complete = statement.stated.shortfall().is_none();
-    let document = live.view().document;
-    let held = document.lease.attachment(rank).ok_or(CloseError::NoSuchLease)?;
-    let last = is_last(live, &document, rank);
-    let gone = if last { destroy_keys(office, live, now).await? } else { KeysGone::default() };
-    let made = certificate(live, &document, held, gone, Some(statement), now);
-    made.check()?;
-    let certified = store(office, &made).await?;
+    let last = is_last(live, &live.view().document, rank);
+    let gone = if last {
+        end(office, live, &[LeaseEvent::Drain, LeaseEvent::Wiping], now).await?;
+        destroy_keys(office, live, now).await?
+    } else {
+        KeysGone::default()
+    };
+    let mut tries = 0;
+    let text = loop {
+        let document = live.view().document;
+        let held = document.lease.attachment(rank).ok_or(CloseError::NoSuchLease)?;
+        let made = certificate(live, &document, held, gone, Some(statement.clone()), now);
+        made.check()?;
+        let certified = store(office, &made).await?;
+        let settled = if last {
+            let wiped = complete.then_some(rank);
+            advance_closed(office, live, gone, &[(rank, certified)], wiped, now).await
+        } else {
+            advance_settled(office, live, held, certified, now).await
+        };
+        match settled {
+            Ok(()) => break made.to_canonical().map_err(RecordError::Canonical)?,
+            // More was released to it meanwhile, by another replica: the certificate is made anew.
+            Err(CloseError::Advance(AdvanceError::Refused(Refusal::NotDue))) if tries < TRIES => {
+                tries += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let receipt = settle_up(office, live).await?.remove(&rank).ok_or(RecordError::NoReceipt)?;
+    if last {
+        live.clear();
+    }
+    Ok((text, receipt))
+}
+
+/// Notes the certificate of a rank while others go on, unless it says less than was released.
+async fn advance_settled(
+    office: &Office,
+    live: &Live,
+    held: &Attachment,
+    certified: Certified,
+    now: u64,
+) -> Result<(), CloseError> {
+    let rank = held.rank;
     office
         .advance(live, |document| {
+            let there = document.lease.attachment(rank).ok_or(Refusal::NotAttached)?;
+            if (there.instance, &there.released) != (held.instance, &held.released) {
+                return Err(Refusal::NotDue);
+            }
             document.certificates.insert(rank, certified);
-            if complete {
+            if certified.complete {
                 document.lease = document.lease.apply(LeaseEvent::Wiped { rank }, now)?;
             }
             Ok(())
         })
         .await?;
-    if last {
-        advance_closed(office, live, gone, &[], &LeaseEvent::Drain, now).await?;
-    }
-    let receipt = settle_up(office, live).await?.remove(&rank).ok_or(RecordError::NoReceipt)?;
-    if last {
-        live.clear();
-    }
-    Ok((made.to_canonical().map_err(RecordError::Canonical)?, receipt))
+    Ok(())
 }
 
 /// The certificate of a rank that was settled before, with a receipt of now: its first answer was
@@ -203,21 +278,22 @@ async fn store(office: &Office, made: &WipeCertificate) -> Result<Certified, Clo
     })
 }
 
-/// Makes the revision that is *closed*: the lease's key is gone.
+/// Makes the revision that is *closed*: the lease's key is gone. `wiped` is a rank that states its
+/// wipe with it.
 async fn advance_closed(
     office: &Office,
     live: &Live,
     gone: KeysGone,
     certificates: &[(u16, Certified)],
-    cause: &LeaseEvent,
+    wiped: Option<u16>,
     now: u64,
 ) -> Result<(), CloseError> {
     office
         .advance(live, |document| {
             document.certificates.extend(certificates.iter().copied());
             document.sent_bytes = live.counts_all().then(|| live.sent_bytes());
-            if matches!(document.lease.phase, Phase::Requested | Phase::Granted | Phase::Active) {
-                document.lease = document.lease.apply(cause.clone(), now)?;
+            if let Some(rank) = wiped {
+                document.lease = document.lease.apply(LeaseEvent::Wiped { rank }, now)?;
             }
             document.keys_gone(gone);
             document.lease = document.lease.apply(LeaseEvent::KeyDestroyed, now)?;

@@ -7,7 +7,8 @@
 //! * Workers come through `server` (TLS, bounds) and `service` (routes) to `admission`, which asks of
 //!   each request who is calling and whether the lease still lives.
 //! * Order is the promise: an attachment is a revision, then an entry, then an answer; keys leave
-//!   after their entry is durable; at the end keys die first, then the certificate is written.
+//!   after their entry is durable; at the end a revision stops every replica, then the keys die, then
+//!   the certificate is written.
 //!
 //! [`Gateway`] runs all of it, inside another program or as a daemon with an [`admin`] socket.
 

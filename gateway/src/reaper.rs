@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use tidegate_lease::{Event as LeaseEvent, Phase};
 use tracing::Instrument as _;
 
-use crate::closing::{CloseError, cut_off, finish, retire_epochs};
+use crate::closing::{CloseError, cut_off, finish, has_ended, retire_epochs};
 use crate::keepers::{due, is_anybody_wiping};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
@@ -109,6 +109,10 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
         }
         // Its keys are gone; its worker may wipe for as long as it is heard.
         _ if live.is_over() => {
+            // Whoever ended it may be gone before its key was.
+            if document.key_destroyed_at.is_none() && is_left {
+                cut_off(office, live, LeaseEvent::Abandon).await?;
+            }
             let grace = u64::from(document.lease.policy.grace_s);
             let waited = now > live.over_at().unwrap_or(0).saturating_add(grace);
             if waited && !is_anybody_wiping(office, live, &document, now) {
@@ -130,7 +134,11 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                     return Ok(());
                 }
                 tracing::warn!(lease = %live.id, "a worker was not heard for the grace");
-                finish(office, live, LeaseEvent::Vanished, now).await.map(drop)
+                match finish(office, live, LeaseEvent::Vanished, now).await {
+                    // It spoke to another gateway meanwhile.
+                    Err(CloseError::Advance(AdvanceError::Refused(_))) => Ok(()),
+                    finished => finished.map(drop),
+                }
             }
             None => Ok(()),
         },
@@ -141,7 +149,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
 async fn follow(office: &Office, live: &Live) -> Result<(), CloseError> {
     office.refresh(live).await.map_err(AdvanceError::Book)?;
     let document = live.view().document;
-    if document.key_destroyed_at.is_some() || document.lease.is_closed() {
+    if document.key_destroyed_at.is_some() || has_ended(&document) {
         live.end(office.now());
         office.keyring.forget(live.id);
     }

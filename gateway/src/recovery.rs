@@ -11,7 +11,7 @@ use tidegate_lease::{Event as LeaseEvent, Lease, Phase, Standing};
 use tidegate_plan::LeaseId;
 
 use crate::book::{BookError, Document};
-use crate::closing::{CloseError, finish};
+use crate::closing::{CloseError, finish, has_ended};
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::Office;
@@ -292,7 +292,7 @@ async fn take_up(
         },
     };
     let count_lost = !document.lease.attachments.is_empty();
-    let over = goods.is_none();
+    let over = goods.is_none() || has_ended(&document);
     let live = Live::new(revision, document, goods, count_lost);
     for worker in &live.view().document.lease.attachments {
         // Its silence was ours: it gets a whole grace from now on.

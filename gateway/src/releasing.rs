@@ -4,6 +4,8 @@
 //! says. A worker may ask again; each time is an entry of its own. Nothing bounds the sum but the
 //! share: what a worker has wiped of what it got is not to be known from here.
 
+use std::time::Duration;
+
 use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Event;
 use tidegate_seal::{Release, depth, seal_release};
@@ -15,8 +17,9 @@ use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
 use crate::serving::window_bytes;
 
-/// Seconds after which a worker drops a reply, so that it need not be sent.
-const LATEST_S: u64 = 10;
+/// A worker drops a reply that is older, so it need not be sent. Measured on the boot clock: gateway
+/// time may stand still.
+const LATEST: Duration = Duration::from_secs(10);
 
 pub(crate) async fn release(
     office: &Office,
@@ -33,7 +36,7 @@ pub(crate) async fn release(
     live.presence(rank).allow_write(office.now())?;
 
     let _turn = live.turn.lock().await;
-    let now = office.now();
+    let (now, begun) = (office.now(), office.clock.boottime());
     if !live.serves(now) || !admitted.is_newest(&live.view().document.lease) {
         return Err(over(office, live.id).await);
     }
@@ -72,7 +75,7 @@ pub(crate) async fn release(
             bytes: window_bytes(&goods.layout, window.clone()),
         })
         .await?;
-    still_holds(office, admitted, now).await?;
+    still_holds(office, admitted, begun).await?;
 
     crate::meters::RELEASES.add(1);
     let grant = KeyGrant {
@@ -92,16 +95,15 @@ pub(crate) async fn release(
 
 /// Whether what was recorded may still be handed over: the entry may have taken long, and the lease
 /// have ended or the rank gone to another worker elsewhere.
-async fn still_holds(office: &Office, admitted: &Admitted, begun: u64) -> Result<(), Refusal> {
+async fn still_holds(office: &Office, admitted: &Admitted, begun: Duration) -> Result<(), Refusal> {
     let live = &admitted.live;
     let unread = |error| Refusal::unavailable(UNREAD, &error);
     office.refresh(live).await.map_err(unread)?;
-    let now = office.now();
-    if now.saturating_sub(begun) > LATEST_S {
+    if office.clock.boottime().saturating_sub(begun) > LATEST {
         let detail = "the release took too long and is not handed over";
         return Err(Refusal::new(ProblemKind::Unavailable, detail));
     }
-    if live.serves(now) && admitted.is_newest(&live.view().document.lease) {
+    if live.serves(office.now()) && admitted.is_newest(&live.view().document.lease) {
         Ok(())
     } else {
         Err(over(office, live.id).await)

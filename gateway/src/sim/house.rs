@@ -88,7 +88,7 @@ impl House {
 
     /// The lease documents of a bucket, believed only with the right MAC.
     pub(super) fn revisions(&self, store: StateStore) -> Revisions {
-        Revisions::open(store, &self.secrets().join("keyring/state.key")).unwrap()
+        Revisions::open(store, &self.secrets().join("state.key")).unwrap()
     }
 }
 

@@ -28,7 +28,11 @@ pub(super) struct Accepted {
 /// A worker was told how it stands, and believed it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beat {
+    /// When the worker asked, and when it had the answer.
+    pub(super) asked: Duration,
     pub(super) at: Duration,
+    /// As in [`Accepted`].
+    pub(super) slack: Duration,
     pub(super) to: InstanceId,
     pub(super) directive: Directive,
 }

@@ -150,10 +150,10 @@ impl Run<'_> {
             history.iter().find(|(_, document)| is_vanished(&document.lease))
             && self.steady
         {
-            let spare = Duration::from_secs(u64::from(GRACE_S) - 3);
+            let spare = Duration::from_secs(u64::from(GRACE_S) - 2);
             let beats = self.world.notes().beats.clone();
             let heard = |instance: InstanceId| {
-                beats.iter().any(|b| b.to == instance && b.at <= *at && b.at + spare > *at)
+                beats.iter().any(|b| b.to == instance && b.at <= *at && b.asked + spare > *at)
             };
             let lease = &document.lease;
             let watched: Vec<_> = lease
@@ -236,9 +236,9 @@ impl Run<'_> {
         let ours: Vec<InstanceId> =
             document.lease.attachments.iter().map(|held| held.instance).collect();
         let beats = self.world.notes().beats.clone();
-        // The worker's own measure of age is as good as its promptest answer.
-        let limit = *over + HEAD + REPLY + Duration::from_secs(25);
         for beat in beats.iter().filter(|beat| ours.contains(&beat.to)) {
+            // The worker's own measure of age is as good as its promptest answer.
+            let limit = *over + HEAD + REPLY + beat.slack + Duration::from_secs(4);
             if beat.directive == Directive::Continue && beat.at > limit {
                 self.say(format!("a worker of {id} was told to go on at {:?}", beat.at));
             }

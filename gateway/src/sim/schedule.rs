@@ -8,6 +8,7 @@ use tidegate_kit::tls::IdentityKey;
 use tidegate_lease::{Event as LeaseEvent, JoinToken};
 use tidegate_plan::{LeaseId, TokenId};
 use tidegate_wire::JoinFile;
+use tokio::sync::oneshot;
 
 use super::executor::{Host, Sim};
 use super::house::House;
@@ -28,6 +29,14 @@ pub(super) struct Outcome {
     pub(super) digest: blake3::Hash,
     /// Releases that left a gateway.
     pub(super) releases: u64,
+}
+
+impl Outcome {
+    /// Of a run that ended in a panic, whose message was printed.
+    pub(super) fn panic() -> Self {
+        let wrong = vec!["it panics".to_owned()];
+        Self { wrong, trace: String::new(), digest: blake3::hash(b""), releases: 0 }
+    }
 }
 
 /// Runs one seed.
@@ -95,24 +104,31 @@ async fn granted(world: &Arc<World>, duration: Duration) -> (LeaseId, Vec<JoinFi
         if let Some(replica) = world.up(0) {
             break replica;
         }
+        let late = world.sim.now() > Duration::from_secs(300);
+        assert!(!late, "no replica starts:\n{}", world.sim.trace(20));
         world.sim.sleep(Duration::from_millis(100)).await;
     };
-    let office = &replica.office;
-    let granted = grant(office, world.house.request(duration)).await.unwrap();
-    let live = office.find(granted.lease).unwrap();
-    let token = TokenId::from_bytes(random());
-    let _turn = live.turn.lock().await;
-    office
-        .advance(&live, |document| {
-            document.lease.tokens.push(JoinToken { id: token, rank: 1, bound: None });
-            Ok(())
-        })
-        .await
-        .unwrap();
-    let secret = office.keyring.with(live.id, |key| key.join_secret(&token).expose().to_vec());
-    let mut joins = granted.joins;
-    joins.push(JoinFile { token, secret: secret.unwrap().into(), ..joins[1].clone() });
-    (granted.lease, joins)
+    let request = world.house.request(duration);
+    let (done, granted) = oneshot::channel();
+    world.sim.spawn(Host::Replica(0), async move {
+        let office = &replica.office;
+        let granted = grant(office, request).await.unwrap();
+        let live = office.find(granted.lease).unwrap();
+        let token = TokenId::from_bytes(random());
+        let _turn = live.turn.lock().await;
+        office
+            .advance(&live, |document| {
+                document.lease.tokens.push(JoinToken { id: token, rank: 1, bound: None });
+                Ok(())
+            })
+            .await
+            .unwrap();
+        let secret = office.keyring.with(live.id, |key| key.join_secret(&token).expose().to_vec());
+        let mut joins = granted.joins;
+        joins.push(JoinFile { token, secret: secret.unwrap().into(), ..joins[1].clone() });
+        let _ = done.send((granted.lease, joins));
+    });
+    granted.await.unwrap()
 }
 
 /// Ends the lease by hand, or not.
@@ -199,9 +215,7 @@ async fn trouble(world: &Arc<World>, span: Duration, steady: bool) {
 
 /// Closed, and nothing owed.
 fn ended(world: &World, lease: LeaseId) -> bool {
-    let effects = world.bucket.effects();
-    let prefix = format!("leases/{lease}/");
-    let newest = effects.iter().rfind(|effect| effect.path.starts_with(&prefix));
+    let newest = world.bucket.newest(&format!("leases/{lease}/"));
     let Some(bytes) = newest.and_then(|effect| effect.bytes.clone()) else { return false };
     let start = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let document: Document = serde_json::from_slice(&bytes[start..]).unwrap();

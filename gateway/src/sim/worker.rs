@@ -286,14 +286,15 @@ impl<'a> Process<'a> {
         world.sim.note(format_args!("{}: attached at {replica}", self.worker.name));
         self.peer = Some(Arc::new(certified(&response.certificate)));
         self.terms = Some(response.terms);
-        self.heard(Directive::Continue);
+        self.heard(asked, Directive::Continue);
         Ok(())
     }
 
-    fn heard(&mut self, directive: Directive) {
+    fn heard(&mut self, asked: Duration, directive: Directive) {
         let world = &self.worker.world;
         self.heard = world.sim.now();
-        world.notes().beats.push(Beat { at: self.heard, to: self.instance, directive });
+        let (at, slack, to) = (self.heard, self.trust.slack, self.instance);
+        world.notes().beats.push(Beat { asked, at, slack, to, directive });
     }
 
     async fn beat(&mut self) -> Result<Directive, Option<u16>> {
@@ -309,7 +310,7 @@ impl<'a> Process<'a> {
         if let Some((certificate, _)) = reply.certificate {
             self.peer = Some(Arc::new(certified(&certificate)));
         }
-        self.heard(reply.directive);
+        self.heard(asked, reply.directive);
         Ok(reply.directive)
     }
 

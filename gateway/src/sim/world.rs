@@ -80,7 +80,7 @@ impl World {
 
     pub(super) fn wrong(&self, what: impl Into<String>) {
         let what = what.into();
-        self.sim.note(format_args!("WRONG: {what}"));
+        self.sim.remark(format_args!("WRONG: {what}"));
         self.notes().wrong.push(what);
     }
 
@@ -115,7 +115,8 @@ impl World {
                         replica.keep(&world.sim, watch).await;
                     }
                     Err(error) => {
-                        world.sim.note(format_args!("replica {number} does not start: {error:#}"));
+                        world.sim.note(format_args!("replica {number} does not start"));
+                        world.sim.remark(format_args!("{error:#}"));
                     }
                 }
                 world.sim.sleep(Duration::from_secs(2)).await;
@@ -171,7 +172,7 @@ impl World {
             Either::Left((Err(_), _)) => return Err(Unreached),
             Either::Right(_) => {
                 // A closed connection ends the request, if the gateway gets to see it.
-                if self.sim.chance(70) {
+                if self.sim.chance(50) {
                     self.sim.stop(task);
                 }
                 return Err(Unreached);
