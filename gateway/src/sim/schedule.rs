@@ -216,7 +216,7 @@ async fn trouble(world: &Arc<World>, span: Duration, steady: bool) {
 /// Closed, and nothing owed.
 fn ended(world: &World, lease: LeaseId) -> bool {
     let newest = world.bucket.newest(&format!("leases/{lease}/"));
-    let Some(bytes) = newest.and_then(|effect| effect.bytes.clone()) else { return false };
+    let Some(bytes) = newest.and_then(|effect| effect.bytes) else { return false };
     let start = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let document: Document = serde_json::from_slice(&bytes[start..]).unwrap();
     document.lease.is_closed() && !crate::owed::owes(&document)
