@@ -48,11 +48,12 @@ async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
     match stage.end().await {
         Ok(report) => {
             let receipt = stage::receipt(&ready, &report)?;
-            if let Some(Err(error)) = file.map(|file| file.write(&receipt)) {
+            let written = file.map_or(Ok(()), |file| file.write(&receipt));
+            if let Err(error) = &written {
                 eprintln!("tidegate: {error:#}");
             }
             receipt.say(json)?;
-            Ok(match (receipt.certified(), broken) {
+            Ok(match (receipt.certified() && written.is_ok(), broken) {
                 (false, None) => exit::NOT_CERTIFIED,
                 (_, Some(_)) => exit::LEASE_LOST,
                 (true, None) => 0,

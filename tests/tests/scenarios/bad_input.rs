@@ -53,8 +53,8 @@ fn no_permission() -> Result<()> {
     fs::copy(part::tidegate()?, &program)?;
     let state = home.dir("state")?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777))?;
-    let state = state.display().to_string();
-    let run = ["run", "--ledger", &state, "--cache", &state, "--from"];
+    let [ledger, cache] = ["ledger", "cache"].map(|name| state.join(name).display().to_string());
+    let run = ["run", "--ledger", &ledger, "--cache", &cache, "--from"];
     for (words, command) in [(&["plan", "--from"][..], &[][..]), (&run[..], &["--", "true"][..])] {
         let output = std::process::Command::new(part::program("setpriv")?)
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
