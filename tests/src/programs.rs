@@ -311,6 +311,13 @@ impl MountProgram {
     fn launch_at(place: &Place, join: &Path, args: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
+        let mut place = place.clone();
+        // At another host other tests' namespaces hold no copy of its mount.
+        let elsewhere = place.address != Place::loopback().address;
+        if elsewhere {
+            let own = ["unshare", "--mount", "--propagation", "private", "--"];
+            place.words.extend(own.map(str::to_owned));
+        }
         let mut command = place.tidegate()?;
         command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at);
         if !args.contains(&"--cache") {
@@ -318,6 +325,8 @@ impl MountProgram {
         }
         command.arg("--receipt").arg(scratch.join("receipt.json")).args(args);
         let process = Process::start("mount", &mut command, scratch.path())?;
+        let root = format!("/proc/{}/root", process.pid());
+        let at = if elsewhere { Path::new(&root).join(at.strip_prefix("/")?) } else { at };
         Ok(Self { process, scratch, at })
     }
 
