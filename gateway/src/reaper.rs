@@ -39,23 +39,20 @@ pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            _ = ticks.tick() => {
-                let now = office.now();
-                if now > last + PERIOD.as_secs() + LATE_S {
-                    excuse(&office, now);
-                }
-                look(&office).await;
-            }
-            _ = rounds.tick() => {
-                if let Err(error) = retire_epochs(&office, office.now()).await {
-                    tracing::warn!(error = %chain(&error), "the keys of past epochs stay for now");
-                }
-                if office.owner.is_none() {
-                    look_around(&office).await;
-                }
-            }
+            _ = ticks.tick() => look(&office, last).await,
+            _ = rounds.tick() => round(&office).await,
         }
         last = office.now();
+    }
+}
+
+/// What is done now and then.
+pub(crate) async fn round(office: &Office) {
+    if let Err(error) = retire_epochs(office, office.now()).await {
+        tracing::warn!(error = %chain(&error), "the keys of past epochs stay for now");
+    }
+    if office.owner.is_none() {
+        look_around(office).await;
     }
 }
 
@@ -70,7 +67,12 @@ fn excuse(office: &Office, now: u64) {
     }
 }
 
-pub(crate) async fn look(office: &Office) {
+/// What is done each period; `last` is when the last of it was over.
+pub(crate) async fn look(office: &Office, last: u64) {
+    let now = office.now();
+    if now > last + PERIOD.as_secs() + LATE_S {
+        excuse(office, now);
+    }
     let looks = futures_util::stream::iter(office.all()).for_each_concurrent(AT_ONCE, async |live| {
         let span = tracing::error_span!("lease", lease = %live.id);
         if let Err(error) = look_at(office, &live).instrument(span).await {

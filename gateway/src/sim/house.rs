@@ -20,9 +20,9 @@ use crate::granting::GrantRequest;
 use crate::keyring::{Keyring, Wrapped};
 use crate::nodes::NodePolicy;
 use crate::office::{Office, Parts};
-use crate::reaper::look;
+use crate::reaper::{look, round};
 use crate::record::Record;
-use crate::recovery::{look_around, recover};
+use crate::recovery::recover;
 use crate::source::{S3Options, SourceSpec};
 use crate::state::StateBucket;
 
@@ -141,12 +141,14 @@ impl Replica {
 
     /// What the reaper does, second by second.
     pub(super) async fn keep(&self, sim: &Sim, mut each_second: impl FnMut(&Self)) {
+        let mut last = self.office.now();
         for second in 1_u64.. {
             sim.sleep(Duration::from_secs(1)).await;
-            look(&self.office).await;
+            look(&self.office, last).await;
             if second % 10 == 0 {
-                look_around(&self.office).await;
+                round(&self.office).await;
             }
+            last = self.office.now();
             each_second(self);
         }
     }
