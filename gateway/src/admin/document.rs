@@ -8,6 +8,7 @@ use utoipa::OpenApi;
     super::routes::list,
     super::routes::show,
     super::routes::finish,
+    super::routes::token,
     super::routes::end,
     super::routes::state,
     super::routes::ledger,
