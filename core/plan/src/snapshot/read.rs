@@ -85,7 +85,7 @@ fn check(records: &[u8], heap: &[u8], records_at: usize) -> Result<(u64, u64), F
         while open.last().is_some_and(|dir| Some(dir.record) != raw.parent()) {
             open.pop();
         }
-        if raw.parent().is_some() != !open.is_empty() {
+        if raw.parent().is_some() == open.is_empty() {
             return Err(refuse("an entry's directory is not around it"));
         }
         let (above, last) = match open.last_mut() {
