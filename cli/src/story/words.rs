@@ -77,6 +77,7 @@ pub(super) fn reason(word: &str) -> String {
         "node" => "its machine is of a kind that the gateway's policy does not allow",
         "outside-share" => "it asked for blocks outside its share",
         "statement" => "its statement of a wipe did not hold",
+        "window-too-wide" => "it asked for more keys at once than the policy hands out",
         "token-bound" => "the join token was used by another worker before",
         other => return format!("({other})"),
     };
