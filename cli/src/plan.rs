@@ -22,6 +22,8 @@ struct Plan {
     sealed_bytes: u64,
     /// Memory the worker holds for names, in bytes, apart from its buffers.
     manifest_bytes: u64,
+    /// Memory the gateway holds for the listing, in bytes, once for all leases on it.
+    snapshot_bytes: usize,
     minutes: f64,
     unshown: Vec<(String, String)>,
 }
@@ -51,6 +53,7 @@ pub(crate) fn main(args: PlanArgs, json: bool) -> Result<u8> {
         blocks: estimate.blocks,
         sealed_bytes: estimate.sealed_bytes,
         manifest_bytes: estimate.manifest_bytes,
+        snapshot_bytes: snapshot.as_bytes().len(),
         minutes: wire as f64 / args.rate.0 as f64 / 60.0,
         unshown: snapshot
             .unshown()
@@ -74,6 +77,7 @@ fn tell(plan: &Plan, json: bool) -> Result<()> {
     println!("bytes       {} ({})", plan.bytes, ByteSize(plan.bytes));
     println!("blocks      {}, {} sealed", plan.blocks, ByteSize(plan.sealed_bytes));
     println!("names       {} in the worker's memory", ByteSize(plan.manifest_bytes));
+    println!("listing     {} in the gateway's memory", ByteSize(plan.snapshot_bytes as u64));
     println!("minutes     {:.1} at the given rate", plan.minutes);
     for (name, reason) in &plan.unshown {
         println!("not shown   {name}: {reason}");
