@@ -272,6 +272,10 @@ async fn take_up(
             return Ok(None);
         }
         Phase::Closed(_) => {
+            // A wrapped key that was on its way to the store when its grant was given up.
+            if office.keyring.has(id).await? {
+                office.keyring.destroy(id).await?;
+            }
             if !owes(&document) {
                 unmark(office, id).await;
             }

@@ -13,6 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tidegate_kit::clock::boottime;
 use tidegate_kit::tls::{ClientIdentity, client_config};
 use tidegate_wire::{MAX_JSON_BODY, Problem, ProblemKind};
 use tokio::time::timeout;
@@ -25,6 +26,9 @@ use super::{ClientError, Identity};
 
 /// For TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(5);
+/// A word of the gateway that comes later than this after it was asked for is dropped: the lease may have
+/// ended meanwhile. By the boot clock, so what comes after a suspend is late.
+const FRESH: Duration = Duration::from_secs(10);
 /// Longest wait for the head of an answer: a gateway may have to gather a packed block from hundreds
 /// of objects first. Also the longest silence within a body.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,8 +83,12 @@ impl Pool {
         route: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let (connection, response) = self.send(Method::POST, route, body).await?;
-        let bytes = read_small(response.into_body(), self.patience).await?;
+        let within = self.patience.min(FRESH);
+        let (connection, response, asked) = self.send(Method::POST, route, body, within).await?;
+        let bytes = read_small(response.into_body(), within).await?;
+        if boottime().saturating_sub(asked) > FRESH {
+            return Err(ClientError::Unreachable("the answer came too late".into()));
+        }
         self.idle.put_back(connection);
         serde_json::from_slice(&bytes)
             .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
@@ -88,7 +96,8 @@ impl Pool {
 
     /// Begins to read sealed bytes that must be exactly `len` long.
     pub(super) async fn get_sealed(&self, route: &str, len: u64) -> Result<BlockBody, ClientError> {
-        let (connection, response) = self.send(Method::GET, route, Bytes::new()).await?;
+        let sent = self.send(Method::GET, route, Bytes::new(), self.patience).await;
+        let (connection, response, _) = sent?;
         let stated = response.headers().get(CONTENT_LENGTH);
         let stated: Option<u64> = stated.and_then(|len| len.to_str().ok()?.parse().ok());
         if stated != Some(len) {
@@ -101,14 +110,16 @@ impl Pool {
 
     /// Sends a request over an idle or a new connection; anything but 2xx is an error. Every request of
     /// the protocol may be repeated, so each gateway is asked once before it is given up. A connection
-    /// that was idle may have died without its gateway, and does not count.
+    /// that was idle may have died without its gateway, and does not count. With the answer comes when on
+    /// the boot clock it was asked for.
     async fn send(
         &self,
         method: Method,
         route: &str,
         body: Bytes,
-    ) -> Result<(Connection, Response<Incoming>), ClientError> {
-        let (mut asked, mut dead) = (0, 0);
+        within: Duration,
+    ) -> Result<(Connection, Response<Incoming>, Duration), ClientError> {
+        let (mut refused, mut dead) = (0, 0);
         loop {
             let reused = self.idle.take();
             let was_reused = reused.is_some();
@@ -126,11 +137,12 @@ impl Pool {
             let request = request
                 .body(Full::new(body.clone()))
                 .map_err(|why| ClientError::Nonsense(format!("our own request: {why}")))?;
-            let why = match connection.send(request, self.patience).await {
+            let asked = boottime();
+            let why = match connection.send(request, within).await {
                 Ok(response) if response.status().is_success() => {
-                    return Ok((connection, response));
+                    return Ok((connection, response, asked));
                 }
-                Ok(response) => refusal(response, self.patience).await,
+                Ok(response) => refusal(response, within).await,
                 Err(why) => why,
             };
             let unreachable = matches!(why, ClientError::Unreachable(_));
@@ -141,9 +153,9 @@ impl Pool {
             if unreachable && was_reused && dead < self.endpoints.len() {
                 dead += 1;
             } else {
-                asked += 1;
+                refused += 1;
             }
-            if asked >= self.endpoints.len() {
+            if refused >= self.endpoints.len() {
                 return Err(why);
             }
         }
