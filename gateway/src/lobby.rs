@@ -274,7 +274,7 @@ mod tests {
             now += Duration::from_micros(100);
         }
         let known = lobby.addresses.lock().unwrap().by_origin.len();
-        assert_eq!(known, ADDRESSES);
+        assert!((1..=ADDRESSES).contains(&known), "{known}");
         now += Duration::from_secs(60);
         assert!(lobby.look_at(any(u32::MAX), now).is_some());
         assert!(lobby.addresses.lock().unwrap().by_origin.len() < ADDRESSES);

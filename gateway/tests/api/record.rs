@@ -73,8 +73,12 @@ async fn an_epochs_key_is_destroyed_after_its_last_lease() {
     let destroyed = async {
         loop {
             let events = home.events().await;
-            if let Some(Event::EpochDestroyed { epoch }) = events.last() {
-                return (*epoch, events);
+            let of = |event: &Event| match event {
+                Event::EpochDestroyed { epoch } => Some(*epoch),
+                _ => None,
+            };
+            if let Some(epoch) = events.iter().find_map(of) {
+                return (epoch, events);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
