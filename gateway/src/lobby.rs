@@ -108,17 +108,20 @@ struct Addresses {
 /// The right to a handshake, and for a stranger to its connection after it.
 #[derive(Debug)]
 pub(crate) struct Place {
-    _permit: OwnedSemaphorePermit,
-    /// `None` at a known address.
+    permit: OwnedSemaphorePermit,
+    /// `None` at a known address, as long as it may be a worker's.
     of_origin: Option<OwnedSemaphorePermit>,
+    /// Where a known address has those of its strangers.
+    places: Option<Arc<Semaphore>>,
 }
 
 /// A connection that was accepted and has to wait for its place.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     wait: Duration,
-    /// Places of the origin; `None` at a known address.
-    places: Option<Arc<Semaphore>>,
+    /// Places of the origin's strangers.
+    places: Arc<Semaphore>,
+    is_known: bool,
     _waiting: OwnedSemaphorePermit,
 }
 
@@ -126,7 +129,7 @@ impl Lobby {
     /// `strangers` and `workers`: connections of either.
     pub(crate) fn new(strangers: usize, workers: usize) -> Self {
         Self {
-            each: (strangers / EACH_PART).max(EACH_LEAST),
+            each: (strangers / EACH_PART).max(EACH_LEAST).min(strangers),
             strangers: Arc::new(Semaphore::new(strangers)),
             workers: Arc::new(Semaphore::new(workers)),
             strangers_waiting: Arc::new(Semaphore::new(WAITING)),
@@ -160,40 +163,44 @@ impl Lobby {
         if known.has_worker(now) {
             let waiting = Arc::clone(&self.workers_waiting).try_acquire_owned().ok()?;
             let wait = known.allowance.take(now, KNOWN_RATE, PATIENCE)?;
-            return Some(Ticket { wait, places: None, _waiting: waiting });
+            let places = Arc::clone(&known.places);
+            return Some(Ticket { wait, places, is_known: true, _waiting: waiting });
         }
         let waiting = Arc::clone(&self.strangers_waiting).try_acquire_owned().ok()?;
         let own = known.allowance.take(now, EACH_RATE, PATIENCE)?;
         let shared = all.take(now, RATE, PATIENCE)?;
-        let places = Some(Arc::clone(&known.places));
-        Some(Ticket { wait: own.max(shared), places, _waiting: waiting })
+        let places = Arc::clone(&known.places);
+        Some(Ticket { wait: own.max(shared), places, is_known: false, _waiting: waiting })
     }
 
     /// Waits for the place of a ticket, for a while.
     pub(crate) async fn enter(&self, ticket: Ticket) -> Option<Place> {
         sleep(ticket.wait).await;
-        timeout(PATIENCE, self.place(ticket.places)).await.ok().flatten()
+        timeout(PATIENCE, self.place(ticket.places, ticket.is_known)).await.ok().flatten()
     }
 
-    async fn place(&self, of_origin: Option<Arc<Semaphore>>) -> Option<Place> {
+    async fn place(&self, places: Arc<Semaphore>, is_known: bool) -> Option<Place> {
+        if is_known {
+            let permit = Arc::clone(&self.workers).acquire_owned().await.ok()?;
+            return Some(Place { permit, of_origin: None, places: Some(places) });
+        }
         // First one of the origin's, then one of all: who waits for the second keeps no other origin
         // from it.
-        let (own, all) = match of_origin {
-            None => (None, &self.workers),
-            Some(places) => (Some(places.acquire_owned().await.ok()?), &self.strangers),
-        };
-        let permit = Arc::clone(all).acquire_owned().await.ok()?;
-        Some(Place { _permit: permit, of_origin: own })
+        let own = places.acquire_owned().await.ok()?;
+        let permit = Arc::clone(&self.strangers).acquire_owned().await.ok()?;
+        Some(Place { permit, of_origin: Some(own), places: None })
     }
 
-    /// The place of a connection that turned out to be a stranger's: the one it has, or at a known
-    /// address one of the strangers', now or not at all.
+    /// The place of a connection that turned out to be a stranger's: the one it has. At a known address
+    /// it counts among that address's strangers from now on, or is none: a worker that attaches there
+    /// comes in whatever strangers do elsewhere.
     pub(crate) fn of_stranger(&self, place: Place) -> Option<Place> {
-        if place.of_origin.is_some() {
-            return Some(place);
-        }
-        let permit = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
-        Some(Place { _permit: permit, of_origin: None })
+        let Place { permit, of_origin, places } = place;
+        let of_origin = match (of_origin, places) {
+            (None, Some(places)) => Some(places.try_acquire_owned().ok()?),
+            (own, _) => own,
+        };
+        Some(Place { permit, of_origin, places: None })
     }
 
     /// A worker showed its certificate here.
@@ -250,7 +257,7 @@ mod tests {
         let worker = lobby.enter(lobby.look(origin(1)).unwrap()).await.unwrap();
         assert!(worker.of_origin.is_none());
         let later = Instant::now() + KNOWN_FOR;
-        assert!(lobby.look_at(origin(1), later).unwrap().places.is_some(), "for a while only");
+        assert!(!lobby.look_at(origin(1), later).unwrap().is_known, "for a while only");
     }
 
     #[test]

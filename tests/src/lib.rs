@@ -4,6 +4,7 @@
 
 pub mod canary;
 pub mod ceph;
+pub mod clock;
 pub mod dataset;
 pub mod device;
 pub mod digest;

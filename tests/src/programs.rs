@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::clock;
 use crate::part;
 use crate::port;
 use crate::process::{Process, check, command_line, descendants};
@@ -31,11 +32,14 @@ pub struct GatewayProgram {
 struct Place {
     words: Vec<String>,
     address: String,
+    /// The words make a mount namespace: nobody else's holds a copy of what is mounted there.
+    own_mounts: bool,
+    _kept: Option<clock::Kept>,
 }
 
 impl Place {
     fn loopback() -> Self {
-        Self { words: Vec::new(), address: "127.0.0.1".into() }
+        Self { words: Vec::new(), address: "127.0.0.1".into(), own_mounts: false, _kept: None }
     }
 
     /// Behind other words on this host.
@@ -44,13 +48,14 @@ impl Place {
     }
 
     fn within(namespace: &Namespace) -> Self {
-        Self { words: namespace.words(), address: namespace.address().into() }
+        let address = namespace.address().into();
+        Self { words: namespace.words(), address, ..Self::loopback() }
     }
 
     /// On loopback, with a wall clock that is some seconds off. Other clocks run true.
-    fn at_clock(offset_s: i64) -> Self {
-        let clock = format!("{offset_s:+}s");
-        Self::behind(&["faketime", "--exclude-monotonic", "-f", &clock])
+    fn at_clock(offset_s: i64) -> Result<Self> {
+        let (words, kept) = clock::off_by(offset_s)?;
+        Ok(Self { words, own_mounts: true, _kept: Some(kept), ..Self::loopback() })
     }
 
     /// `tidegate` there.
@@ -102,7 +107,7 @@ impl GatewayProgram {
     pub fn start_at_clock(offset_s: i64, allow: &str, extra: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
-        Self::with(Place::at_clock(offset_s), port::free()?, scratch, state, allow, extra)
+        Self::with(Place::at_clock(offset_s)?, port::free()?, scratch, state, allow, extra)
     }
 
     /// The same with its state somewhere else.
@@ -160,7 +165,7 @@ impl GatewayProgram {
 
     /// The same with another wall clock from now on.
     pub fn crash_and_restart_at_clock(&mut self, offset_s: i64) -> Result<()> {
-        self.place = Place::at_clock(offset_s);
+        self.place = Place::at_clock(offset_s)?;
         self.crash_and_restart()
     }
 
@@ -294,7 +299,7 @@ impl MountProgram {
 
     /// The same with a wall clock that is some seconds off.
     pub fn start_at_clock(offset_s: i64, join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch_at(&Place::at_clock(offset_s), join, args)?.ready()
+        Self::launch_at(&Place::at_clock(offset_s)?, join, args)?.ready()
     }
 
     fn ready(self) -> Result<Self> {
@@ -312,11 +317,10 @@ impl MountProgram {
         let scratch = Scratch::new()?;
         let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
         let mut place = place.clone();
-        // At another host other tests' namespaces hold no copy of its mount.
-        let elsewhere = place.address != Place::loopback().address;
-        if elsewhere {
+        if place.address != Place::loopback().address {
             let own = ["unshare", "--mount", "--propagation", "private", "--"];
             place.words.extend(own.map(str::to_owned));
+            place.own_mounts = true;
         }
         let mut command = place.tidegate()?;
         command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at);
@@ -326,7 +330,7 @@ impl MountProgram {
         command.arg("--receipt").arg(scratch.join("receipt.json")).args(args);
         let process = Process::start("mount", &mut command, scratch.path())?;
         let root = format!("/proc/{}/root", process.pid());
-        let at = if elsewhere { Path::new(&root).join(at.strip_prefix("/")?) } else { at };
+        let at = if place.own_mounts { Path::new(&root).join(at.strip_prefix("/")?) } else { at };
         Ok(Self { process, scratch, at })
     }
 

@@ -88,8 +88,6 @@ fn a_lease_longer_than_policy_allows_is_refused_with_the_limit() -> Result<()> {
     let gateway = GatewayProgram::start(&from, "[limits]\nlease_s = 3600\n")?;
     let said = refusal(gateway.lease("no.join", ["--from", &from, "--for", "2h"]), &[])?;
     ensure!(said.contains("at most 3600 seconds"), "{said}");
-    let said = refusal(gateway.lease("no.join", ["--from", &from, "--for", "0s"]), &[])?;
-    ensure!(said.contains("at least 1 second"), "{said}");
     gateway.lease("yes.join", ["--from", &from, "--for", "1h"])?;
     Ok(())
 }

@@ -32,7 +32,8 @@ fn a_user_without_rights_stages_reads_and_wipes() -> Result<()> {
     let script = "id -u; cat \"$TIDEGATE_DATA\"/*.bin | wc -c; \
                   for p in /proc/[0-9]*; do \
                     grep -q '^Uid:.65534' $p/status || continue; \
-                    tr '\\0' ' ' < $p/cmdline | grep -q 'tidegate worker' && grep VmLck $p/status; \
+                    tr '\\0' '\\n' < $p/cmdline | sed -n 2p | grep -qx worker \
+                      && grep VmLck $p/status; \
                   done | awk '{ print ($2 > 0) }'";
     let outcome = run.shell(script).succeed()?;
     assert_eq!(outcome.stdout, format!("{USER}\n1500000\n1\n"));

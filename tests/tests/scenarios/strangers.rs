@@ -104,7 +104,8 @@ fn attack(stranger: &Stranger, join: &Path, tally: &mut Tally) -> Result<()> {
         tally.refused(post(&mut line, "/v1/attach", body.as_bytes())?.0)?;
     }
     for path in ["keys", "heartbeat", "wipe-certificate"] {
-        tally.refused(post(&mut line, &format!("/v1/leases/{lease}/{path}"), b"{}")?.0)?;
+        // Refused before its body is read, so the connection may end with it.
+        tally.refused(stranger.post(&format!("/v1/leases/{lease}/{path}"), b"{}")?.0)?;
     }
     // A long body and a long head end the connection, whether it was answered or not.
     tally.refused(

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::shell::{on_path, run};
 
 /// A program and the package that has it.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ceph", "ceph-common"),
     ("ceph-authtool", "ceph-common"),
     ("ceph-mon", "ceph-mon"),
@@ -16,7 +16,6 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("radosgw", "radosgw"),
     ("tcpdump", "tcpdump"),
     ("strace", "strace"),
-    ("faketime", "faketime"),
     ("gcore", "gdb"),
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
