@@ -92,8 +92,9 @@ fn both_daemons_show_metrics_that_prometheus_takes_and_that_name_nobody() -> Res
         }
     }
 
-    // A worker that is killed is replaced, and the sums go on.
+    // A worker that is killed is replaced, and the sums go on; what it had not told yet is lost.
     signal_pid(mount.worker()?, Signal::KILL)?;
+    digest::assert_same(&digest::contents(site.home.path())?, &digest::contents(mount.data())?);
     wait_for("the next worker", || {
         let metrics = worker.metrics().ok()?;
         (metrics.get("tidegate_worker_replaced_total") == Some(&1.0)
