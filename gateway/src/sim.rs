@@ -7,7 +7,8 @@
 //! the whole history of the bucket and everything that left a gateway is judged (`oracle`). Gateways
 //! with a step left out (`planted`) show that the judge finds what is wrong.
 //!
-//! A failing run prints its seed; `TIDEGATE_SIM_SEED=N` runs that one alone.
+//! A failing run prints its seed; `TIDEGATE_SIM_SEED=N` runs that one alone, and then the gateways' own
+//! log may be read beside it (`TIDEGATE_LOG=info`, `--nocapture`).
 
 mod executor;
 mod house;
@@ -77,7 +78,10 @@ fn first_wrong(
 #[test]
 fn nothing_that_befalls_replicas_breaks_a_promise() {
     let seeds = match setting("TIDEGATE_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
+        Some(seed) => {
+            let _ = tidegate_kit::telemetry::init(tidegate_kit::telemetry::Format::Text, "off");
+            seed..seed + 1
+        }
         None => 0..setting("TIDEGATE_SIM_SCHEDULES").unwrap_or(SCHEDULES),
     };
     let schedules = seeds.end - seeds.start;
