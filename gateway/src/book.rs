@@ -3,7 +3,7 @@
 //! `leases/ID/00000007` holds the document's JSON under a MAC over its place, so that a revision
 //! that was moved, edited or written by somebody else is not believed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
@@ -51,6 +51,10 @@ pub(crate) struct Document {
     /// More than one replica sent bytes to one worker, so none of them counted all.
     #[serde(default)]
     pub(crate) handed_over: bool,
+    /// Ranks whose worker is not waited for any more: its replica did not hear it for the grace after
+    /// the lease had ended.
+    #[serde(default)]
+    pub(crate) given_up: BTreeSet<u16>,
     /// Selected files and their bytes.
     pub(crate) files: u64,
     pub(crate) bytes: u64,

@@ -1,6 +1,6 @@
 //! A lease is granted from home: survey, key, state, ledger, join files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,6 +228,7 @@ fn propose(
         owner: office.owner.clone(),
         keepers: BTreeMap::new(),
         handed_over: false,
+        given_up: BTreeSet::new(),
         source,
         files: cut.lease.files,
         bytes: cut.lease.bytes,

@@ -4,12 +4,12 @@
 //! heartbeats; the others do not take its silence towards them for its end.
 
 use serde::{Deserialize, Serialize};
-use tidegate_lease::{Event as LeaseEvent, Lease};
+use tidegate_lease::{Attachment, Event as LeaseEvent, Lease};
 
 use crate::admission::{Admitted, refused};
 use crate::book::Document;
 use crate::live::Live;
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
 
 /// The replica that keeps a worker.
@@ -124,7 +124,38 @@ pub(crate) fn is_anybody_wiping(
     let lease = with_what_was_heard(office, live, document);
     let grace = u64::from(lease.policy.grace_s);
     let mut waited_for = lease.attachments.iter().filter(|held| held.is_current());
-    waited_for.any(|held| now <= held.last_seen.saturating_add(grace))
+    waited_for.any(|held| {
+        let given_up = document.given_up.contains(&held.rank);
+        !given_up && now <= held.last_seen.saturating_add(grace)
+    })
+}
+
+/// Writes down which workers of this replica were not heard for the grace, so that others need not wait
+/// for them as long as their certificates last. For a lease that has ended.
+pub(crate) async fn give_up(
+    office: &Office,
+    live: &Live,
+    document: &Document,
+    now: u64,
+) -> Result<(), AdvanceError> {
+    let lease = with_what_was_heard(office, live, document);
+    let grace = u64::from(lease.policy.grace_s);
+    let silent = |held: &&Attachment| {
+        held.is_current()
+            && document.is_kept_by(held.rank, &office.replica)
+            && !document.given_up.contains(&held.rank)
+            && now > held.last_seen.saturating_add(grace)
+    };
+    let silent: Vec<_> = lease.attachments.iter().filter(silent).map(|held| held.rank).collect();
+    if silent.is_empty() {
+        return Ok(());
+    }
+    let _turn = live.turn.lock().await;
+    let written = office.advance(live, |document| {
+        document.given_up.extend(&silent);
+        Ok(())
+    });
+    written.await.map(drop)
 }
 
 /// The lease with the latest signs of life, of the ranks that have something left to say.

@@ -8,7 +8,7 @@ use tidegate_lease::{Event as LeaseEvent, Phase};
 use tracing::Instrument as _;
 
 use crate::closing::{CloseError, cut_off, finish, has_ended, retire_epochs};
-use crate::keepers::{due, is_anybody_wiping};
+use crate::keepers::{due, give_up, is_anybody_wiping};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::owed::{owes, settle_up};
@@ -117,10 +117,14 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
             }
             let grace = u64::from(document.lease.policy.grace_s);
             let waited = now > live.over_at().unwrap_or(0).saturating_add(grace);
-            if waited && !is_anybody_wiping(office, live, &document, now) {
-                let _turn = live.turn.lock().await;
-                finish(office, live, LeaseEvent::Abandon, office.now()).await?;
+            if !waited {
+                return Ok(());
             }
+            if is_anybody_wiping(office, live, &document, now) {
+                return Ok(give_up(office, live, &document, now).await?);
+            }
+            let _turn = live.turn.lock().await;
+            finish(office, live, LeaseEvent::Abandon, office.now()).await?;
             Ok(())
         }
         _ => match due(office, live, &document, now) {
