@@ -32,6 +32,9 @@ type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Steps after which a schedule is going in circles.
 const STEPS_MAX: u64 = 1_000_000;
 
+/// Turns in which a spawned task gets through all that it does between two waits for the world.
+const TURNS: usize = 12;
+
 /// Gateways' clocks show this when a simulation begins.
 pub(super) const SECOND_ZERO: u64 = 1_800_000_000;
 
@@ -227,10 +230,13 @@ impl Sim {
             if host != Host::World {
                 wait_for_threads();
             }
-            // What the gateway spawned by itself goes on as far as it can.
+            // What the gateway spawned by itself goes on as far as it can. How much of that is one
+            // turn depends on how quick the thread is; after so many nothing is left to do.
             if runtime.metrics().num_alive_tasks() > 0 {
-                runtime.block_on(tokio::task::yield_now());
-                wait_for_threads();
+                for _ in 0..TURNS {
+                    runtime.block_on(tokio::task::yield_now());
+                    wait_for_threads();
+                }
             }
         }
         Err(Stuck::Circles)
