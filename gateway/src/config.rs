@@ -340,6 +340,26 @@ mod tests {
         assert_eq!(config.limits.window_blocks(), 4096);
     }
 
+    /// The operator's guide shows a file that is taken, and so with what several gateways need besides.
+    #[test]
+    fn the_file_in_the_guide_is_taken() {
+        let guide = include_str!("../../docs/operating.md");
+        let shown = |from: &str, to: &str| -> String {
+            let (_, rest) = guide.split_once(from).unwrap();
+            let (block, _) = rest.split_once(to).unwrap();
+            block.lines().map(|line| format!("{}\n", line.trim_start())).collect()
+        };
+        let one = shown("# gateway.toml\n", "\nThen:");
+        let config = parse(&one).unwrap();
+        assert_eq!((config.heartbeat_s, config.grace_s), (HEARTBEAT_S, GRACE_S));
+        assert_eq!(config.limits.window, Limits::default().window);
+        let more = shown("directory of its own:\n", "\nAny replica");
+        let (lines, table) = more.split_once("[state_bucket]").unwrap();
+        let several = parse(&format!("{lines}{one}[state_bucket]{table}")).unwrap();
+        assert_eq!(several.gateways.len(), 2);
+        assert!(several.state_bucket.is_some());
+    }
+
     #[test]
     fn unknown_keys_and_bad_values_are_named() {
         for (text, word) in [
