@@ -115,6 +115,11 @@ pub(crate) struct Place {
     places: Option<Arc<Semaphore>>,
 }
 
+/// Marks the answer to a caller who has just proved to be a worker: its address is known from then on,
+/// so that its first connection with a certificate already has a place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proved;
+
 /// A connection that was accepted and has to wait for its place.
 #[derive(Debug)]
 pub(crate) struct Ticket {
@@ -203,7 +208,7 @@ impl Lobby {
         Some(Place { permit, of_origin, places: None })
     }
 
-    /// A worker showed its certificate here.
+    /// A worker attached or showed its certificate here.
     pub(crate) fn worker_seen(&self, origin: Origin) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = addresses.by_origin.get_mut(&origin) {

@@ -30,7 +30,7 @@ use tracing::Instrument as _;
 
 use crate::admission::Caller;
 use crate::config::Limits;
-use crate::lobby::{Lobby, Origin, Place, Ticket};
+use crate::lobby::{Lobby, Origin, Place, Proved, Ticket};
 use crate::meters;
 use crate::problem::Refusal;
 use crate::seats::Seats;
@@ -59,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Door {
     router: Router,
     tls: TlsAcceptor,
-    lobby: Lobby,
+    lobby: Arc<Lobby>,
     workers: Arc<Semaphore>,
     seats: Seats,
 }
@@ -69,7 +69,7 @@ impl Door {
         Self {
             router,
             tls: TlsAcceptor::from(tls),
-            lobby: Lobby::new(limits.strangers, limits.connections),
+            lobby: Arc::new(Lobby::new(limits.strangers, limits.connections)),
             workers: Arc::new(Semaphore::new(limits.connections)),
             seats: Seats::default(),
         }
@@ -133,7 +133,7 @@ impl Door {
                 return;
             };
             let _open = meters::CONNECTIONS.one_more(&["stranger"]);
-            return self.talk(stream, caller, stop).await;
+            return self.talk(stream, caller, origin, stop).await;
         };
         self.lobby.worker_seen(origin);
         drop(place);
@@ -145,7 +145,7 @@ impl Door {
         let _open = meters::CONNECTIONS.one_more(&["worker"]);
         // Whatever is logged of this connection names its lease.
         let span = tracing::error_span!("worker", lease = %peer.lease, rank = peer.rank);
-        self.talk(stream, caller, stop).instrument(span).await;
+        self.talk(stream, caller, origin, stop).instrument(span).await;
     }
 
     /// A place and a handshake.
@@ -200,21 +200,29 @@ impl Door {
     }
 
     /// HTTP/1.1 on one connection until either side has enough.
-    async fn talk<S>(&self, stream: S, caller: Caller, mut stop: Stop)
+    async fn talk<S>(&self, stream: S, caller: Caller, origin: Origin, mut stop: Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let known = caller.0.is_some();
-        let (router, asked) = (self.router.clone(), Arc::new(AtomicU32::new(0)));
+        let (router, lobby) = (self.router.clone(), Arc::clone(&self.lobby));
+        let asked = Arc::new(AtomicU32::new(0));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(caller.clone());
-            let (router, asked) = (router.clone(), Arc::clone(&asked));
+            let (router, lobby) = (router.clone(), Arc::clone(&lobby));
+            let asked = Arc::clone(&asked);
             async move {
                 if !known && asked.fetch_add(1, Ordering::Relaxed) >= STRANGER_REQUESTS {
                     return Ok(enough());
                 }
-                router.oneshot(request).await
+                let answered = router.oneshot(request).await;
+                if let Ok(response) = &answered
+                    && response.extensions().get::<Proved>().is_some()
+                {
+                    lobby.worker_seen(origin);
+                }
+                answered
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()

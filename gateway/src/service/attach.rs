@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::json::{json, read};
+use crate::lobby::Proved;
 use crate::office::Office;
 use crate::problem::Refusal;
 
@@ -28,5 +29,7 @@ pub(super) async fn attach(
     let request: AttachRequest = read(&headers, body).await?;
     // Filled in once the caller has proved whose it is.
     let span = tracing::error_span!("attach", lease = Empty, rank = Empty);
-    Ok(json(&crate::attaching::attach(&office, request).instrument(span).await?))
+    let mut response = json(&crate::attaching::attach(&office, request).instrument(span).await?);
+    response.extensions_mut().insert(Proved);
+    Ok(response)
 }
