@@ -32,6 +32,8 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Longest wait for the head of an answer: a gateway may have to gather a packed block from hundreds
 /// of objects first. Also the longest silence within a body.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Shortest such wait.
+const SHORTEST: Duration = Duration::from_secs(3);
 
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
@@ -48,9 +50,10 @@ impl Pool {
         Ok(Self { endpoints, preferred: AtomicUsize::new(0), idle, patience: PATIENCE })
     }
 
-    /// Waits for one gateway no longer than a third of the grace, so that there is time to ask others.
+    /// Waits for one gateway no longer than a third of the grace, so that there is time to ask others;
+    /// but not so short that a busy gateway is taken for a dead one.
     pub(super) fn hurry(&mut self, grace: Duration) {
-        self.patience = PATIENCE.min(grace / 3);
+        self.patience = (grace / 3).clamp(SHORTEST, PATIENCE);
     }
 
     /// Uses a new certificate for every connection from now on.

@@ -31,7 +31,7 @@ fn a_user_without_rights_stages_reads_and_wipes() -> Result<()> {
     // The worker may not lock all of its memory; its buffers it does.
     let script = "id -u; cat \"$TIDEGATE_DATA\"/*.bin | wc -c; \
                   for p in /proc/[0-9]*; do \
-                    grep -q '^Uid:.65534' $p/status || continue; \
+                    grep -qx \"PPid:.$PPID\" $p/status || continue; \
                     tr '\\0' '\\n' < $p/cmdline | sed -n 2p | grep -qx worker \
                       && grep VmLck $p/status; \
                   done | awk '{ print ($2 > 0) }'";
