@@ -39,8 +39,10 @@ pub(crate) fn enter() -> Result<Namespace> {
     if namespace == Namespace::User {
         map_ids(uid.as_raw(), gid.as_raw())?;
     }
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .context("cannot make the mounts private")?;
+    // Nothing mounted in here is seen outside. What is unmounted outside goes in here as well: a copy
+    // would keep the mount of another lease in use when its worker wipes.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("cannot close the mount namespace")?;
     Ok(namespace)
 }
 

@@ -41,7 +41,7 @@ pub fn off_by(seconds: i64) -> Result<(Vec<String>, Kept)> {
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-O1", &format!("-DOFFSET={seconds}"), "-o"]);
     check(compile.arg(&library).arg(&source))?;
-    let words = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc", ENTER];
+    let words = ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-euc", ENTER];
     let mut words: Vec<_> = words.map(str::to_owned).into();
     words.push(scratch.path().display().to_string());
     Ok((words, Arc::new(scratch)))

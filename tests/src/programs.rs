@@ -318,7 +318,7 @@ impl MountProgram {
         let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
         let mut place = place.clone();
         if place.address != Place::loopback().address {
-            let own = ["unshare", "--mount", "--propagation", "private", "--"];
+            let own = ["unshare", "--mount", "--propagation", "slave", "--"];
             place.words.extend(own.map(str::to_owned));
             place.own_mounts = true;
         }

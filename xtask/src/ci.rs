@@ -150,12 +150,13 @@ impl TestBinary {
     }
 
     /// In mount and process namespaces of its own: whatever a test that failed leaves mounted or
-    /// running is gone with them.
+    /// running is gone with them. Within, mounts are shared, as on a host: who makes a namespace of
+    /// their own lets go of the others' mounts when these are taken away.
     fn alone(&self) -> Command {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"])
-            .args(["--mount-proc", "--"])
+            .args(["--mount-proc", "--", "sh", "-euc", "mount --make-rshared /; exec \"$0\""])
             .arg(&self.executable);
         self.environment(command)
     }

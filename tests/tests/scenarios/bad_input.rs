@@ -139,7 +139,7 @@ fn a_mount_point_that_is_missing_not_empty_or_a_file() -> Result<()> {
 #[test]
 fn dev_fuse_is_missing() -> Result<()> {
     let home = home()?;
-    let hide = ["unshare", "--mount", "sh", "-euc"];
+    let hide = ["unshare", "--mount", "--propagation", "slave", "sh", "-euc"];
     let script = "mkdir \"$0\"; mount --bind /dev \"$0\"; mount -t tmpfs tmpfs /dev; \
                   for n in null zero urandom random; do touch /dev/$n; mount --bind \"$0\"/$n /dev/$n; done; \
                   exec \"$@\"";

@@ -69,13 +69,12 @@ fn a_gateway_whose_clock_was_set_back_goes_on() -> Result<()> {
     let from = ["--from".as_ref(), home.path().as_os_str()];
     let mut gateway = GatewayProgram::start_at_clock(HOUR, &text(home.path()), "heartbeat_s = 1")?;
     let join = gateway.lease("one.join", from)?;
-    // In places of their own: the gateway that starts later would hold a copy of a mount.
-    let mount = MountProgram::start_at_clock(0, &join, &["--cache-size", "17MiB"])?;
+    let mount = MountProgram::start(&join, &["--cache-size", "17MiB"])?;
     fs::read(mount.data().join("00000.bin"))?;
     gateway.crash_and_restart_at_clock(0)?;
     digest::assert_same(&digest::contents(home.path())?, &digest::contents(mount.data())?);
     let other = gateway.lease("two.join", from)?;
-    MountProgram::start_at_clock(0, &other, &[])?.finish()?;
+    MountProgram::start(&other, &[])?.finish()?;
     let receipt = mount.finish()?;
     assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");
     Ok(())

@@ -25,7 +25,7 @@ fn a_user_without_rights_stages_reads_and_wipes() -> Result<()> {
                 exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs -- \"$@\"";
     let device = run.scratch().join("fuse");
     let run = run
-        .under(["unshare", "--mount", "sh", "-euc", open])
+        .under(["unshare", "--mount", "--propagation", "slave", "sh", "-euc", open])
         .under([device.as_os_str(), "skip".as_ref(), program.as_os_str()])
         .program_in_wrapper();
     // The worker may not lock all of its memory; its buffers it does.

@@ -54,6 +54,30 @@ fn gateway_and_mount_serve_the_tree_and_close_as_wiped() -> Result<()> {
     Ok(())
 }
 
+/// The namespace of a `run` is a copy of what was mounted then; it lets go of what is unmounted.
+#[test]
+fn a_run_that_came_later_keeps_no_mount_in_use() -> Result<()> {
+    let home = Scratch::new()?;
+    odd_tree(home.path())?;
+    let gateway = start(&home, "")?;
+    let from = ["--from".as_ref(), home.path().as_os_str()];
+    let mount = MountProgram::start(&gateway.lease("one.join", from)?, &[])?;
+    let run = Run::from_dir(home.path())?;
+    let (begun, ended) = (run.scratch().join("begun"), run.scratch().join("ended"));
+    let script = format!(
+        "touch {}; until test -e {}; do sleep 0.02; done",
+        begun.display(),
+        ended.display()
+    );
+    let (mut later, _scratch) = run.shell(&script).start()?;
+    later.wait_ready(|_| begun.exists())?;
+    let receipt = mount.finish()?;
+    assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");
+    fs::write(ended, "")?;
+    assert!(later.wait()?.success(), "{}", later.log());
+    Ok(())
+}
+
 /// The same command for a bare GPU machine: `run` with a join file, the gateway elsewhere.
 #[test]
 fn run_joins_a_lease_of_a_gateway_elsewhere() -> Result<()> {
