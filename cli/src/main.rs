@@ -25,6 +25,7 @@ mod source;
 mod stage;
 mod stored;
 mod story;
+#[allow(clippy::print_stdout, reason = "the answer is the command's output")]
 mod table;
 mod units;
 

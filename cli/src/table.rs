@@ -1,7 +1,5 @@
 //! What the gateway says of itself and its leases, in words on standard output.
 
-#![allow(clippy::print_stdout, reason = "the answer is the command's output")]
-
 use bytesize::ByteSize;
 use serde_json::Value;
 use tidegate_gateway::admin::Status;

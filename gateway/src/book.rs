@@ -12,7 +12,6 @@ use tidegate_ledger::Digest;
 use tidegate_plan::LeaseId;
 use tidegate_wire::Base64;
 
-use crate::keepers::Keeper;
 use crate::source::SourceSpec;
 
 /// What happened to a lease's keys.
@@ -34,6 +33,15 @@ pub(crate) struct Certified {
     pub(crate) complete: bool,
     /// Its entry is durable in the ledger.
     pub(crate) recorded: bool,
+}
+
+/// The replica that keeps a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Keeper {
+    pub(crate) replica: String,
+    /// Gateway time of the change, seconds.
+    pub(crate) since: u64,
 }
 
 /// What the gateway must know of a lease after a restart.
@@ -76,6 +84,19 @@ pub(crate) struct Document {
     pub(crate) sent_bytes: Option<u64>,
     /// The closing entry is durable in the ledger.
     pub(crate) recorded: bool,
+}
+
+impl Document {
+    /// Notes that a rank's worker speaks to this replica now.
+    pub(crate) fn kept_by(&mut self, rank: u16, replica: &str, now: u64) {
+        let keeper = Keeper { replica: replica.to_owned(), since: now };
+        let before = self.keepers.insert(rank, keeper);
+        self.handed_over |= before.is_some_and(|before| before.replica != replica);
+    }
+
+    pub(crate) fn is_kept_by(&self, rank: u16, replica: &str) -> bool {
+        self.keepers.get(&rank).is_some_and(|keeper| keeper.replica == replica)
+    }
 }
 
 impl Document {

@@ -3,7 +3,6 @@
 //! A worker may have connections to several replicas at once. One of them keeps it, by its
 //! heartbeats; the others do not take its silence towards them for its end.
 
-use serde::{Deserialize, Serialize};
 use tidegate_lease::{Attachment, Event as LeaseEvent, Lease};
 
 use crate::admission::{Admitted, refused};
@@ -11,34 +10,6 @@ use crate::book::Document;
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
-
-/// The replica that keeps a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Keeper {
-    replica: String,
-    /// Gateway time of the change, seconds.
-    since: u64,
-}
-
-impl Keeper {
-    pub(crate) fn replica(&self) -> &str {
-        &self.replica
-    }
-}
-
-impl Document {
-    /// Notes that a rank's worker speaks to this replica now.
-    pub(crate) fn kept_by(&mut self, rank: u16, replica: &str, now: u64) {
-        let keeper = Keeper { replica: replica.to_owned(), since: now };
-        let before = self.keepers.insert(rank, keeper);
-        self.handed_over |= before.is_some_and(|before| before.replica != replica);
-    }
-
-    fn is_kept_by(&self, rank: u16, replica: &str) -> bool {
-        self.keepers.get(&rank).is_some_and(|keeper| keeper.replica == replica)
-    }
-}
 
 /// To be called before bytes are sent to a worker: that nobody counts all of them is written down
 /// before the first that its keeper does not count. At most one revision a lease.

@@ -35,7 +35,7 @@ pub enum RecoveryError {
     #[error("an abandoned lease cannot be withdrawn")]
     Close(#[from] CloseError),
     #[error("a lease cannot be served as it was granted")]
-    Goods(#[from] GoodsError),
+    Goods(#[from] Box<GoodsError>),
 }
 
 /// A mark that this process lives, held by a file lock that the kernel drops with it.
@@ -312,9 +312,9 @@ async fn take_up(
 
 /// Key and goods of a lease; `None` when its key is destroyed.
 async fn unlocked(office: &Office, document: &Document) -> Result<Option<Goods>, RecoveryError> {
-    let lost = |error| RecoveryError::Goods(GoodsError::Key(error));
+    let lost = |error| RecoveryError::Goods(Box::new(GoodsError::Key(error)));
     match office.keyring.load(document.lease.id).await {
-        Ok(true) => Ok(Some(goods(office, document).await?)),
+        Ok(true) => Ok(Some(goods(office, document).await.map_err(Box::new)?)),
         Ok(false) => Ok(None),
         // Unreadable for good, here at least.
         Err(

@@ -24,6 +24,8 @@ pub(crate) mod document;
 mod heartbeat;
 mod keys;
 mod manifest;
+#[cfg(test)]
+mod schema;
 mod wipe;
 
 use crate::problem::{Refusal, only_problems};

@@ -22,7 +22,6 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use house::House;
 use planted::Planted;
 use schedule::{Outcome, run};
 
@@ -47,7 +46,7 @@ fn first_wrong(
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let house = House::build();
+                let house = schedule::house();
                 loop {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
                     if seed >= seeds.end {
@@ -96,7 +95,7 @@ fn nothing_that_befalls_replicas_breaks_a_promise() {
 
 #[test]
 fn a_seed_is_one_run() {
-    let house = House::build();
+    let house = schedule::house();
     for seed in 0..10 {
         let (first, second) = (run(seed, &house, None), run(seed, &house, None));
         assert_eq!(first.digest, second.digest, "seed {seed}\n{}\n\n{}", first.trace, second.trace);

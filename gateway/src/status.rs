@@ -107,10 +107,7 @@ pub(crate) fn status(office: &Office, live: &Live) -> LeaseStatus {
             rank: attachment.rank,
             attached_at: attachment.attached_at,
             last_seen: attachment.last_seen.max(presence.last_seen()).min(office.now()),
-            keeper: document
-                .keepers
-                .get(&attachment.rank)
-                .map(|keeper| keeper.replica().to_owned()),
+            keeper: document.keepers.get(&attachment.rank).map(|keeper| keeper.replica.clone()),
             released_blocks: attachment.released_blocks(),
             sent_bytes: presence.sent_bytes(),
             counters: presence.counters(),

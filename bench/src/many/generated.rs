@@ -39,7 +39,7 @@ pub(super) fn measure(files: u64, report: &mut Report) -> Result<()> {
         );
     }
     for ((what, small, _), (_, large, bar)) in tenth.bytes.iter().zip(&all.bytes) {
-        add(report, format!("generated, {millions} M files: {what}"), "B a file", *large, *bar);
+        add(report, format!("generated, {millions} M files: {what}"), "B a file", *large, bar);
         add(
             report,
             format!("growth of that, ten times the files: {what}"),

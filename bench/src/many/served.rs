@@ -73,7 +73,7 @@ fn serve(what: &str, many: &Many, allow: &str, from: &[&str], report: &mut Repor
     let start = Instant::now();
     let mount = MountProgram::start(&join, &[])?;
     figure("attached and mounted", "s", start.elapsed().as_secs_f64(), "≤ 2");
-    let (name, content) = (many.name(many.files() / 3 | 1), many.content(many.files() / 3 | 1));
+    let (name, content) = (many.name((many.files() / 3) | 1), many.content((many.files() / 3) | 1));
     let start = Instant::now();
     ensure!(std::fs::read(mount.data().join(&name))? == content, "wrong bytes");
     figure("first open and read", "ms", start.elapsed().as_secs_f64() * 1e3, "–");

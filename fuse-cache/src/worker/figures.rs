@@ -1,23 +1,14 @@
 //! The worker's figures, made when its holder asks for them.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
 use tidegate_kit::telemetry::exposition::{Exposition, MeterError};
 
+use super::heartbeat;
 use super::live::Live;
 use crate::control::Figures;
 use crate::meters;
-
-/// When the gateway last answered a heartbeat, on the boot clock.
-static HEARD: Mutex<Option<Duration>> = Mutex::new(None);
-
-/// The gateway has answered a heartbeat.
-pub(super) fn heard() {
-    *HEARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(boottime());
-}
 
 /// Collects from now on.
 pub(super) fn begin() -> Result<Exposition, MeterError> {
@@ -44,8 +35,7 @@ pub(super) fn take(live: &Live, exposition: &Exposition) -> Figures {
     meters::BUFFERS_LIMIT.set(live.budget().total());
 
     let grace = Duration::from_secs(u64::from(live.client.terms().grace));
-    let heard = *HEARD.lock().unwrap_or_else(PoisonError::into_inner);
-    let age = heard.map(|heard| boottime().saturating_sub(heard));
+    let age = heartbeat::last_heard().map(|heard| boottime().saturating_sub(heard));
     meters::HEARTBEAT_AGE.set_seconds(age.unwrap_or_default());
     let left =
         if live.serves() { grace.saturating_sub(age.unwrap_or_default()) } else { Duration::ZERO };

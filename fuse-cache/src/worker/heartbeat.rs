@@ -1,8 +1,9 @@
 //! Heartbeats: they renew the attachment, carry the counters home and bring the gateway's word back.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tidegate_kit::clock::boottime;
 use tidegate_wire::{Directive, ProblemKind};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
@@ -13,7 +14,13 @@ use crate::blocks::Cache;
 use crate::client::Client;
 use crate::meters;
 
-use super::figures;
+/// When the gateway last answered a heartbeat, on the boot clock.
+static HEARD: Mutex<Option<Duration>> = Mutex::new(None);
+
+/// When the gateway last answered, on the boot clock; `None` before the first answer.
+pub(super) fn last_heard() -> Option<Duration> {
+    *HEARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Beats until told to stop, or until this attachment is refused; each new word of the gateway goes to
 /// `turns`. The counters are those of the cache, once there is one. It beats on after `Die`: a worker
@@ -33,7 +40,7 @@ pub(super) fn start(
             let counters = cache.get().map(|cache| cache.counters()).unwrap_or_default();
             let (word, refused) = match client.heartbeat(counters).await {
                 Ok(reply) => {
-                    figures::heard();
+                    *HEARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(boottime());
                     (reply.directive, false)
                 }
                 Err(error) if is_end(error.refusal()) => {

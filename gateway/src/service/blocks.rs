@@ -23,7 +23,7 @@ use crate::serving::Sealed;
 #[cfg_attr(test, utoipa::path(
     get, path = "/v1/leases/{lease}/blocks/{block}", tag = "worker",
     params(("lease" = tidegate_plan::LeaseId, Path), ("block" = u32, Path)),
-    responses((status = 200, description = "Sealed bytes, their length said first", body = super::document::Sealed, content_type = "application/octet-stream")),
+    responses((status = 200, description = "Sealed bytes, their length said first", body = super::schema::Sealed, content_type = "application/octet-stream")),
 ))]
 pub(super) async fn block(
     State(office): State<Arc<Office>>,

@@ -17,7 +17,7 @@ use crate::problem::Refusal;
 #[cfg_attr(test, utoipa::path(
     get, path = "/v1/leases/{lease}/manifest", tag = "worker",
     params(("lease" = tidegate_plan::LeaseId, Path)),
-    responses((status = 200, description = "Sealed bytes, their length said first", body = super::document::Sealed, content_type = "application/octet-stream")),
+    responses((status = 200, description = "Sealed bytes, their length said first", body = super::schema::Sealed, content_type = "application/octet-stream")),
 ))]
 pub(super) async fn manifest(
     State(office): State<Arc<Office>>,
