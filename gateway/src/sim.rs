@@ -118,7 +118,6 @@ fn planted_bugs_are_found() {
         Planted::NoRevision,
         Planted::TakenIsSuccess,
         Planted::AnsweredEarly,
-        Planted::HeadNeverOld,
     ] {
         is_found(planted);
     }

@@ -37,8 +37,6 @@ pub(super) enum Planted {
     TakenIsSuccess,
     /// Counts an entry as durable before the store does.
     AnsweredEarly,
-    /// Never finds that its head has grown old.
-    HeadNeverOld,
 }
 
 /// The workers' routes, with keys as a wrong gateway gives them.

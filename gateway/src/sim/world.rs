@@ -99,11 +99,8 @@ impl World {
         self.sim.spawn(Host::Replica(number), async move {
             loop {
                 let reached = Reached { bucket: Arc::clone(&world.bucket), sim: world.sim.clone() };
-                let clock = HostClock {
-                    sim: world.sim.clone(),
-                    ahead: Arc::clone(&world.ahead[number]),
-                    stopped: world.planted == Some(Planted::HeadNeverOld),
-                };
+                let clock =
+                    HostClock { sim: world.sim.clone(), ahead: Arc::clone(&world.ahead[number]) };
                 let opened =
                     Replica::open(&world.house, reached, clock, number, world.planted).await;
                 match opened {
