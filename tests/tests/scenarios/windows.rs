@@ -192,7 +192,13 @@ fn a_window_waits_for_a_gateway_that_is_away() -> Result<()> {
     assert_eq!(receipt["read_errors"], 0, "{receipt:#}");
     let released = site.released(&join)?;
     ensure!(union(&released).contains(&14), "{released:?}");
-    assert_certified(&receipt, &released)
+    // A gateway that is killed between a release's revision and its entry has released nothing, and the
+    // certificate counts it all the same.
+    let observed = &receipt["certificate"]["observed"];
+    ensure!(observed["releases"].as_u64() >= Some(released.len() as u64), "{receipt:#}");
+    let certified: Vec<(u64, u64)> = serde_json::from_value(observed["released"].clone())?;
+    ensure!(union(&certified).is_superset(&union(&released)), "{observed:#} {released:?}");
+    Ok(())
 }
 
 /// The worker that takes a killed one's place has its cache, not its keys: it asks for those of what
