@@ -13,7 +13,7 @@ use tidegate_ledger::{Cause, Event, Ledger, Outcome, SigningKey, WipeCertificate
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::{Directive, ProblemKind};
 
-use crate::worker::{Home, Worker, entries, random, tree};
+use crate::worker::{Home, Worker, entries, eventually, random, tree};
 
 /// Puts a file where the ledger's batches lie, so that none can be written.
 fn break_ledger(home: &Home) -> impl FnOnce() {
@@ -171,16 +171,11 @@ async fn cause(home: &Home, ended: LeaseId) -> Option<Cause> {
 
 /// Waits until the lease has ended; the reaper looks every second.
 async fn ended(home: &Home, lease: LeaseId) -> String {
-    let mut tries = 0;
-    loop {
+    eventually(async || {
         let phase = home.gateway.status(lease).unwrap().phase;
-        if phase == "wiped" || phase == "withdrawn" {
-            return phase;
-        }
-        tries += 1;
-        assert!(tries < 600, "still {phase}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        ["wiped", "withdrawn"].contains(&phase.as_str()).then_some(phase)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,16 @@
 //! What the ledger says of those who run the gateway, of its keys, and of a restore.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_gateway::{Gateway, Restore, RestoreError};
+use tidegate_kit::clock::now_unix;
 use tidegate_kit::ledger_log::read_document;
 use tidegate_ledger::{Action, Event};
 use tidegate_plan::LeaseId;
 
 use crate::admin::{ask, start};
-use crate::worker::{Home, Worker, entries};
+use crate::worker::{Home, Worker, entries, eventually};
 
 /// Acts in the ledger: what, on which lease, by whom.
 async fn acts(home: &Home) -> Vec<(Action, Option<LeaseId>, String)> {
@@ -66,24 +66,20 @@ async fn an_epochs_key_is_destroyed_after_its_last_lease() {
     let worker = Worker::attached(&home, &granted.joins[0]).await;
     let epochs = home.state().join("keyring/epochs");
     let keys = |dir: &Path| std::fs::read_dir(dir).unwrap().count();
-    // Other epochs pass; the lease holds its own.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Another epoch passes whole; the lease holds its own.
+    let begun = now_unix();
+    eventually(async || (now_unix() >= begun + 4).then_some(())).await;
     assert_eq!(keys(&epochs), 1);
     worker.wipe().await;
-    let destroyed = async {
-        loop {
-            let events = home.events().await;
-            let of = |event: &Event| match event {
-                Event::EpochDestroyed { epoch } => Some(*epoch),
-                _ => None,
-            };
-            if let Some(epoch) = events.iter().find_map(of) {
-                return (epoch, events);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    let destroyed = async || {
+        let events = home.events().await;
+        let of = |event: &Event| match event {
+            Event::EpochDestroyed { epoch } => Some(*epoch),
+            _ => None,
+        };
+        events.iter().find_map(of).map(|epoch| (epoch, events))
     };
-    let (epoch, events) = tokio::time::timeout(Duration::from_secs(60), destroyed).await.unwrap();
+    let (epoch, events) = eventually(destroyed).await;
     let of = |event: &Event| match event {
         Event::LeaseGranted { key_epoch, .. } => *key_epoch,
         _ => None,

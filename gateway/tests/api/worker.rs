@@ -368,3 +368,16 @@ impl Worker {
 pub(crate) fn rng() -> tidegate_seal::rand_core::UnwrapErr<getrandom::SysRng> {
     tidegate_seal::rand_core::UnwrapErr(getrandom::SysRng)
 }
+
+/// Looks until there is something, for at most a minute.
+pub(crate) async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looks = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looks).await.expect("waited for a minute")
+}

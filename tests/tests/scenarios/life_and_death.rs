@@ -172,12 +172,13 @@ fn s37_past_the_grace_nothing_is_read_until_a_gateway_is_started_again() -> Resu
 #[test]
 fn s38_reads_come_back_when_a_gateway_stood_still_past_the_grace() -> Result<()> {
     let mut site = Site::new(QUICK, &[])?;
+    let begun = Instant::now();
     silence_and_return(
         &mut site,
         |gateway| gateway.process().signal(Signal::STOP),
         |gateway| {
-            // Long enough that it notices.
-            std::thread::sleep(Duration::from_secs(5));
+            // Twice its grace: it finds the worker silent when it goes on.
+            wait_for("the grace to pass", || (begun.elapsed().as_secs() >= 9).then_some(()))?;
             gateway.process().signal(Signal::CONT)
         },
     )?;
@@ -344,6 +345,13 @@ fn the_newest_worker_of_a_rank_fences_the_older() -> Result<()> {
     Ok(())
 }
 
+/// Waits until the gateway has heard the worker for so many seconds more.
+fn hear(gateway: &GatewayProgram, join: &Path, seconds: u64) -> Result<()> {
+    let last = || gateway.show(join).ok()?["workers"][0]["last_seen"].as_u64();
+    let begun = last().context("no worker was heard")?;
+    wait_for("heartbeats", || last().filter(|last| *last >= begun + seconds).map(drop))
+}
+
 /// Under a drain reads go on, in new files too; the mount ends by itself when nobody uses it.
 #[test]
 fn s40_a_drained_mount_ends_when_nobody_uses_it() -> Result<()> {
@@ -355,7 +363,7 @@ fn s40_a_drained_mount_ends_when_nobody_uses_it() -> Result<()> {
     })?;
     // Several looks of the mount and heartbeats: nothing may end while the file is open.
     for second in 0..5 {
-        std::thread::sleep(Duration::from_secs(1));
+        hear(&site.gateway, &site.join, 1)?;
         file.read_exact_at(&mut [0; 4096], second * 4096)?;
         site.check()?;
     }
@@ -374,7 +382,7 @@ fn a_drained_run_lets_its_job_finish() -> Result<()> {
     let join = gateway.lease("one.join", ["--from", &from])?;
     let held = Held::start(Run::new()?.arg("--join").arg(&join))?;
     gateway.drain(&join)?;
-    std::thread::sleep(Duration::from_secs(3));
+    hear(&gateway, &join, 3)?;
     assert!(fs::read(held.data().join("large"))? == fs::read(home.join("large"))?);
     let (_, receipt) = held.finish()?;
     assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");

@@ -54,12 +54,14 @@ fn a_job_that_does_not_listen_is_killed_at_the_second_signal() -> Result<()> {
     let home = home()?;
     let run = Run::from_dir(home.path())?;
     let ready = run.scratch().join("ready");
-    let script =
-        format!("trap '' TERM INT; touch '{}'; while :; do sleep 0.05; done", ready.display());
+    let script = format!(
+        "trap 'touch \"{0}2\"' TERM INT; touch \"{0}\"; while :; do sleep 0.05; done",
+        ready.display()
+    );
     let (mut process, scratch) = run.shell(&script).start()?;
     process.wait_ready(|_| ready.exists())?;
     process.signal(Signal::TERM)?;
-    std::thread::sleep(Duration::from_millis(200));
+    process.wait_ready(|_| ready.with_file_name("ready2").exists())?;
     let status = process.stop(Signal::TERM)?;
     assert_eq!(status.code(), Some(137), "{}", process.log());
     assert_eq!(receipt(&scratch)?["outcome"], "wiped");

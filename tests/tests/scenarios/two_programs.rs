@@ -253,11 +253,12 @@ fn a_wipe_that_takes_longer_than_the_grace_closes_as_wiped() -> Result<()> {
             mount.process().signal(Signal::TERM)?;
         }
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(12) {
-            let shown = gateway.show(&join)?.to_string();
+        wait_for("three times the grace", || {
+            let shown = gateway.show(&join).map(|shown| shown.to_string()).unwrap_or_default();
+            assert!(shown.contains("lease"), "the gateway does not answer");
             assert!(!shown.contains("withdrawn"), "given up after {:?}: {shown}", begun.elapsed());
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            (begun.elapsed() >= Duration::from_secs(12)).then_some(())
+        })?;
         drop(frozen);
         mount.process().wait()?;
         assert_eq!(mount.receipt()?["outcome"], "wiped", "{}", mount.log());

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(super) struct Faults {
     pub(super) always: Mutex<HashMap<u32, Fault>>,
     /// Nobody is answered.
     pub(super) down: AtomicBool,
+    /// Connections and requests that were not answered for that.
+    pub(super) unanswered: AtomicU32,
     /// Blocks in the order they were asked for.
     pub(super) asked: Mutex<Vec<u32>>,
     /// For every release.
@@ -77,6 +79,12 @@ pub(super) struct Faults {
 }
 
 impl Faults {
+    fn is_down(&self) -> bool {
+        let down = self.down.load(Ordering::Relaxed);
+        self.unanswered.fetch_add(down.into(), Ordering::Relaxed);
+        down
+    }
+
     pub(super) fn once(&self, block: u32, fault: Fault) {
         self.next.lock().unwrap().entry(block).or_default().push_back(fault);
     }
@@ -158,7 +166,7 @@ impl Gateway {
         while let Ok((tcp, _)) = listener.accept().await {
             let (gateway, acceptor) = (Arc::clone(&self), acceptor.clone());
             tokio::spawn(async move {
-                if gateway.faults.down.load(Ordering::Relaxed) {
+                if gateway.faults.is_down() {
                     return;
                 }
                 let Ok(tls) = acceptor.accept(tcp).await else { return };
@@ -178,7 +186,7 @@ impl Gateway {
         request: Request<Incoming>,
         peer: Option<PeerIdentity>,
     ) -> Result<Response<Body>, io::Error> {
-        if self.faults.down.load(Ordering::Relaxed) {
+        if self.faults.is_down() {
             return Err(io::Error::other("down"));
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());

@@ -160,7 +160,7 @@ async fn a_short_outage_when_keys_are_needed_is_not_seen() {
         tokio::spawn(async move { worker.check_block(20).await })
     };
     until(|| worker.cache.core.table().is_pressed()).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until(|| gateway.faults.unanswered.load(Ordering::Relaxed) >= 2).await;
     assert!(!reader.is_finished());
     gateway.faults.down.store(false, Ordering::Relaxed);
     reader.await.unwrap();
