@@ -156,7 +156,13 @@ impl TestBinary {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"])
-            .args(["--mount-proc", "--", "sh", "-euc", "mount --make-rshared /; exec \"$0\" \"$@\""])
+            .args([
+                "--mount-proc",
+                "--",
+                "sh",
+                "-euc",
+                "mount --make-rshared /; exec \"$0\" \"$@\"",
+            ])
             .arg(&self.executable);
         self.environment(command)
     }

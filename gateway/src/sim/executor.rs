@@ -32,7 +32,7 @@ type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Steps after which a schedule is going in circles.
 const STEPS_MAX: u64 = 1_000_000;
 
-/// Turns in which a spawned task gets through all that it does between two waits for the world.
+/// Turns in which a spawned task gets through what it does between two waits for the world.
 const TURNS: usize = 12;
 
 /// Gateways' clocks show this when a simulation begins.
@@ -221,21 +221,18 @@ impl Sim {
             };
             let Some((host, job, waker)) = tasks.get_mut(&id) else { continue };
             let host = *host;
-            if job.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+            let mut poll = || job.as_mut().poll(&mut Context::from_waker(waker)).is_ready();
+            let done = if host == Host::World { poll() } else { before_threads(poll) };
+            if done {
                 tasks.remove(&id);
                 if id == main {
                     return Ok(());
                 }
             }
-            if host != Host::World {
-                wait_for_threads();
-            }
-            // What the gateway spawned by itself goes on as far as it can. How much of that is one
-            // turn depends on how quick the thread is; after so many nothing is left to do.
+            // What the gateway spawned by itself goes on as far as it can.
             if runtime.metrics().num_alive_tasks() > 0 {
                 for _ in 0..TURNS {
-                    runtime.block_on(tokio::task::yield_now());
-                    wait_for_threads();
+                    before_threads(|| runtime.block_on(tokio::task::yield_now()));
                 }
             }
         }
@@ -301,12 +298,18 @@ pub(super) enum Stuck {
     Circles,
 }
 
-/// The one thread for blocking work does its jobs in order: when ours is done, so are all before it,
-/// and who waited for them is awake.
-fn wait_for_threads() {
+/// Does `work`, and then what it gave to the one thread for blocking work, which does its jobs in order.
+/// The thread is held meanwhile: were it quick, `work` would go on where it else has to wait, and a
+/// seed would not be one run.
+fn before_threads<T>(work: impl FnOnce() -> T) -> T {
+    let (open, gate) = mpsc::channel::<()>();
+    tokio::task::spawn_blocking(move || gate.recv());
+    let worked = work();
+    drop(open);
     let (done, wait) = mpsc::channel();
     tokio::task::spawn_blocking(move || done.send(()));
     let _ = wait.recv();
+    worked
 }
 
 /// The clock of one host: it may be wrong, and be set.
