@@ -375,7 +375,8 @@ pub(crate) fn read_join(file: &PathBuf, gateway: Option<&str>) -> Result<JoinFil
     let mut join = JoinFile::parse(&bytes)
         .map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
     if let Some(gateway) = gateway {
-        join.gateways = vec![gateway.to_owned()];
+        join.gateways.retain(|known| known != gateway);
+        join.gateways.insert(0, gateway.to_owned());
     }
     Ok(join)
 }

@@ -16,6 +16,7 @@ use crate::problem::Refusal;
 use crate::record::RecordError;
 use crate::recovery::{chain, find_open};
 use crate::refusals::Reason;
+use crate::serving::dormant;
 
 /// Longest text of facts and evidence that becomes a document, bytes.
 const FACTS_MAX: usize = 64 * 1024;
@@ -116,6 +117,9 @@ async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Pro
         .await
         .map_err(|error| Refusal::unavailable(UNREAD, &chain(&error)))?
         .ok_or_else(stranger)?;
+    if live.is_dormant() {
+        return Err(dormant());
+    }
     let view = live.view();
     let token = view.document.lease.token(&request.token);
     let rank = token.ok_or_else(stranger)?.rank;

@@ -115,7 +115,7 @@ impl Presence {
 /// One lease in RAM.
 pub(crate) struct Live {
     pub(crate) id: LeaseId,
-    /// `None` once the lease is closed.
+    /// `None` once the lease is closed, and while its source cannot be reached from here.
     goods: RwLock<Option<Arc<Goods>>>,
     view: RwLock<View>,
     /// Held while a revision is made and recorded, so that entries follow revisions in order.
@@ -179,6 +179,16 @@ impl Live {
 
     pub(crate) fn goods(&self) -> Option<Arc<Goods>> {
         self.goods.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was not to be had when the lease was taken up.
+    pub(crate) fn supply(&self, goods: Goods) {
+        *self.goods.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(goods));
+    }
+
+    /// Its right goes on, and it may be ended; but there is nothing here to serve it with.
+    pub(crate) fn is_dormant(&self) -> bool {
+        !self.is_over() && self.goods().is_none()
     }
 
     /// Lets go of source and layout.

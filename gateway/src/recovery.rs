@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
-use tidegate_lease::{Event as LeaseEvent, Lease, Phase, Standing};
+use tidegate_lease::{Event as LeaseEvent, Lease, Phase};
 use tidegate_plan::LeaseId;
 
 use crate::book::{BookError, Document};
@@ -142,10 +142,13 @@ pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
             }
             Err(error) => return Err(error),
         };
+        // Whoever was granting it is gone: no other gateway runs on this directory.
+        let half_granted = document.lease.phase == Phase::Requested && !office.is_replicated();
         match &document.owner {
             Some(owner) if gone.contains_key(owner) => {
                 withdraw(office, id, revision, document).await?;
             }
+            None if daemon && half_granted => withdraw(office, id, revision, document).await?,
             None if daemon => take_up(office, revision, document).await.map(drop)?,
             _ => {}
         }
@@ -225,7 +228,7 @@ pub(crate) async fn find_any(
 }
 
 /// Takes up what other replicas granted, so that its deadlines are kept whatever becomes of them,
-/// and what could not be taken up before.
+/// and tries again what could not be served before.
 pub(crate) async fn look_around(office: &Office) {
     let open = match open_leases(office).await {
         Ok(open) => open,
@@ -234,11 +237,26 @@ pub(crate) async fn look_around(office: &Office) {
             return;
         }
     };
-    for id in open.into_iter().filter(|id| office.find(*id).is_none()) {
-        if let Err(error) = find_any(office, id).await {
+    for id in open {
+        let looked = match office.find(id) {
+            Some(live) if live.is_dormant() => wake(office, &live).await,
+            Some(_) => Ok(()),
+            None => find_any(office, id).await.map(drop),
+        };
+        if let Err(error) = looked {
             tracing::warn!(lease = %id, error = %chain(&error), "a lease cannot be taken up");
         }
     }
+}
+
+/// Serves a lease whose source or key could not be reached before, if they can be now.
+async fn wake(office: &Office, live: &Live) -> Result<(), RecoveryError> {
+    let _one = office.adopting.lock().await;
+    if let Some(goods) = unlocked(office, &live.view().document).await? {
+        live.supply(goods);
+        tracing::info!(lease = %live.id, "a lease goes on here");
+    }
+    Ok(())
 }
 
 /// An error with its causes, for one line of log.
@@ -254,7 +272,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Takes a lease up that this process did not grant. What is due is for the reaper to see. What
-/// cannot go on here is withdrawn, unless another replica may be able to, or its source comes back.
+/// cannot go on here is withdrawn; it lies dormant where another replica may be able to serve it, or
+/// its source may come back.
 async fn take_up(
     office: &Office,
     revision: u64,
@@ -262,11 +281,10 @@ async fn take_up(
 ) -> Result<Option<Arc<Live>>, RecoveryError> {
     let id = document.lease.id;
     let now = office.now();
-    let goods = match document.lease.phase {
+    let (goods, key_is_gone) = match document.lease.phase {
         // Somebody may be granting it just now; nobody was told of it yet.
         Phase::Requested => {
-            let abandoned = now > document.lease.changed_at + GRANTING_S;
-            if abandoned || !office.is_replicated() {
+            if now > document.lease.changed_at + GRANTING_S {
                 withdraw(office, id, revision, document).await?;
             }
             return Ok(None);
@@ -279,24 +297,26 @@ async fn take_up(
             if !owes(&document) {
                 unmark(office, id).await;
             }
-            None
+            (None, true)
         }
         _ => match unlocked(office, &document).await {
-            Ok(goods) => goods,
+            Ok(Some(goods)) => (Some(goods), false),
+            Ok(None) => (None, true),
             Err(RecoveryError::Goods(error)) => {
                 tracing::error!(lease = %id, error = %chain(&error), "a lease cannot be served here");
                 office.keyring.forget(id);
-                let may_go_on = office.is_replicated() || error.may_pass();
-                if !may_go_on || document.lease.standing(now) == Standing::Die {
+                if !office.is_replicated() && !error.may_pass() {
                     withdraw(office, id, revision, document).await?;
+                    return Ok(None);
                 }
-                return Ok(None);
+                (None, false)
             }
             Err(error) => return Err(error),
         },
     };
     let count_lost = !document.lease.attachments.is_empty();
-    let over = goods.is_none() || has_ended(&document);
+    let over = key_is_gone || has_ended(&document);
+    let is_served = goods.is_some();
     let live = Live::new(revision, document, goods, count_lost);
     for worker in &live.view().document.lease.attachments {
         // Its silence was ours: it gets a whole grace from now on.
@@ -304,7 +324,7 @@ async fn take_up(
     }
     if over {
         live.end(now);
-    } else {
+    } else if is_served {
         tracing::info!(lease = %id, "a lease goes on here");
     }
     Ok(Some(office.put(live)))

@@ -15,7 +15,7 @@ use crate::admission::{Admitted, UNREAD, over, refused};
 use crate::keyring::rng;
 use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
-use crate::serving::window_bytes;
+use crate::serving::{goods, window_bytes};
 
 /// A worker drops a reply that is older, so it need not be sent. Measured on the boot clock: gateway
 /// time may stand still.
@@ -27,7 +27,7 @@ pub(crate) async fn release(
     request: &KeyRequest,
 ) -> Result<KeyGrant, Refusal> {
     let (live, rank) = (&admitted.live, admitted.rank);
-    let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
+    let goods = goods(office, live).await?;
     let window = request.first_block..request.end_block;
     let lease = &live.view().document.lease;
     if let Err(refusal) = lease.check_window(rank, window.start, window.end) {

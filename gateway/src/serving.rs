@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::admission::{Admitted, over, refuse};
 use crate::book::Document;
 use crate::keyring::random;
-use crate::live::Live;
+use crate::live::{Goods, Live};
 use crate::office::Office;
 use crate::pipeline::{self, BlockJob};
 use crate::problem::Refusal;
@@ -38,6 +38,20 @@ pub(crate) fn window_bytes(layout: &Layout, window: Range<u32>) -> u64 {
     window.filter_map(|n| layout.block(n)).map(|block| u64::from(block.plain_len)).sum()
 }
 
+/// What the lease gives out. A worker may find it at another replica when it is not to be had here.
+pub(crate) async fn goods(office: &Office, live: &Live) -> Result<Arc<Goods>, Refusal> {
+    match live.goods() {
+        Some(goods) => Ok(goods),
+        None if live.is_dormant() => Err(dormant()),
+        None => Err(over(office, live.id).await),
+    }
+}
+
+/// The answer while a lease's source or key cannot be reached from here.
+pub(crate) fn dormant() -> Refusal {
+    Refusal::new(ProblemKind::Unavailable, "the lease cannot be served from this gateway now")
+}
+
 /// What a worker must know to ask for, open and place its blocks.
 pub(crate) async fn terms(
     office: &Office,
@@ -45,7 +59,7 @@ pub(crate) async fn terms(
     document: &Document,
     rank: u16,
 ) -> Result<LeaseTerms, Refusal> {
-    let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
+    let goods = goods(office, live).await?;
     let share = share_of(&goods.layout, rank)?;
     let (first_block, end_block) = (share.start, share.end);
     let estimate = goods.share(rank);
@@ -76,7 +90,7 @@ pub(crate) async fn block(
     number: u32,
 ) -> Result<Sealed, Refusal> {
     let live = &admitted.live;
-    let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
+    let goods = goods(office, live).await?;
     if !share_of(&goods.layout, admitted.rank)?.contains(&number) {
         let detail = "the block is not of this share";
         let kind = ProblemKind::Forbidden;
@@ -121,7 +135,7 @@ pub(crate) async fn block(
 /// The share's manifest: pieces sealed one after the other while they are sent.
 pub(crate) async fn manifest(office: &Office, admitted: &Admitted) -> Result<Sealed, Refusal> {
     let (live, rank) = (&admitted.live, admitted.rank);
-    let Some(goods) = live.goods() else { return Err(over(office, live.id).await) };
+    let goods = goods(office, live).await?;
     let Some(key) = office.keyring.with(live.id, |key| key.manifest_key(rank)) else {
         return Err(over(office, live.id).await);
     };

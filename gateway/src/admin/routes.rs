@@ -24,6 +24,7 @@ use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::{Refusal, only_problems};
 use crate::record::RecordError;
+use crate::recovery::{chain, find_any};
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
 use crate::tokens::{TokenError, further};
@@ -235,17 +236,6 @@ fn refused(error: GrantError) -> Refusal {
     Refusal::new(kind, chain(&error))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 /// All leases that this replica knows.
 #[cfg_attr(test, utoipa::path(
     get, path = "/v1/admin/leases", tag = "admin",
@@ -261,9 +251,11 @@ fn lease_id(text: &str) -> Result<LeaseId, Refusal> {
     text.parse().map_err(|_| Refusal::new(ProblemKind::Malformed, "not a lease id"))
 }
 
-fn known(office: &Office, lease: &str) -> Result<Arc<Live>, Refusal> {
-    let live = office.find(lease_id(lease)?);
-    live.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "no such lease here"))
+/// A lease of this house, also one that another replica granted a moment ago.
+async fn known(office: &Office, lease: &str) -> Result<Arc<Live>, Refusal> {
+    let found = find_any(office, lease_id(lease)?).await;
+    let found = found.map_err(|error| Refusal::new(ProblemKind::Unavailable, chain(&error)))?;
+    found.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "no such lease here"))
 }
 
 /// One lease.
@@ -273,7 +265,7 @@ fn known(office: &Office, lease: &str) -> Result<Arc<Live>, Refusal> {
     responses((status = 200, description = "The lease as it stands", body = LeaseStatus)),
 ))]
 pub(super) async fn show(State(office): State<Arc<Office>>, Path(lease): Path<String>) -> Answer {
-    let live = known(&office, &lease)?;
+    let live = known(&office, &lease).await?;
     Ok(json(&status(&office, &live)))
 }
 
@@ -296,7 +288,7 @@ pub(super) async fn finish(
     Extension(peer): Extension<PeerUser>,
     Path(lease): Path<String>,
 ) -> Answer {
-    let live = known(&office, &lease)?;
+    let live = known(&office, &lease).await?;
     let recorded = office.record.act(Action::Drain, live.id, &peer.subject()).await;
     let drained = drain(&office, &live).await;
     written(recorded)?;
@@ -320,7 +312,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let live = known(&office, &lease)?;
+    let live = known(&office, &lease).await?;
     let request: TokenRequest = read(&headers, body).await?;
     let subject = peer.subject();
     match further(&office, &live, request.rank, &subject).await {
@@ -351,7 +343,7 @@ pub(super) async fn end(
     Extension(peer): Extension<PeerUser>,
     Path(lease): Path<String>,
 ) -> Answer {
-    let live = known(&office, &lease)?;
+    let live = known(&office, &lease).await?;
     let id = live.id;
     let recorded = office.record.act(Action::Revoke, id, &peer.subject()).await;
     match cut_off(&office, &live, LeaseEvent::Revoke).await {

@@ -27,14 +27,18 @@ pub(crate) async fn ask(home: &Home, method: &str, path: &str, body: Value) -> (
     (status, serde_json::from_slice(&bytes).unwrap())
 }
 
+/// A daemon's configuration over `dir`.
+pub(crate) fn with_admin(dir: &std::path::Path) -> tidegate_gateway::GatewayConfig {
+    Home::config(dir, |config| {
+        config.embedded = false;
+        config.admin_socket = Some(dir.join("admin"));
+    })
+}
+
 pub(crate) async fn start() -> Home {
     let dir = tempfile::tempdir().unwrap();
     crate::worker::tree(&dir.path().join("data"));
-    let config = Home::config(dir.path(), |config| {
-        config.embedded = false;
-        config.admin_socket = Some(dir.path().join("admin"));
-    });
-    let gateway = tidegate_gateway::Gateway::start(config).await.unwrap();
+    let gateway = tidegate_gateway::Gateway::start(with_admin(dir.path())).await.unwrap();
     Home { dir, gateway }
 }
 

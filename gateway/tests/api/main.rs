@@ -5,6 +5,8 @@ mod admin;
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod dormant;
+#[cfg(test)]
 mod flow;
 #[cfg(test)]
 mod ops;

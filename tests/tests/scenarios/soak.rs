@@ -95,6 +95,15 @@ fn check(entries: &[Value], join: &Path, receipt: &Value) -> Result<()> {
     // A replica that died between its revision and its entry released nothing.
     let counted = receipt["certificate"]["observed"]["releases"].as_u64().unwrap_or_default();
     ensure!(epochs.len() as u64 <= counted, "{} entries, {counted} releases", epochs.len());
+    // Its worker read every block, so the key of each was released: by an entry, or against P8.
+    let range = |entry: &&Value| {
+        let bound = |name| entry["event"][name].as_u64().unwrap_or_default();
+        bound("first_block")..bound("end_block")
+    };
+    let recorded: HashSet<u64> = releases.iter().flat_map(range).collect();
+    let granted = entries_of(entries, "lease-granted", &lease);
+    let blocks = granted[0]["event"]["blocks"].as_u64().unwrap_or_default();
+    ensure!(blocks > 0 && (0..blocks).all(|block| recorded.contains(&block)), "{releases:#?}");
     ensure!(!entries_of(entries, "lease-closed", &lease).is_empty(), "{lease} is not closed");
     Ok(())
 }
