@@ -313,6 +313,11 @@ impl MountProgram {
         Self::launch_at(&Place::loopback(), join, args)
     }
 
+    /// The same behind other words.
+    pub fn launch_behind(words: &[&str], join: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch_at(&Place::behind(words), join, args)
+    }
+
     fn launch_at(place: &Place, join: &Path, args: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
