@@ -1,6 +1,7 @@
 //! Puts objects into a store, in plain blocking calls.
 
 use std::future::Future;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_s3::Client;
@@ -70,6 +71,15 @@ impl S3 {
             format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
         std::fs::write(&path, text).context("cannot write the credentials file")?;
         Ok(path)
+    }
+
+    /// An entry of `sources.allow` for a place in this store.
+    pub fn allowed(&self, source: &str, credentials: &Path) -> String {
+        format!(
+            "{{ source = \"{source}\", endpoint = \"{}\", region = \"us-east-1\", credentials_file = \"{}\" }}",
+            self.endpoint,
+            credentials.display()
+        )
     }
 
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
