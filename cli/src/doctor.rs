@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use rustix::process::Resource;
 use serde::Serialize;
+use tidegate_fuse_cache::facts;
 
 use crate::args::DoctorArgs;
 use crate::{exit, paths};
@@ -81,9 +82,9 @@ pub(crate) fn examine(cache: &Path) -> Vec<Finding> {
             (6, 4),
             "nothing here uses it yet; the plaintext pool will be off",
         ),
-        swap(&read("/proc/swaps")),
+        swap(&facts::swap()),
         locked_memory(rustix::process::getrlimit(Resource::Memlock).current),
-        core_pattern(read("/proc/sys/kernel/core_pattern").trim()),
+        core_pattern(&facts::core_pattern()),
         init_on_free(&read("/proc/cmdline")),
         disk(cache),
     ]
@@ -133,9 +134,7 @@ fn namespaces() -> Finding {
     }
 }
 
-fn swap(table: &str) -> Finding {
-    let areas: Vec<&str> =
-        table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+fn swap(areas: &[String]) -> Finding {
     let persistent = areas.iter().any(|area| !area.starts_with("/dev/zram"));
     Finding {
         subject: "swap",
@@ -235,15 +234,22 @@ fn disk(cache: &Path) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_wire::NodeFacts;
+
     use super::*;
 
     #[test]
     fn lacks_are_recognised() {
         assert_eq!(kernel_version("6.18.44-fc"), (6, 18));
         assert_eq!(kernel_version("5.15.0-101-generic"), (5, 15));
-        assert_eq!(swap("Filename Type\n").grade, Grade::Good);
-        assert_eq!(swap("Filename Type\n/dev/sda2 partition 1 0 -2\n").grade, Grade::Lacking);
-        assert_eq!(swap("Filename Type\n/dev/zram0 partition 1 0 -2\n").grade, Grade::Good);
+        for (area, grade) in [
+            ("/dev/sda2", Grade::Lacking),
+            ("/dev/zram0", Grade::Good),
+            (NodeFacts::UNKNOWN, Grade::Lacking),
+        ] {
+            assert_eq!(swap(&[area.to_owned()]).grade, grade, "{area}");
+        }
+        assert_eq!(swap(&[]).grade, Grade::Good);
         assert_eq!(core_pattern("core").grade, Grade::Lacking);
         assert_eq!(core_pattern("|/bin/false").grade, Grade::Good);
         assert_eq!(locked_memory(None).grade, Grade::Good);

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tidegate_fuse_cache::supervisor::Supervisor;
 use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{
-    CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
+    Allowed, CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
 };
 use tidegate_kit::telemetry::{self, Format};
 use tidegate_wire::{Directive, JoinFile};
@@ -329,22 +329,22 @@ async fn start_gateway(args: &RunArgs, spec: &SourceSpec) -> Result<Gateway> {
     let state = std::path::absolute(paths::state(args.ledger.ledger.clone())?)?;
     // Beside the ledger, not in it: a ledger that was set back alone is noticed at the next start.
     let copy = state.join("checkpoint");
-    let mut config = GatewayConfig::embedded(state, &allowed(spec)?);
+    let mut config = GatewayConfig::embedded(state, allowed(spec)?);
     config.checkpoint_copy = Some(copy);
     config.rate_limit = args.limit.map(|rate| rate.0);
     Ok(Gateway::start(config).await?)
 }
 
 /// The one source that an embedded gateway may serve: the real path, as the gateway compares it.
-fn allowed(spec: &SourceSpec) -> Result<String> {
+fn allowed(spec: &SourceSpec) -> Result<Allowed> {
     match spec {
         SourceSpec::Directory(path) => {
             let real = fs::canonicalize(path).map_err(|error| {
                 anyhow::Error::new(error).context(format!("--from: cannot open {}", path.display()))
             })?;
-            Ok(SourceSpec::Directory(real).to_string())
+            Ok(SourceSpec::Directory(real).into())
         }
-        SourceSpec::S3 { .. } => Ok(spec.to_string()),
+        SourceSpec::S3 { .. } => Ok(spec.clone().into()),
     }
 }
 

@@ -7,7 +7,6 @@
 mod attach;
 mod block;
 mod connection;
-mod endpoint;
 mod error;
 mod idle;
 mod link;

@@ -8,14 +8,15 @@ use rustix::process::{DumpableBehavior, Resource};
 use tidegate_ledger::StatedFacts;
 use tidegate_wire::NodeFacts;
 
-/// Gathers the facts of this process on this node; what cannot be read is left empty.
+/// Gathers the facts of this process on this node. What a gateway judges by is said to be unknown
+/// where it cannot be read; the rest is left empty.
 pub fn gather(cache_dir: &Path) -> NodeFacts {
     let uname = rustix::system::uname();
     NodeFacts {
         host: uname.nodename().to_string_lossy().into_owned(),
         kernel: uname.release().to_string_lossy().into_owned(),
-        swap: swap_areas(&read("/proc/swaps")),
-        core_pattern: read("/proc/sys/kernel/core_pattern").trim().to_owned(),
+        swap: swap(),
+        core_pattern: core_pattern(),
         core_dumps_off: core_dumps_off(),
         init_on_free: init_on_free(&read("/proc/cmdline")),
         cache_fs: file_system(cache_dir).unwrap_or_default(),
@@ -34,18 +35,43 @@ pub(crate) fn stated(facts: &NodeFacts) -> StatedFacts {
     }
 }
 
+/// Active swap areas.
+pub fn swap() -> Vec<String> {
+    swap_areas(&read("/proc/swaps"))
+}
+
+/// Where images of crashed processes go.
+pub fn core_pattern() -> String {
+    effective(&read("/proc/sys/kernel/core_pattern"), &read("/proc/sys/kernel/core_uses_pid"))
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// `/proc/swaps`: a head line, then one area a line, its name first.
 fn swap_areas(swaps: &str) -> Vec<String> {
+    if !swaps.starts_with("Filename") {
+        return vec![NodeFacts::UNKNOWN.to_owned()];
+    }
     swaps
         .lines()
         .skip(1)
         .filter_map(|line| line.split_whitespace().next())
         .map(str::to_owned)
         .collect()
+}
+
+/// The kernel ends each of these with a line feed. With an empty pattern it makes no image, unless it is to
+/// add the process's number: then that is the name.
+fn effective(pattern: &str, uses_pid: &str) -> String {
+    match (pattern.strip_suffix('\n').map(str::trim), uses_pid.trim()) {
+        (None, _) => NodeFacts::UNKNOWN.to_owned(),
+        (Some(""), "0") => String::new(),
+        (Some(""), "") => NodeFacts::UNKNOWN.to_owned(),
+        (Some(""), _) => ".%p".to_owned(),
+        (Some(pattern), _) => pattern.to_owned(),
+    }
 }
 
 fn core_dumps_off() -> bool {
@@ -86,6 +112,21 @@ mod tests {
         assert!(swap_areas("Filename\tType\tSize\tUsed\tPriority\n").is_empty());
         let two = "Filename Type Size Used Priority\n/dev/sda2 partition 8 0 -2\n/swap\\040file file 1 0 -3\n";
         assert_eq!(swap_areas(two), ["/dev/sda2", "/swap\\040file"]);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_unknown() {
+        assert_eq!(swap_areas(""), [NodeFacts::UNKNOWN]);
+        for (pattern, uses_pid, effect) in [
+            ("", "0\n", NodeFacts::UNKNOWN),
+            ("\n", "", NodeFacts::UNKNOWN),
+            ("\n", "0\n", ""),
+            ("\n", "1\n", ".%p"),
+            ("core\n", "1\n", "core"),
+            ("|/bin/false\n", "", "|/bin/false"),
+        ] {
+            assert_eq!(effective(pattern, uses_pid), effect, "{pattern:?} {uses_pid:?}");
+        }
     }
 
     #[test]

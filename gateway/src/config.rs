@@ -3,14 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use tidegate_kit::telemetry;
+use tidegate_kit::tls::Endpoint;
 use tidegate_plan::BLOCK_MAX;
 
+mod admit;
 pub mod allow;
 mod inspect;
 
-pub use allow::SourcesConfig;
+pub use admit::Inadmissible;
+pub use allow::{Allowed, SourcesConfig};
 
 use crate::nodes::NodePolicy;
 use crate::state::StateBucket;
@@ -171,7 +175,7 @@ fn value(key: &'static str, why: impl Into<String>) -> ConfigError {
 
 impl GatewayConfig {
     /// A gateway inside another program: on loopback, a free port, this one source (or prefix) allowed.
-    pub fn embedded(state: PathBuf, source: &str) -> Self {
+    pub fn embedded(state: PathBuf, source: impl Into<Allowed>) -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             names: Vec::new(),
@@ -183,7 +187,7 @@ impl GatewayConfig {
             admin_socket: None,
             ops_listen: None,
             log: LogConfig::default(),
-            sources: SourcesConfig { allow: vec![source.to_owned()] },
+            sources: SourcesConfig { allow: vec![source.into()] },
             limits: Limits::default(),
             nodes: NodePolicy::OWN_MACHINE,
             heartbeat_s: HEARTBEAT_S,
@@ -210,17 +214,22 @@ impl GatewayConfig {
 
     /// Refuses values that cannot work together.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.state.is_absolute() {
-            return Err(value("state", "must be an absolute path"));
+        for (key, path) in [
+            ("state", Some(&self.state)),
+            ("secrets", self.secrets.as_ref()),
+            ("checkpoint_copy", self.checkpoint_copy.as_ref()),
+            ("admin_socket", self.admin_socket.as_ref()),
+        ] {
+            if path.is_some_and(|path| !path.is_absolute()) {
+                return Err(value(key, "must be an absolute path"));
+            }
         }
         if self.ops_listen.is_some_and(|ops| ops.port() != 0 && ops == self.listen) {
             return Err(value("ops_listen", "must be another address than `listen`"));
         }
-        if let Some(url) = self.gateways.iter().find(|url| !url.starts_with("https://")) {
-            return Err(value("gateways", format!("`{url}` is not an https:// URL")));
-        }
-        if self.secrets.as_ref().is_some_and(|path| !path.is_absolute()) {
-            return Err(value("secrets", "must be an absolute path"));
+        // They go into join files as they are.
+        if let Some(url) = self.gateways.iter().find(|url| Endpoint::parse(url).is_none()) {
+            return Err(value("gateways", format!("`{url}` is no https://host:port")));
         }
         if let Some(bucket) = &self.state_bucket {
             bucket.place().map_err(|why| value("state_bucket.url", why.to_string()))?;
@@ -262,14 +271,6 @@ impl GatewayConfig {
         self.limits.check()
     }
 
-    /// What of the gateway's own lies under a directory, or holds it; `path` is a real one.
-    pub(crate) fn own_within(&self, path: &Path) -> Option<PathBuf> {
-        [Some(&self.state), self.secrets.as_ref()].into_iter().flatten().find_map(|own| {
-            let own = own.canonicalize().ok()?;
-            (own.starts_with(path) || path.starts_with(&own)).then_some(own)
-        })
-    }
-
     /// Where the keys lie that replicas have in common.
     pub(crate) fn secrets(&self) -> &Path {
         self.secrets.as_deref().unwrap_or(&self.state)
@@ -308,16 +309,9 @@ impl Limits {
     }
 }
 
-/// A DNS name or an IP address.
+/// A DNS name or an IP address, as certificates and workers know them.
 fn is_host(name: &str) -> bool {
-    name.parse::<IpAddr>().is_ok()
-        || (!name.is_empty()
-            && name.len() <= 253
-            && name.split('.').all(|label| {
-                !label.is_empty()
-                    && label.len() <= 63
-                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            }))
+    ServerName::try_from(name).is_ok()
 }
 
 #[cfg(test)]
@@ -379,7 +373,22 @@ mod tests {
             (format!("{GOOD}certificate_s = 60\n[sources]\nallow = [\"/d\"]\n"), "grace_s"),
             (format!("{GOOD}certificate_s = 901\n[sources]\nallow = [\"/d\"]\n"), "certificate_s"),
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
+            (format!("{GOOD}secrets = \"keys\"\n[sources]\nallow = [\"/d\"]\n"), "secrets"),
+            (
+                format!("{GOOD}checkpoint_copy = \"copy\"\n[sources]\nallow = [\"/d\"]\n"),
+                "checkpoint_copy",
+            ),
+            (format!("{GOOD}admin_socket = \"s\"\n[sources]\nallow = [\"/d\"]\n"), "admin_socket"),
+            (
+                format!("{GOOD}gateways = [\"https://gw:7443/x\"]\n[sources]\nallow = [\"/d\"]\n"),
+                "gateways",
+            ),
+            (
+                format!("{GOOD}gateways = [\"https://u@gw:7443\"]\n[sources]\nallow = [\"/d\"]\n"),
+                "gateways",
+            ),
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
+            (format!("{GOOD}names = [\"gw-\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
             (
                 format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nwindow = 1000\n"),

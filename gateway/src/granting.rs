@@ -12,6 +12,7 @@ use tidegate_wire::JoinFile;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::book::{Document, KeysGone};
+use crate::config::Inadmissible;
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::{AdvanceError, Office};
@@ -56,12 +57,8 @@ pub struct Granted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrantError {
-    #[error("`{0}` is not under `sources.allow` of this gateway")]
-    NotAllowed(String),
-    #[error(
-        "the source holds this gateway's own state and keys ({own}): keep them elsewhere, or name less of it"
-    )]
-    Own { own: std::path::PathBuf },
+    #[error(transparent)]
+    Inadmissible(#[from] Inadmissible),
     #[error("there is no directory {}", .path.display())]
     NoDirectory { path: std::path::PathBuf, source: std::io::Error },
     #[error("rank {rank} does not exist: there are {ranks} ranks, counted from 0")]
@@ -114,21 +111,11 @@ pub(crate) async fn grant(
     let place = Arc::clone(&office.places).try_acquire_owned();
     let place = place.map_err(|_| GrantError::TooMany(office.config.limits.leases))?;
     let spec = resolved(&request.source).await?;
-    if !office.config.sources.allows(&spec.to_string()) {
-        return Err(GrantError::NotAllowed(spec.to_string()));
-    }
-    if let SourceSpec::Directory(path) = &spec
-        && let Some(own) = office.config.own_within(path)
-    {
-        return Err(GrantError::Own { own });
-    }
+    let admitted = office.config.admit(&spec)?;
     let selection = request.selection.clone();
-    let survey = Survey::take(&office.shelf, spec.clone(), selection, request.ranks).await?;
+    let survey = Survey::take(&office.shelf, admitted, selection, request.ranks).await?;
     // A link may have been turned since the look above: what is open counts.
-    let opened = survey.source.place().map_err(SurveyError::from)?;
-    if !office.config.sources.allows(&opened) {
-        return Err(GrantError::NotAllowed(opened));
-    }
+    office.config.admit(&survey.source.place().map_err(SurveyError::from)?)?;
     office.record.store_snapshot(&survey.cut.snapshot).await?;
     office.record.store_selection(&request.selection).await?;
     // From here on the caller's patience does not matter: a lease is made whole or voided.

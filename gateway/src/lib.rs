@@ -63,7 +63,9 @@ mod wiping;
 
 pub use book::BookError;
 pub use closing::{CloseError, Closed};
-pub use config::{ConfigError, GatewayConfig, Limits, LogConfig, SourcesConfig};
+pub use config::{
+    Allowed, ConfigError, GatewayConfig, Inadmissible, Limits, LogConfig, SourcesConfig,
+};
 pub use gateway::Gateway;
 pub use granting::{GrantError, GrantRequest, Granted};
 pub use keyring::KeyringError;

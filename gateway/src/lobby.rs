@@ -29,23 +29,36 @@ const EACH_RATE: u32 = 50;
 const KNOWN_RATE: u32 = 400;
 /// Seconds of idleness that may be caught up on at once.
 const BURST: u32 = 4;
+/// Bits of IPv6 that one host has to itself, and that one customer is given.
+const HOST: u8 = 64;
+const SITE: u8 = 48;
 /// Addresses remembered.
 const ADDRESSES: usize = 4096;
 /// A worker comes back within its certificate's life, or has to attach anew.
 const KNOWN_FOR: Duration = Duration::from_secs(CERTIFICATE_S as u64);
 
-/// An address, or the network that one host of IPv6 has to itself.
+/// An address, or of IPv6 a network: its first address, and how many of its bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin(IpAddr);
+pub(crate) struct Origin(IpAddr, u8);
 
 impl Origin {
+    /// The network that one host of IPv6 has to itself: a worker is known by it.
     pub(crate) fn of(address: IpAddr) -> Self {
+        Self::cut(address, HOST)
+    }
+
+    /// The network that whoever has one of these has a choice of: strangers are counted by it.
+    fn site(self) -> Self {
+        Self::cut(self.0, SITE)
+    }
+
+    fn cut(address: IpAddr, bits: u8) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => {
-                let network = u128::from(address) >> 64 << 64;
-                Self(IpAddr::V6(network.into()))
+                let network = u128::from(address) & (u128::MAX << (128 - bits));
+                Self(IpAddr::V6(network.into()), bits)
             }
-            short => Self(short),
+            short => Self(short, 32),
         }
     }
 }
@@ -153,28 +166,21 @@ impl Lobby {
 
     fn look_at(&self, origin: Origin, now: Instant) -> Option<Ticket> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let Addresses { all, by_origin } = &mut *addresses;
-        if by_origin.len() >= ADDRESSES && !by_origin.contains_key(&origin) {
-            by_origin.retain(|_, known| !known.is_forgettable(now));
-            if by_origin.len() >= ADDRESSES {
-                return None;
-            }
-        }
-        let known = by_origin.entry(origin).or_insert_with(|| Known {
-            allowance: Allowance::new(now, KNOWN_RATE),
-            places: Arc::new(Semaphore::new(self.each)),
-            worker: None,
-        });
-        if known.has_worker(now) {
+        if let Some(known) = addresses.by_origin.get_mut(&origin).filter(|k| k.has_worker(now)) {
             let waiting = Arc::clone(&self.workers_waiting).try_acquire_owned().ok()?;
             let wait = known.allowance.take(now, KNOWN_RATE, PATIENCE)?;
             let places = Arc::clone(&known.places);
             return Some(Ticket { wait, places, is_known: true, _waiting: waiting });
         }
         let waiting = Arc::clone(&self.strangers_waiting).try_acquire_owned().ok()?;
-        let own = known.allowance.take(now, EACH_RATE, PATIENCE)?;
-        let shared = all.take(now, RATE, PATIENCE)?;
-        let places = Arc::clone(&known.places);
+        let site = origin.site();
+        let own = match addresses.by_origin.get_mut(&site) {
+            Some(known) => known.allowance.take(now, EACH_RATE, PATIENCE)?,
+            None => Duration::ZERO,
+        };
+        // Whoever has no part of this one is not remembered either.
+        let shared = addresses.all.take(now, RATE, PATIENCE)?;
+        let places = Arc::clone(&addresses.remember(site, self.each, now)?.places);
         Some(Ticket { wait: own.max(shared), places, is_known: false, _waiting: waiting })
     }
 
@@ -210,10 +216,30 @@ impl Lobby {
 
     /// A worker attached or showed its certificate here.
     pub(crate) fn worker_seen(&self, origin: Origin) {
+        let now = Instant::now();
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = addresses.by_origin.get_mut(&origin) {
-            known.worker = Some(Instant::now());
+        if let Some(known) = addresses.remember(origin, self.each, now) {
+            known.worker = Some(now);
         }
+    }
+}
+
+impl Addresses {
+    /// What is known of an origin, which begins with one handshake; `None` when there is no room for
+    /// another.
+    fn remember(&mut self, origin: Origin, each: usize, now: Instant) -> Option<&mut Known> {
+        let by_origin = &mut self.by_origin;
+        if by_origin.len() >= ADDRESSES && !by_origin.contains_key(&origin) {
+            by_origin.retain(|_, known| !known.is_forgettable(now));
+            if by_origin.len() >= ADDRESSES {
+                return None;
+            }
+        }
+        Some(by_origin.entry(origin).or_insert_with(|| {
+            let mut allowance = Allowance::new(now, EACH_RATE);
+            let _ = allowance.take(now, EACH_RATE, PATIENCE);
+            Known { allowance, places: Arc::new(Semaphore::new(each)), worker: None }
+        }))
     }
 }
 
@@ -275,6 +301,39 @@ mod tests {
         assert!(one.abs_diff(most(EACH_RATE)) <= 5, "{one}");
         let all = one + (2..10).map(let_in).sum::<u64>();
         assert!(all.abs_diff(most(RATE)) <= 5, "{all}");
+    }
+
+    /// Who has a network of IPv6 has no more of the rate than who has an address, and a worker in it
+    /// is known all the same.
+    #[tokio::test]
+    async fn a_network_of_ipv6_is_one_stranger() {
+        let (lobby, now) = (Lobby::new(10_000, 4), Instant::now());
+        let of = |subnet: u16| {
+            let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, subnet, 0, 0, 0, 1);
+            Origin::of(IpAddr::from(address))
+        };
+        let let_in = (0..2000).filter(|n| lobby.look_at(of(*n), now).is_some()).count() as u64;
+        let most = u64::from(EACH_RATE) * (u64::from(BURST) + PATIENCE.as_secs());
+        assert!(let_in.abs_diff(most) <= 5, "{let_in}");
+        assert_eq!(lobby.addresses.lock().unwrap().by_origin.len(), 1);
+        assert!(lobby.look_at(origin(1), now).is_some(), "others have theirs");
+        lobby.worker_seen(of(0));
+        assert!(lobby.look(of(0)).unwrap().is_known);
+        assert!(lobby.look(of(1)).is_none_or(|ticket| !ticket.is_known), "only where it is");
+    }
+
+    /// A flood from everywhere fills no table: a worker finds its way in once it is over.
+    #[tokio::test]
+    async fn who_is_turned_away_is_not_remembered() {
+        let (lobby, mut now) = (Lobby::new(10_000, 4), Instant::now());
+        let any = |n: u32| Origin::of(IpAddr::from(n.to_be_bytes()));
+        // What has a ticket is held: none of it can be forgotten.
+        let held: Vec<_> = (0..100_000).filter_map(|n| lobby.look_at(any(n), now)).collect();
+        assert!(held.len() <= WAITING, "{}", held.len());
+        assert_eq!(lobby.addresses.lock().unwrap().by_origin.len(), held.len());
+        drop(held);
+        now += Duration::from_secs(60);
+        assert!(lobby.look_at(any(u32::MAX), now).is_some());
     }
 
     #[test]

@@ -23,11 +23,11 @@ impl NodePolicy {
         let cores = !matches!(facts.core_pattern.as_str(), "" | "|/bin/false" | "|/bin/true");
         if swap && !self.allow_swap {
             Some(
-                "the node swaps to a disk: switch it off there (swapoff -a), or set nodes.allow_swap at the gateway",
+                "the node swaps to a disk, or cannot see whether: switch it off there (swapoff -a), or set nodes.allow_swap at the gateway",
             )
         } else if cores && !self.allow_stored_cores {
             Some(
-                "the node keeps core images: set kernel.core_pattern to |/bin/false there, or nodes.allow_stored_cores at the gateway",
+                "the node keeps core images, or cannot see whether: set kernel.core_pattern to |/bin/false there, or nodes.allow_stored_cores at the gateway",
             )
         } else {
             None
@@ -53,6 +53,10 @@ mod tests {
             strict.objection(&facts(&["/dev/sda2"], "")).is_some_and(|why| why.contains("swap"))
         );
         assert!(strict.objection(&facts(&[], "core")).is_some_and(|why| why.contains("core")));
+        let unknown = NodeFacts::UNKNOWN;
+        assert!(strict.objection(&facts(&[unknown], "")).is_some_and(|why| why.contains("swap")));
+        assert!(strict.objection(&facts(&[], unknown)).is_some_and(|why| why.contains("core")));
+        assert!(strict.objection(&facts(&[], ".%p")).is_some_and(|why| why.contains("core")));
         assert!(strict.objection(&facts(&[], "|/usr/lib/systemd/systemd-coredump %P")).is_some());
         assert_eq!(NodePolicy::OWN_MACHINE.objection(&facts(&["/dev/sda2"], "core")), None);
     }

@@ -1,9 +1,10 @@
 //! What a gateway opens before it listens: state, keyring, the book's key. A restore opens the same.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tidegate_kit::clock::SystemClock;
 use tidegate_kit::keyfile::{self, KeyFileError};
 use tidegate_kit::ledger_log::{LedgerConfig, LedgerLog, LogError};
@@ -22,8 +23,14 @@ use crate::record::Record;
 use crate::recovery::{Alive, RecoveryError};
 use crate::state::BucketError;
 
-/// The document whose MAC says with which keys a state is written.
+/// The document whose MAC says with which keys a state is written, and whose body on what terms.
 const SITE: &str = "site";
+
+/// What replicas must have in common besides their keys.
+#[derive(Serialize, Deserialize)]
+struct Terms {
+    key_epoch_s: u64,
+}
 
 /// A gateway does not start; nothing is listened on then.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +57,18 @@ pub enum StartError {
          same `secrets`"
     )]
     OtherSecrets { secrets: PathBuf },
+    #[error(
+        "`key_epoch_s` is {ours} here, but this state is written with {theirs}: who counts periods in another \
+         length destroys keys that others use. Set it to {theirs}; it stays as long as the state"
+    )]
+    OtherEpochs { ours: u64, theirs: u64 },
+    #[error("what this state is written with cannot be read")]
+    Terms(#[source] serde_json::Error),
+    #[error(
+        "`secrets` must be a directory in which this gateway can make files, shared with the other replicas: \
+         each period's key is made there"
+    )]
+    SecretsNotWritable(#[source] KeyFileError),
     #[error("cannot listen on {address}: is the port taken?")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -87,9 +106,9 @@ impl Premises {
         };
         let keyring = Keyring::open(&secrets.join("keyring"), wrapped, config.key_epoch_s).await?;
         let revisions = Revisions::open(store.clone(), &secrets.join("state.key"))?;
-        if !revisions.claim(SITE).await? {
-            return Err(StartError::OtherSecrets { secrets });
-        }
+        agree(&revisions, &secrets, config.key_epoch_s).await?;
+        keyfile::try_out(&secrets.join("keyring/epochs"))
+            .map_err(StartError::SecretsNotWritable)?;
         let nonce_key = revisions.derive("tidegate/v1 challenge nonces");
         Ok(Self { config, alive, store, keyring, book: Book::new(revisions), nonce_key })
     }
@@ -132,6 +151,20 @@ impl Premises {
         });
         Ok((Arc::new(office), alive))
     }
+}
+
+/// Whether this gateway writes the state with the keys and on the terms of all others.
+async fn agree(revisions: &Revisions, secrets: &Path, key_epoch_s: u64) -> Result<(), StartError> {
+    let ours = serde_json::to_vec(&Terms { key_epoch_s }).map_err(StartError::Terms)?;
+    let Some(terms) = revisions.claim(SITE, &ours).await? else {
+        return Err(StartError::OtherSecrets { secrets: secrets.to_owned() });
+    };
+    let theirs: Terms = serde_json::from_slice(&terms).map_err(StartError::Terms)?;
+    if theirs.key_epoch_s != key_epoch_s {
+        let (ours, theirs) = (key_epoch_s, theirs.key_epoch_s);
+        return Err(StartError::OtherEpochs { ours, theirs });
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Premises {

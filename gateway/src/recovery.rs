@@ -12,6 +12,7 @@ use tidegate_plan::LeaseId;
 
 use crate::book::{BookError, Document};
 use crate::closing::{CloseError, finish, has_ended};
+use crate::config::Inadmissible;
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
 use crate::office::Office;
@@ -350,8 +351,8 @@ async fn unlocked(office: &Office, document: &Document) -> Result<Option<Goods>,
 pub enum GoodsError {
     #[error("its key is lost")]
     Key(#[source] KeyringError),
-    #[error("`{0}` is not under `sources.allow` of this gateway")]
-    NotAllowed(String),
+    #[error(transparent)]
+    Inadmissible(#[from] Inadmissible),
     #[error("its {0} cannot be read")]
     Kept(&'static str, #[source] RecordError),
     #[error("its source cannot be used")]
@@ -373,11 +374,8 @@ impl GoodsError {
 
 async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError> {
     let lease = &document.lease;
-    let source = Arc::new(Source::open(document.source.clone()).await?);
-    let opened = source.place()?;
-    if !office.config.sources.allows(&opened) {
-        return Err(GoodsError::NotAllowed(opened));
-    }
+    let source = Arc::new(Source::open(office.config.admit(&document.source)?).await?);
+    office.config.admit(&source.place()?)?;
     let cut = match office.shelf.cut(lease.snapshot, lease.selection, lease.ranks) {
         Some(cut) => cut,
         None => read_cut(office, lease).await?,

@@ -1,7 +1,7 @@
 //! After a loss of state: every lease ends, and a new ledger says what is missing.
 //!
 //! Keys die first, so that a restore that broke off leaves nothing that could be served. The new
-//! ledger is opened next; then each lease that was still open is closed as *withdrawn* in it.
+//! ledger is opened next, once whoever still writes the old one has noticed; then each lease that was still open is closed as *withdrawn* in it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use tidegate_plan::LeaseId;
 use crate::book::BookError;
 use crate::closing::{CloseError, retire_epochs};
 use crate::config::GatewayConfig;
-use crate::keyring::KeyringError;
+use crate::keyring::{Keyring, KeyringError};
 use crate::office::Office;
 use crate::owed::owes;
 use crate::premises::{Premises, StartError};
@@ -83,15 +83,15 @@ impl Restore {
 
     /// Destroys every lease key, opens the new ledger, closes every lease.
     pub async fn carry_out(self, subject: &str) -> Result<Restored, RestoreError> {
-        let Self { premises, after, keys } = self;
-        for lease in &keys {
-            premises.keyring.destroy(*lease).await?;
-        }
+        let Self { premises, .. } = self;
+        let mut keys = destroy_keys(&premises.keyring).await?;
         let subject = put_document(&premises.store, subject).await?;
         let act = |action, lease| Event::Admin { action, lease, subject };
         let opening = vec![act(Action::Restore, None)];
         let (store, ledger) = (premises.store.clone(), premises.ledger());
-        let log = LedgerLog::restore(store, ledger, after, opening).await?;
+        let log = LedgerLog::restore(store, ledger, opening).await?;
+        // A gateway that was left running elsewhere may have granted until it noticed.
+        keys.extend(destroy_keys(&premises.keyring).await?);
         let authority = premises.authority()?;
         let (office, _alive) = premises.office(log, authority, Vec::new())?;
 
@@ -108,6 +108,15 @@ impl Restore {
             voided,
         })
     }
+}
+
+/// Destroys every lease key that is there; the leases they were of.
+async fn destroy_keys(keyring: &Keyring) -> Result<Vec<LeaseId>, KeyringError> {
+    let keys = keyring.leases().await?;
+    for lease in &keys {
+        keyring.destroy(*lease).await?;
+    }
+    Ok(keys)
 }
 
 /// Closes what is open, as far as it can be read; the rest is said in the log.

@@ -39,7 +39,7 @@ pub use spec::{S3Options, SourceSpec, SpecError};
 /// An open source. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Source {
-    name: String,
+    spec: SourceSpec,
     store: Store,
 }
 
@@ -52,8 +52,7 @@ pub(crate) enum Store {
 impl Source {
     /// Opens and tries the source, so that what is wrong is said now and not at the first read.
     pub async fn open(spec: SourceSpec) -> Result<Self, SourceError> {
-        let name = spec.to_string();
-        let store = match spec {
+        let store = match spec.clone() {
             SourceSpec::Directory(path) => {
                 let directory = blocking(move || Directory::open(&path)).await?;
                 Store::Directory(Arc::new(directory))
@@ -62,23 +61,20 @@ impl Source {
                 Store::Bucket(Arc::new(Bucket::open(&bucket, &prefix, &options).await?))
             }
         };
-        Ok(Self { name, store })
+        Ok(Self { spec, store })
     }
 
-    /// Where what is open lies, as `sources.allow` names it: a directory by its real path, whatever
-    /// links led to it.
-    pub(crate) fn place(&self) -> Result<String, SourceError> {
+    /// What is open: a directory by its real path, whatever links led to it.
+    pub(crate) fn place(&self) -> Result<SourceSpec, SourceError> {
         match &self.store {
-            Store::Directory(directory) => {
-                Ok(SourceSpec::Directory(directory.real_path()?).to_string())
-            }
-            Store::Bucket(_) => Ok(self.name.clone()),
+            Store::Directory(directory) => Ok(SourceSpec::Directory(directory.real_path()?)),
+            Store::Bucket(_) => Ok(self.spec.clone()),
         }
     }
 
     /// Lists everything there is.
     pub async fn snapshot(&self) -> Result<Snapshot, SourceError> {
-        let name = self.name.clone();
+        let name = self.spec.to_string();
         match &self.store {
             Store::Directory(directory) => {
                 let directory = Arc::clone(directory);

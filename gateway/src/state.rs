@@ -1,5 +1,7 @@
 //! Where a gateway keeps its state: a directory of its own, or a bucket that replicas share.
 
+mod rules;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +104,10 @@ impl StateBucket {
         }
         let store = builder.build().map_err(BucketError::Client)?;
         let name = format!("s3://{bucket}/{prefix}");
+        // Before anything is written: what a rule keeps could not be taken away again.
+        if let Some(why) = rules::objection(&access.client(), &bucket, &prefix).await {
+            return Err(StateError::Unfit { place: name, why }.into());
+        }
         Ok(StateStore::in_bucket(Arc::new(PrefixStore::new(store, prefix)), name).await?)
     }
 }

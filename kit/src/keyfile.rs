@@ -120,6 +120,13 @@ pub fn create(path: &Path, bytes: &[u8]) -> Result<bool, KeyFileError> {
     Ok(linked)
 }
 
+/// Whether files can be made in a directory as [`create`] makes them; nothing stays.
+pub fn try_out(directory: &Path) -> Result<(), KeyFileError> {
+    let path = directory.join(format!(".probe-{}", random_hex::<8>()));
+    create(&path, b"")?;
+    std::fs::remove_file(&path).map_err(failed(&path, "cannot remove this probe"))
+}
+
 fn stage(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
@@ -169,6 +176,14 @@ mod tests {
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o777, 0o700);
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_tried_out_stays_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        try_out(dir.path()).unwrap();
+        assert!(dir.path().read_dir().unwrap().next().is_none());
+        assert!(matches!(try_out(Path::new("/proc/self")), Err(KeyFileError::Io { .. })));
     }
 
     #[test]

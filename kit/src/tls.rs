@@ -6,6 +6,7 @@
 
 mod authority;
 mod config;
+mod endpoint;
 mod error;
 mod identity;
 mod peer;
@@ -15,6 +16,7 @@ pub use config::{
     ClientIdentity, KeyExchange, client_config, client_config_with, install_default, provider,
     provider_with, server_config, server_config_with,
 };
+pub use endpoint::Endpoint;
 pub use error::TlsError;
 pub use identity::IdentityKey;
 pub use peer::{PeerError, PeerIdentity};

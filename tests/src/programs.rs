@@ -71,7 +71,8 @@ impl Place {
 }
 
 impl GatewayProgram {
-    /// Allows the one source. `extra` are more lines of configuration, before the `[sources]` table.
+    /// Allows the one source, or what [`S3::allowed`](crate::s3::S3::allowed) says. `extra` are more lines of
+    /// configuration, before the `[sources]` table.
     pub fn start(allow: &str, extra: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let state = scratch.join("state");
@@ -130,10 +131,11 @@ impl GatewayProgram {
         } else {
             "[nodes]\nallow_swap = true\nallow_stored_cores = true\n"
         };
+        let allow = if allow.starts_with('{') { allow.to_owned() } else { format!("\"{allow}\"") };
         let text = format!(
             "listen = \"{2}:{port}\"\nnames = [\"{2}\"]\nstate = \"{1}\"\n\
              checkpoint_copy = \"{0}/elsewhere\"\nadmin_socket = \"{0}/admin.sock\"\n{extra}\n\
-             [sources]\nallow = [\"{allow}\"]\n{nodes}",
+             [sources]\nallow = [{allow}]\n{nodes}",
             scratch.path().display(),
             state.display(),
             place.address
@@ -311,6 +313,11 @@ impl MountProgram {
     /// Starts it and does not wait: for those that are refused.
     pub fn launch(join: &Path, args: &[&str]) -> Result<Self> {
         Self::launch_at(&Place::loopback(), join, args)
+    }
+
+    /// The same behind other words.
+    pub fn launch_behind(words: &[&str], join: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch_at(&Place::behind(words), join, args)
     }
 
     fn launch_at(place: &Place, join: &Path, args: &[&str]) -> Result<Self> {

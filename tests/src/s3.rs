@@ -1,6 +1,7 @@
 //! Puts objects into a store, in plain blocking calls.
 
 use std::future::Future;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_s3::Client;
@@ -10,7 +11,11 @@ use aws_sdk_s3::config::{
     ResponseChecksumValidation,
 };
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, BucketVersioningStatus, DefaultRetention, ExpirationStatus,
+    LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectLockConfiguration,
+    ObjectLockEnabled, ObjectLockRetentionMode, ObjectLockRule, VersioningConfiguration,
+};
 use tokio::runtime::Runtime;
 
 use crate::scratch::Scratch;
@@ -72,6 +77,15 @@ impl S3 {
         Ok(path)
     }
 
+    /// An entry of `sources.allow` for a place in this store.
+    pub fn allowed(&self, source: &str, credentials: &Path) -> String {
+        format!(
+            "{{ source = \"{source}\", endpoint = \"{}\", region = \"us-east-1\", credentials_file = \"{}\" }}",
+            self.endpoint,
+            credentials.display()
+        )
+    }
+
     pub fn create_bucket(&self, bucket: &str) -> Result<()> {
         self.wait(self.client.create_bucket().bucket(bucket).send())
             .with_context(|| format!("cannot create bucket {bucket}"))?;
@@ -84,6 +98,36 @@ impl S3 {
         let request =
             self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled);
         self.wait(request.send()).context("cannot enable versions")?;
+        Ok(())
+    }
+
+    /// Has what lies under a prefix expire after a day.
+    pub fn expire(&self, bucket: &str, prefix: &str) -> Result<()> {
+        let rule = LifecycleRule::builder()
+            .id("forget")
+            .status(ExpirationStatus::Enabled)
+            .filter(LifecycleRuleFilter::builder().prefix(prefix).build())
+            .expiration(LifecycleExpiration::builder().days(1).build())
+            .build()?;
+        let rules = BucketLifecycleConfiguration::builder().rules(rule).build()?;
+        let request = self.client.put_bucket_lifecycle_configuration().bucket(bucket);
+        self.wait(request.lifecycle_configuration(rules).send()).context("cannot set a rule")?;
+        Ok(())
+    }
+
+    /// A bucket that keeps what is written for a day.
+    pub fn create_keeping_bucket(&self, bucket: &str) -> Result<()> {
+        let request = self.client.create_bucket().bucket(bucket);
+        self.wait(request.object_lock_enabled_for_bucket(true).send())
+            .with_context(|| format!("cannot create bucket {bucket}"))?;
+        let keep = DefaultRetention::builder().mode(ObjectLockRetentionMode::Governance).days(1);
+        let rule = ObjectLockRule::builder().default_retention(keep.build()).build();
+        let lock = ObjectLockConfiguration::builder()
+            .object_lock_enabled(ObjectLockEnabled::Enabled)
+            .rule(rule)
+            .build();
+        let request = self.client.put_object_lock_configuration().bucket(bucket);
+        self.wait(request.object_lock_configuration(lock).send()).context("cannot lock it")?;
         Ok(())
     }
 

@@ -28,7 +28,9 @@ pub(super) fn measure(thousands: u64, report: &mut Report) -> Result<()> {
     eprintln!("  making {} files", many.files());
     many.make_objects(&folder)?;
     let own = Scratch::new()?;
-    let credentials = store.credentials_file(&own)?.display().to_string();
+    let credentials = store.credentials_file(&own)?;
+    let allowed = store.allowed("s3://many", &credentials);
+    let credentials = credentials.display().to_string();
     let folder = folder.display().to_string();
     let directory = vec!["--from", &folder];
     let bucket = vec![
@@ -42,7 +44,7 @@ pub(super) fn measure(thousands: u64, report: &mut Report) -> Result<()> {
         &credentials,
     ];
     serve("directory", &many, &folder, &directory, report)?;
-    serve("bucket (versitygw)", &many, "s3://many", &bucket, report)
+    serve("bucket (versitygw)", &many, &allowed, &bucket, report)
 }
 
 fn serve(what: &str, many: &Many, allow: &str, from: &[&str], report: &mut Report) -> Result<()> {

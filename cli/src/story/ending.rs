@@ -8,7 +8,7 @@ use tidegate_wire::NodeFacts;
 
 use crate::stored::Told;
 
-use super::words::{blocks, disk_swap, keeps_cores, plural, short, size, when};
+use super::words::{blocks, keeps_cores, plural, short, size, swaps, when};
 
 /// What the entries of a lease come to, while they are read.
 #[derive(Debug, Default)]
@@ -132,18 +132,13 @@ impl Ending {
     /// What a whole wipe leaves open all the same.
     fn doubts(&mut self, rank: u16, stated: &Stated) {
         let mut doubt = |text: String| self.unconfirmed.push(format!("Share {rank}: {text}"));
-        let swap = disk_swap(&stated.facts.swap);
-        if !swap.is_empty() {
+        if let Some(swaps) = swaps(&stated.facts.swap) {
             doubt(format!(
-                "the machine swaps to {}: parts of its memory may have been written there.",
-                swap.join(", ")
+                "the machine {swaps}: parts of its memory may have been written to a disk."
             ));
         }
-        if keeps_cores(&stated.facts.core_pattern) {
-            doubt(format!(
-                "the machine keeps images of crashed programs ({}): one of the job would hold data.",
-                stated.facts.core_pattern.trim()
-            ));
+        if let Some(keeps) = keeps_cores(&stated.facts.core_pattern) {
+            doubt(format!("the machine {keeps}: one of the job would hold data."));
         }
         let freed = stated.page_cache_bytes_freed_without_overwrite;
         if freed > 0 && !stated.facts.init_on_free {

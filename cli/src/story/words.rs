@@ -84,31 +84,34 @@ pub(super) fn reason(word: &str) -> String {
     said.to_owned()
 }
 
-/// Swap that outlives a restart; compressed memory does not.
-pub(super) fn disk_swap(swap: &[String]) -> Vec<String> {
-    swap.iter().filter(|area| !area.starts_with("/dev/zram")).cloned().collect()
+/// What a node does about swap that outlives a restart; compressed memory does not.
+pub(super) fn swaps(swap: &[String]) -> Option<String> {
+    let areas = swap.iter().filter(|area| !area.starts_with("/dev/zram")).map(String::as_str);
+    match areas.collect::<Vec<_>>().as_slice() {
+        [] => None,
+        [NodeFacts::UNKNOWN] => Some("could not see whether it swaps".into()),
+        areas => Some(format!("swaps to {}", areas.join(", "))),
+    }
 }
 
-/// Whether images of crashed processes are kept.
-pub(super) fn keeps_cores(pattern: &str) -> bool {
-    !matches!(pattern.trim(), "" | "|/bin/false" | "|/bin/true")
+/// What a node does about images of crashed processes, unless it keeps none.
+pub(super) fn keeps_cores(pattern: &str) -> Option<String> {
+    match pattern.trim() {
+        "" | "|/bin/false" | "|/bin/true" => None,
+        NodeFacts::UNKNOWN => {
+            Some("could not see whether it keeps images of crashed programs".into())
+        }
+        pattern => Some(format!("keeps images of crashed programs ({pattern})")),
+    }
 }
 
 /// What the node said of itself, as far as it bears on what can be left behind there.
 pub(super) fn node(facts: &NodeFacts) -> String {
-    let swap = disk_swap(&facts.swap);
     let parts = [
         format!("host {}, Linux {}", facts.host, facts.kernel),
-        if swap.is_empty() {
-            "no swap on a disk".into()
-        } else {
-            format!("swaps to {}", swap.join(", "))
-        },
-        if keeps_cores(&facts.core_pattern) {
-            format!("keeps images of crashed programs ({})", facts.core_pattern.trim())
-        } else {
-            "keeps no images of crashed programs".into()
-        },
+        swaps(&facts.swap).unwrap_or_else(|| "no swap on a disk".into()),
+        keeps_cores(&facts.core_pattern)
+            .unwrap_or_else(|| "keeps no images of crashed programs".into()),
         if facts.core_dumps_off {
             "the worker itself never leaves one".into()
         } else {

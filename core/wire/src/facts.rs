@@ -8,8 +8,10 @@ use crate::Base64;
 pub struct NodeFacts {
     pub host: String,
     pub kernel: String,
-    /// Active swap areas, as `/proc/swaps` names them; empty is none.
+    /// Active swap areas, as `/proc/swaps` names them; empty is none, [`UNKNOWN`](Self::UNKNOWN)
+    /// alone means that it could not be seen.
     pub swap: Vec<String>,
+    /// Where images of crashed processes go, with what the kernel adds to it; empty is nowhere.
     pub core_pattern: String,
     /// The worker's own RLIMIT_CORE is zero and PR_SET_DUMPABLE is off.
     pub core_dumps_off: bool,
@@ -28,6 +30,9 @@ pub struct Evidence {
 }
 
 impl NodeFacts {
+    /// In place of what could not be seen. No area and no pattern that is harmless has this name.
+    pub const UNKNOWN: &str = "unknown";
+
     /// As an attach request carries it.
     pub fn to_text(&self) -> String {
         text(self)

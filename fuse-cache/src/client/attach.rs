@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use getrandom::SysRng;
 use tidegate_kit::clock::{BootClock, boottime};
+use tidegate_kit::tls::Endpoint;
 use tidegate_ledger::Event;
 use tidegate_plan::InstanceId;
 use tidegate_seal::rand_core::UnwrapErr;
@@ -15,7 +16,6 @@ use tidegate_wire::{
     AttachRequest, AttachResponse, Base64, Challenge, Evidence, JoinFile, LeaseTerms, NodeFacts,
 };
 
-use super::endpoint::Endpoint;
 use super::pool::Pool;
 use super::receipt::Ledger;
 use super::{Client, ClientError, Identity};
@@ -39,8 +39,11 @@ pub async fn attach(
     identity: &Identity,
     facts: NodeFacts,
 ) -> Result<Attached, ClientError> {
-    let endpoints =
-        join.gateways.iter().map(|url| Endpoint::parse(url)).collect::<Result<Vec<_>, _>>()?;
+    let endpoints = join.gateways.iter().map(|url| {
+        Endpoint::parse(url)
+            .ok_or_else(|| ClientError::Nonsense(format!("{url:?} is no https://host:port")))
+    });
+    let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
     let secret = JoinSecret::from_slice(&join.secret.0)
         .ok_or_else(|| ClientError::Nonsense("the join file's secret is not 32 bytes".into()))?;
     let mut pool = Pool::anonymous(endpoints, &join.ca)?;

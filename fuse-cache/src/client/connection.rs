@@ -10,13 +10,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, ClientConfig};
+use tidegate_kit::tls::Endpoint;
 use tidegate_wire::{Problem, ProblemKind};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::ClientError;
-use super::endpoint::Endpoint;
 use super::link::Link;
 
 /// What hyper reads and passes on at once, bytes.

@@ -14,13 +14,12 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_kit::clock::boottime;
-use tidegate_kit::tls::{ClientIdentity, client_config};
+use tidegate_kit::tls::{ClientIdentity, Endpoint, client_config};
 use tidegate_wire::{MAX_JSON_BODY, Problem, ProblemKind};
 use tokio::time::timeout;
 
 use super::block::BlockBody;
 use super::connection::Connection;
-use super::endpoint::Endpoint;
 use super::idle::Idle;
 use super::{ClientError, Identity};
 

@@ -225,7 +225,7 @@ pub(super) async fn create(
 /// An administrator is told the cause: the socket is theirs alone.
 fn refused(error: GrantError) -> Refusal {
     let kind = match &error {
-        GrantError::NotAllowed(_) => ProblemKind::Forbidden,
+        GrantError::Inadmissible(_) => ProblemKind::Forbidden,
         GrantError::TooMany(_) => ProblemKind::TooMany,
         GrantError::Survey(_)
         | GrantError::NoDirectory { .. }

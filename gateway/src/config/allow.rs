@@ -1,24 +1,44 @@
-//! Which sources a gateway may open at all, whatever an administrator asks later.
+//! Which sources a gateway may open at all, and how it reaches them, whatever an administrator asks
+//! later.
 
+use std::fmt;
 use std::path::{Component, Path};
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::source::{S3Options, SourceSpec};
 
 /// Prefixes of what may be staged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourcesConfig {
     /// Directories (`/data`) and buckets (`s3://bucket/prefix`). A prefix ends at a `/`: `/data` allows
-    /// `/data/a` and not `/database`; `/` allows every directory, `s3://` every bucket.
-    pub allow: Vec<String>,
+    /// `/data/a` and not `/database`; `/` allows every directory, `s3://` every bucket of the store.
+    pub allow: Vec<Allowed>,
+}
+
+/// One prefix, and for a bucket how its store is reached: `"/data"`, `"s3://bucket"`, or
+/// `{ source = "s3://bucket", endpoint = "https://…", credentials_file = "…" }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    pub(super) prefix: String,
+    pub(super) s3: S3Options,
 }
 
 impl SourcesConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
-        for prefix in &self.allow {
-            if !prefix.starts_with("s3://") && !is_plain_absolute(prefix) {
+        for Allowed { prefix, s3 } in &self.allow {
+            let is_bucket = prefix.starts_with(S3);
+            if !is_bucket && !is_plain_absolute(prefix) {
                 return Err(format!(
                     "`{prefix}` is neither an absolute directory without `..` nor an s3:// address"
+                ));
+            }
+            if !is_bucket && *s3 != S3Options::default() {
+                return Err(format!(
+                    "`{prefix}` is a directory: it has no endpoint or credentials"
                 ));
             }
         }
@@ -28,10 +48,11 @@ impl SourcesConfig {
     /// Adds the real paths of allowed directories that are named through links: what is opened is
     /// compared by its real path.
     pub(crate) fn resolve(&mut self) {
-        let real = self.allow.iter().filter(|prefix| prefix.starts_with('/'));
-        let real: Vec<String> = real
-            .filter_map(|prefix| std::fs::canonicalize(prefix).ok())
+        let real = self.allow.iter().filter(|allowed| allowed.prefix.starts_with('/'));
+        let real: Vec<Allowed> = real
+            .filter_map(|allowed| std::fs::canonicalize(&allowed.prefix).ok())
             .filter_map(|path| path.into_os_string().into_string().ok())
+            .map(Allowed::from)
             .collect();
         for path in real {
             if !self.allow.contains(&path) {
@@ -40,15 +61,104 @@ impl SourcesConfig {
         }
     }
 
-    /// Whether `source` (an absolute directory or an `s3://` address) lies under an allowed prefix.
-    pub fn allows(&self, source: &str) -> bool {
-        if !source.starts_with("s3://") && !is_plain_absolute(source) {
-            return false;
+    /// The source as it is to be opened, if it may be: a store is reached as the configuration says. What
+    /// is asked for may repeat that, and name nothing else.
+    pub(crate) fn admit(&self, asked: &SourceSpec) -> Option<SourceSpec> {
+        let place = asked.to_string();
+        let mut covering = self.allow.iter().filter(|allowed| allowed.covers(&place));
+        match asked {
+            SourceSpec::Directory(_) => covering.next().map(|_| asked.clone()),
+            SourceSpec::S3 { bucket, prefix, options } => {
+                let allowed = covering.find(|allowed| repeats(options, &allowed.s3))?;
+                Some(SourceSpec::S3 {
+                    bucket: bucket.clone(),
+                    prefix: prefix.clone(),
+                    options: allowed.s3.clone(),
+                })
+            }
         }
-        self.allow.iter().any(|prefix| {
-            prefix.starts_with("s3://") == source.starts_with("s3://") && under(prefix, source)
-        })
     }
+}
+
+impl Allowed {
+    /// Whether `source` (an absolute directory or an `s3://` address) lies under it.
+    fn covers(&self, source: &str) -> bool {
+        let is_bucket = source.starts_with(S3);
+        (is_bucket || is_plain_absolute(source))
+            && self.prefix.starts_with(S3) == is_bucket
+            && under(&self.prefix, source)
+    }
+}
+
+impl From<String> for Allowed {
+    fn from(prefix: String) -> Self {
+        Self { prefix, s3: S3Options::default() }
+    }
+}
+
+impl From<&str> for Allowed {
+    fn from(prefix: &str) -> Self {
+        prefix.to_owned().into()
+    }
+}
+
+/// This source and what lies under it, reached as it is.
+impl From<SourceSpec> for Allowed {
+    fn from(spec: SourceSpec) -> Self {
+        let prefix = spec.to_string();
+        match spec {
+            SourceSpec::Directory(_) => prefix.into(),
+            SourceSpec::S3 { options, .. } => Self { prefix, s3: options },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Allowed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entry;
+        impl<'de> Visitor<'de> for Entry {
+            type Value = Allowed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a directory, an s3:// address, or a table with `source`")
+            }
+
+            fn visit_str<E>(self, prefix: &str) -> Result<Allowed, E> {
+                Ok(prefix.into())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Allowed, A::Error> {
+                let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+                let Table { source, endpoint, region, profile, credentials_file } = table;
+                let s3 = S3Options { endpoint, region, profile, credentials_file };
+                Ok(Allowed { prefix: source, s3 })
+            }
+        }
+        deserializer.deserialize_any(Entry)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    source: String,
+    endpoint: Option<String>,
+    region: Option<String>,
+    profile: Option<String>,
+    credentials_file: Option<std::path::PathBuf>,
+}
+
+const S3: &str = "s3://";
+
+/// Whether each thing that was asked for is the configuration's too.
+fn repeats(asked: &S3Options, own: &S3Options) -> bool {
+    fn same<T: PartialEq>(asked: &Option<T>, own: &Option<T>) -> bool {
+        asked.is_none() || asked == own
+    }
+    same(&asked.endpoint, &own.endpoint)
+        && same(&asked.region, &own.region)
+        && same(&asked.profile, &own.profile)
+        && same(&asked.credentials_file, &own.credentials_file)
 }
 
 fn is_plain_absolute(path: &str) -> bool {
@@ -57,7 +167,7 @@ fn is_plain_absolute(path: &str) -> bool {
 }
 
 fn under(prefix: &str, source: &str) -> bool {
-    if prefix == "s3://" {
+    if prefix == S3 {
         return true;
     }
     let prefix = prefix.trim_end_matches('/');
@@ -71,23 +181,30 @@ fn under(prefix: &str, source: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn spec(source: &str, options: S3Options) -> SourceSpec {
+        SourceSpec::parse(source, options).unwrap()
+    }
+
+    fn allows(sources: &SourcesConfig, source: &str) -> bool {
+        sources.admit(&spec(source, S3Options::default())).is_some()
+    }
+
     #[test]
     fn an_allowed_link_allows_what_it_leads_to() {
         let dir = tempfile::tempdir().unwrap();
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         std::fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        let mut sources = SourcesConfig { allow: vec![link.to_str().unwrap().to_owned()] };
+        let mut sources = SourcesConfig { allow: vec![link.to_str().unwrap().into()] };
         let real = real.canonicalize().unwrap();
-        assert!(!sources.allows(real.to_str().unwrap()));
+        assert!(!allows(&sources, real.to_str().unwrap()));
         sources.resolve();
-        assert!(sources.allows(real.to_str().unwrap()));
+        assert!(allows(&sources, real.to_str().unwrap()));
     }
 
     #[test]
     fn a_prefix_ends_at_a_slash() {
-        let sources =
-            SourcesConfig { allow: vec!["/data".to_owned(), "s3://bucket/train/".to_owned()] };
+        let sources = SourcesConfig { allow: vec!["/data".into(), "s3://bucket/train/".into()] };
         for (source, allowed) in [
             ("/data", true),
             ("/data/a", true),
@@ -99,10 +216,70 @@ mod tests {
             ("s3://bucket/training", false),
             ("s3://other/train", false),
         ] {
-            assert_eq!(sources.allows(source), allowed, "{source}");
+            assert_eq!(allows(&sources, source), allowed, "{source}");
         }
-        let all = SourcesConfig { allow: vec!["/".to_owned(), "s3://".to_owned()] };
-        assert!(all.allows("/etc") && all.allows("s3://any/where"));
-        assert!(!SourcesConfig { allow: vec!["/".to_owned()] }.allows("s3://any"));
+        let all = SourcesConfig { allow: vec!["/".into(), "s3://".into()] };
+        assert!(allows(&all, "/etc") && allows(&all, "s3://any/where"));
+        assert!(!allows(&SourcesConfig { allow: vec!["/".into()] }, "s3://any"));
+    }
+
+    /// Whoever asks does not choose where requests and credentials go.
+    #[test]
+    fn a_store_is_reached_as_the_configuration_says() {
+        let options = |endpoint: &str, file: &str| S3Options {
+            endpoint: Some(endpoint.into()).filter(|text: &String| !text.is_empty()),
+            credentials_file: Some(file.into()).filter(|_| !file.is_empty()),
+            ..S3Options::default()
+        };
+        let own = options("https://rgw:1", "/ours");
+        let sources = SourcesConfig {
+            allow: vec![
+                "s3://plain".into(),
+                spec("s3://data/train", own.clone()).into(),
+                spec("s3://data", options("https://minio:2", "")).into(),
+            ],
+        };
+        let admitted = |source: &str, asked: S3Options| match sources.admit(&spec(source, asked))? {
+            SourceSpec::S3 { options, .. } => Some(options),
+            SourceSpec::Directory(_) => None,
+        };
+        let none = S3Options::default;
+        assert_eq!(admitted("s3://data/train/a", none()), Some(own.clone()));
+        assert_eq!(admitted("s3://data/train", own.clone()), Some(own.clone()));
+        assert_eq!(admitted("s3://data/train", options("https://rgw:1", "")), Some(own));
+        assert_eq!(admitted("s3://plain/a", none()), Some(none()));
+        let other = options("https://minio:2", "");
+        assert_eq!(admitted("s3://data/train", other.clone()), Some(other));
+        for (source, asked) in [
+            ("s3://data/train", options("http://elsewhere", "/any/file")),
+            ("s3://data/train", options("", "/any/file")),
+            ("s3://data/other", options("https://rgw:1", "")),
+            ("s3://plain", options("http://elsewhere", "")),
+            ("s3://plain", S3Options { region: Some("us-west-2".into()), ..none() }),
+            ("s3://plain", S3Options { profile: Some("root".into()), ..none() }),
+        ] {
+            assert_eq!(admitted(source, asked.clone()), None, "{source} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_a_word_or_a_table() {
+        let read = |text: &str| toml::from_str::<SourcesConfig>(text).map_err(|e| e.to_string());
+        let both =
+            read("allow = [\"/data\", { source = \"s3://b\", endpoint = \"https://rgw:1\" }]");
+        let both = both.unwrap();
+        assert_eq!(both.allow[0], "/data".into());
+        assert_eq!(both.allow[1].s3.endpoint.as_deref(), Some("https://rgw:1"));
+        assert!(both.check().is_ok());
+        for (text, word) in [
+            ("allow = [{ source = \"s3://b\", endpont = \"x\" }]", "endpont"),
+            ("allow = [{ endpoint = \"x\" }]", "source"),
+            ("allow = [1]", "a directory, an s3:// address"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        let directory = read("allow = [{ source = \"/data\", region = \"x\" }]").unwrap();
+        assert!(directory.check().unwrap_err().contains("is a directory"));
     }
 }

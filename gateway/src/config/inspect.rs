@@ -5,8 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use hyper::Uri;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
-use super::{ConfigError, GatewayConfig, value};
+use super::{Allowed, ConfigError, GatewayConfig, value};
 
 /// Longest path of a Unix socket, in bytes: `sun_path` less its end.
 const SOCKET_PATH: usize = 107;
@@ -45,25 +47,28 @@ impl GatewayConfig {
         } else {
             doubts.push("admin_socket: absent, so nobody can ask for a lease".into());
         }
-        for gateway in &self.gateways {
-            url("gateways", gateway, &["https"])?;
-        }
         if let Some(bucket) = &self.state_bucket {
             if let Some(endpoint) = &bucket.endpoint {
                 url("state_bucket.endpoint", endpoint, &["https", "http"])?;
             }
             if let Some(file) = &bucket.credentials_file {
-                File::open(file).map_err(|error| {
-                    value("state_bucket.credentials_file", format!("{}: {error}", file.display()))
-                })?;
+                readable("state_bucket.credentials_file", file)?;
+            }
+        }
+        for Allowed { s3, .. } in &self.sources.allow {
+            if let Some(endpoint) = &s3.endpoint {
+                url("sources.allow", endpoint, &["https", "http"])?;
+            }
+            if let Some(file) = &s3.credentials_file {
+                readable("sources.allow", file)?;
             }
         }
         if self.sources.allow.is_empty() {
             doubts.push("sources.allow: empty, so nothing can be leased".into());
         }
-        for source in self.sources.allow.iter().filter(|source| source.starts_with('/')) {
-            if !Path::new(source).is_dir() {
-                doubts.push(format!("sources.allow: there is no directory {source}"));
+        for Allowed { prefix, .. } in &self.sources.allow {
+            if prefix.starts_with('/') && !Path::new(prefix).is_dir() {
+                doubts.push(format!("sources.allow: there is no directory {prefix}"));
             }
         }
         Ok(doubts)
@@ -74,10 +79,19 @@ impl GatewayConfig {
 fn directory(key: &'static str, path: &Path) -> Result<(), ConfigError> {
     let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
     match there {
-        Some(there) if there.is_dir() => Ok(()),
+        Some(there) if there.is_dir() => match access(there, Access::WRITE_OK) {
+            Err(Errno::ROFS) => Err(value(key, format!("{} is read-only", there.display()))),
+            // Whoever checks may be another than who will run it.
+            Ok(()) | Err(_) => Ok(()),
+        },
         Some(there) => Err(value(key, format!("{} is not a directory", there.display()))),
         None => Err(value(key, "must be an absolute path")),
     }
+}
+
+fn readable(key: &'static str, file: &Path) -> Result<(), ConfigError> {
+    let opened = File::open(file);
+    opened.map(drop).map_err(|error| value(key, format!("{}: {error}", file.display())))
 }
 
 /// Whether both lie on one file system; `None` when that cannot be seen.
@@ -101,6 +115,7 @@ fn url(key: &'static str, text: &str, schemes: &[&str]) -> Result<(), ConfigErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::S3Options;
     use crate::state::StateBucket;
 
     fn good(dir: &Path) -> GatewayConfig {
@@ -121,6 +136,14 @@ mod tests {
             profile: None,
             credentials_file: Some(credentials.into()),
         };
+        let store = |endpoint: &str, credentials: &str| Allowed {
+            prefix: "s3://data".into(),
+            s3: S3Options {
+                endpoint: Some(endpoint.into()),
+                credentials_file: Some(credentials.into()),
+                ..S3Options::default()
+            },
+        };
         type Change<'a> = Box<dyn Fn(&mut GatewayConfig) + 'a>;
         let table: Vec<(&str, Change<'_>)> = vec![
             ("state", Box::new(|c| c.state = file.join("state"))),
@@ -137,6 +160,11 @@ mod tests {
                 Box::new(|c| c.state_bucket = Some(bucket("https://rgw:8443", "/nowhere"))),
             ),
             ("key_epoch_s", Box::new(|c| c.key_epoch_s = 0)),
+            ("sources.allow", Box::new(|c| c.sources.allow = vec![store("rgw:8443", "/dev/null")])),
+            (
+                "sources.allow",
+                Box::new(|c| c.sources.allow = vec![store("https://rgw:8443", "/nowhere")]),
+            ),
         ];
         for (key, change) in table {
             let mut config = good(dir.path());

@@ -65,7 +65,7 @@ impl House {
             profile: None,
             credentials_file: None,
         };
-        let mut config = GatewayConfig::embedded(self.dir.path().join("state"), &self.data());
+        let mut config = GatewayConfig::embedded(self.dir.path().join("state"), self.data());
         config.embedded = false;
         config.nodes = NodePolicy::default();
         config.state_bucket = Some(bucket);

@@ -45,12 +45,7 @@ pub(super) async fn connect(options: &S3Options) -> Result<(Client, String), Sou
     let place = access
         .endpoint()
         .map_or_else(|| format!("Amazon S3 in {}", access.region()), str::to_owned);
-    let config = aws_sdk_s3::config::Builder::from(&access.shared)
-        .force_path_style(true)
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .region(Region::new(access.region().to_owned()));
-    Ok((Client::from_conf(config.build()), place))
+    Ok((access.client(), place))
 }
 
 impl S3Access {
@@ -65,6 +60,15 @@ impl S3Access {
 
     pub(crate) fn credentials(&self) -> Option<SharedCredentialsProvider> {
         self.shared.credentials_provider()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let config = aws_sdk_s3::config::Builder::from(&self.shared)
+            .force_path_style(true)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .region(Region::new(self.region().to_owned()));
+        Client::from_conf(config.build())
     }
 
     /// More certificates to trust, PEM.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// How a store is reached. What is left out comes from the standard AWS chain: environment,
-/// profile files, web identity, container and instance credentials.
+/// How a store is reached. What a gateway's configuration leaves out comes from the standard AWS chain:
+/// environment, profile files, web identity, container and instance credentials. A request for a lease
+/// may leave all of it out, and names nothing that the configuration does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -245,7 +245,7 @@ async fn a_source_lies_where_it_was_opened_whatever_becomes_of_the_link() {
     fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(&other, &link).unwrap();
     let real = real.canonicalize().unwrap();
-    assert_eq!(source.place().unwrap(), real.to_str().unwrap());
+    assert_eq!(source.place().unwrap(), SourceSpec::Directory(real));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_gateway::source::SourceSpec;
-use tidegate_gateway::{Gateway, GrantError, GrantRequest, StartError};
+use tidegate_gateway::{Gateway, GrantError, GrantRequest, Inadmissible, StartError};
 use tidegate_kit::clock::now_unix;
 use tidegate_kit::ledger_log::read_batches;
 use tidegate_ledger::{Cause, Event, Ledger, Outcome, SigningKey, WipeCertificate, batch_name};
@@ -71,11 +71,14 @@ async fn a_grant_nobody_waits_for_is_known_and_withdrawn() {
 /// A source must not take the gateway's own keys along.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_holds_the_state_is_refused() {
-    let home = Home::start_with(|config| config.sources.allow = vec!["/".to_owned()]).await;
+    let home = Home::start_with(|config| config.sources.allow = vec!["/".into()]).await;
     for source in [home.dir.path().to_owned(), home.state(), home.state().join("keyring")] {
         let source = SourceSpec::Directory(source);
         let refused = home.gateway.grant(GrantRequest { source, ..home.request() }).await;
-        assert!(matches!(refused, Err(GrantError::Own { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(GrantError::Inadmissible(Inadmissible::Own(_)))),
+            "{refused:?}"
+        );
     }
 }
 
@@ -279,7 +282,7 @@ async fn grants_have_bounds() {
     for path in [outside.path(), link.as_path()] {
         let source = tidegate_gateway::source::SourceSpec::Directory(path.to_owned());
         let refused = home.gateway.grant(GrantRequest { source, ..base() }).await;
-        assert!(matches!(refused, Err(GrantError::NotAllowed(_))), "{}", path.display());
+        assert!(matches!(refused, Err(GrantError::Inadmissible(_))), "{}", path.display());
     }
     home.grant().await;
     assert!(matches!(home.gateway.grant(base()).await, Err(GrantError::TooMany(1))));

@@ -88,6 +88,24 @@ async fn an_epochs_key_is_destroyed_after_its_last_lease() {
     assert_eq!(keys(&epochs), 0);
 }
 
+/// Who counts periods in another length would take one that is in use for past, and destroy its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_other_periods_does_not_start() {
+    let home = Home::start_with(|config| config.embedded = false).await;
+    home.grant().await;
+    let Home { dir, gateway } = home;
+    gateway.shutdown().await;
+    drop(gateway);
+    let start = async |seconds| {
+        Gateway::start(Home::config(dir.path(), |config| config.key_epoch_s = seconds)).await
+    };
+    let refused = start(3600).await.unwrap_err().to_string();
+    assert!(refused.contains("Set it to 604800"), "{refused}");
+    let epochs = dir.path().join("state/keyring/epochs");
+    assert_eq!(epochs.read_dir().unwrap().count(), 1, "its key is there");
+    start(604_800).await.unwrap().shutdown().await;
+}
+
 /// State set back to before a lease was closed, and what a restore makes of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_voids_what_was_and_begins_anew() {

@@ -63,7 +63,7 @@ impl Home {
 
     pub(crate) fn config(dir: &Path, change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         let source = dir.join("data").to_str().unwrap().to_owned();
-        let mut config = GatewayConfig::embedded(dir.join("state"), &source);
+        let mut config = GatewayConfig::embedded(dir.join("state"), source);
         change(&mut config);
         config
     }

@@ -70,6 +70,10 @@ pub enum LogError {
     Propose(#[from] ProposeError),
     #[error("the ledger's state")]
     State(#[from] StateError),
+    #[error(
+        "a restore of this state was begun and has not ended: wait for it, or run `tidegate gateway restore` again"
+    )]
+    Unfinished,
     /// One failure that several callers share.
     #[error(transparent)]
     Shared(Arc<Self>),

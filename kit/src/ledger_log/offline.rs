@@ -12,12 +12,13 @@ use super::volume::Volume;
 const MAX_DOCUMENT: u64 = 16 << 20;
 
 /// The folders of all ledgers in a ledger directory, oldest first: its own, then those that
-/// followed after a restore. Each has `batches` and `ledger.pub`.
+/// followed after a restore. Each has `batches` and `ledger.pub`; one that a restore only began is left out.
 pub fn ledgers(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut followed = Vec::new();
     for entry in directory.read_dir()? {
         let entry = entry?;
-        if let Some(volume) = entry.file_name().to_str().and_then(Volume::named) {
+        let volume = entry.file_name().to_str().and_then(Volume::named);
+        if let Some(volume) = volume.filter(|_| entry.path().join("batches").is_dir()) {
             followed.push((volume, entry.path()));
         }
     }

@@ -5,6 +5,7 @@
 //! what lies between the two is lost, and said to be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_ledger::{
     Checkpoint, Event, Ledger, Predecessor, SigningKey, VerifierKey, batch_name,
@@ -13,15 +14,19 @@ use tidegate_ledger::{
 use super::copy::{CheckpointCopy, Mark};
 use super::error::LogError;
 use super::volume::Volume;
-use super::writer::{Writer, parse_key};
+use super::writer::{LAST_AGE, Writer, parse_key};
 use super::{LedgerConfig, LedgerLog};
 use crate::clock::SystemClock;
 use crate::keyfile;
-use crate::state::StateStore;
+use crate::state::{Creation, StateStore};
+
+/// How long a restore waits for others to notice it: as long as they may go without looking, and as much
+/// again for what they have under way.
+const SETTLE: Duration = LAST_AGE.saturating_mul(2);
 
 /// What is there of the ledger in `store`, and what was known of it elsewhere. Changes nothing.
 pub async fn inspect(store: &StateStore, config: &LedgerConfig) -> Result<Predecessor, LogError> {
-    let volume = Volume::newest(store).await?;
+    let volume = Volume::newest_written(store).await?;
     let key = verifier_key(store, volume, config).await?;
     let copy = config.checkpoint_copy.clone().map(CheckpointCopy::new);
     let keys = key.clone().map(|key| vec![key]).unwrap_or_default();
@@ -71,14 +76,25 @@ async fn replay(store: &StateStore, volume: Volume, key: &VerifierKey) -> Result
 }
 
 impl LedgerLog {
-    /// Opens a new ledger that follows `after`; `events` are its next entries. The old one's writers
-    /// notice within seconds and stop.
+    /// Opens a new ledger that follows the one that is there; `events` are its next entries. Whoever still
+    /// writes the old one notices within seconds and stops, and only then is it looked how far it goes.
     pub async fn restore(
         store: StateStore,
         config: LedgerConfig,
-        after: Predecessor,
         events: Vec<Event>,
     ) -> Result<Self, LogError> {
+        Self::follow(store, config, events, tokio::time::sleep(SETTLE)).await
+    }
+
+    /// The same, when `settled` comes: after it nobody writes the old ledger.
+    async fn follow(
+        store: StateStore,
+        config: LedgerConfig,
+        events: Vec<Event>,
+        settled: impl Future<Output = ()>,
+    ) -> Result<Self, LogError> {
+        // Before anything is changed.
+        inspect(&store, &config).await?;
         let mut volume = Volume::newest(&store).await?.next();
         // A key that is there already may have signed something that is lost now.
         while keyfile::read(&volume.key_file(&config.key_file))?.is_some() {
@@ -90,6 +106,14 @@ impl LedgerLog {
         if !keyfile::create(&volume.key_file(&config.key_file), key.to_text().as_bytes())? {
             return Err(LogError::Contended);
         }
+        // What the old one's writers look for.
+        let seen = store.create(&volume.verifier(), format!("{}\n", key.verifier())).await?;
+        if seen == Creation::Exists {
+            return Err(LogError::Contended);
+        }
+        tracing::info!("waits until whoever may still write the old ledger has noticed");
+        settled.await;
+        let after = inspect(&store, &config).await?;
         let (mut writer, head) =
             Writer::new(store.clone(), volume, key, config.checkpoint_copy, Arc::new(SystemClock));
         writer.begin(Some(Box::new(after)), events).await?;

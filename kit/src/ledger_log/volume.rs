@@ -21,6 +21,25 @@ impl Volume {
         Ok(names.iter().filter_map(|name| Self::named(name)).max().unwrap_or(Self(1)))
     }
 
+    /// The newest that has entries: one that a restore has only begun has none. The first when none has.
+    pub(super) async fn newest_written(store: &StateStore) -> Result<Self, StateError> {
+        let mut volume = Self::newest(store).await?;
+        while !volume.is_written(store).await? && volume.0 > 1 {
+            volume = Self(volume.0 - 1);
+        }
+        Ok(volume)
+    }
+
+    /// Whether there is anything in it.
+    pub(super) async fn is_written(self, store: &StateStore) -> Result<bool, StateError> {
+        Ok(!store.list(&self.batches()).await?.is_empty())
+    }
+
+    /// Whether it is one that a restore opens.
+    pub(super) const fn follows_another(self) -> bool {
+        self.0 > 1
+    }
+
     /// Of a folder's name; the first has no folder of its own.
     pub(super) fn named(name: &str) -> Option<Self> {
         let number: u32 = name.parse().ok()?;

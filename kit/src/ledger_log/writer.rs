@@ -26,7 +26,7 @@ const GROUP: usize = 48;
 /// Lost races after which an append gives up.
 const RACES: usize = 1000;
 /// How old the knowledge may be that no other ledger follows this one.
-const LAST_AGE: Duration = Duration::from_secs(4);
+pub(super) const LAST_AGE: Duration = Duration::from_secs(4);
 
 /// One caller's events and where its receipts go.
 pub(super) struct Append {
@@ -54,6 +54,9 @@ impl Writer {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, watch::Receiver<Head>), LogError> {
         let volume = Volume::newest(&store).await?;
+        if volume.follows_another() && !volume.is_written(&store).await? {
+            return Err(LogError::Unfinished);
+        }
         let key = signing_key(&store, volume, &config).await?;
         let (mut writer, receiver) = Self::new(store, volume, key, config.checkpoint_copy, clock);
         // Mark and names are read before the log, which only grows: a log that is behind them then

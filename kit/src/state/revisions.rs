@@ -53,17 +53,20 @@ impl Revisions {
         blake3::derive_key(label, self.key.as_slice())
     }
 
-    /// Whether this state is written under our key: the first to ask marks it, under `document`.
-    pub async fn claim(&self, document: &str) -> Result<bool, StateError> {
+    /// What all who write this state hold to: the first to ask writes `terms` down, under
+    /// `document`, and the others read them. `None` when it is written under another key than ours.
+    pub async fn claim(&self, document: &str, terms: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         loop {
-            match self.latest(document).await {
-                Ok(Some(_)) => return Ok(true),
-                Err(StateError::Foreign(_)) => return Ok(false),
+            let next = match self.latest(document).await {
+                Ok(Some(found)) if !found.body.is_empty() => return Ok(Some(found.body)),
+                // Claimed before there were terms.
+                Ok(Some(found)) => found.number + 1,
+                Ok(None) => 1,
+                Err(StateError::Foreign(_)) => return Ok(None),
                 Err(error) => return Err(error),
-                Ok(None) => {}
-            }
+            };
             // Whoever was faster is then read.
-            let _ = self.create_next(document, 1, b"").await?;
+            let _ = self.create_next(document, next, terms).await?;
         }
     }
 

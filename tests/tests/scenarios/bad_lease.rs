@@ -129,18 +129,65 @@ fn no_bucket_prefix_leads_out_of_what_is_allowed() -> Result<()> {
         store.put(bucket, "cars/name-of-the-set", b"x")?;
         store.put(bucket, "carsick/name-of-the-set", b"x")?;
     }
-    let credentials = text(&store.credentials_file(&own)?);
-    let gateway = GatewayProgram::start("s3://train/cars", "")?;
-    let lease = |name: &str, from: &str| {
-        let options = ["--s3-endpoint", store.endpoint(), "--s3-region", "us-east-1"];
-        let words = ["--from", from, "--s3-credentials", &credentials];
-        gateway.lease(name, words.into_iter().chain(options))
-    };
+    let credentials = store.credentials_file(&own)?;
+    let gateway = GatewayProgram::start(&store.allowed("s3://train/cars", &credentials), "")?;
+    let lease = |name: &str, from: &str| gateway.lease(name, ["--from", from]);
     for from in ["s3://train/carsick", "s3://train", "s3://training/cars", "s3://train/cars/../x"] {
         let said = refusal(lease("no.join", from), &["name-of-the-set", "testsecret"])?;
         ensure!(said.contains("sources.allow") || said.contains(".."), "{from}: {said}");
     }
     lease("yes.join", "s3://train/cars")?;
+    Ok(())
+}
+
+/// Whoever asks for a lease does not choose the store: neither another's data leaves, nor do the
+/// gateway's credentials go anywhere else.
+#[test]
+fn no_request_names_another_store_or_other_credentials() -> Result<()> {
+    let (server, elsewhere) = (Versitygw::start()?, Versitygw::start()?);
+    let (store, other, own) = (server.client()?, elsewhere.client()?, Scratch::new()?);
+    for store in [&store, &other] {
+        store.create_bucket("train")?;
+        store.put("train", "cars/one", b"x")?;
+    }
+    let credentials = store.credentials_file(&own)?;
+    let mut gateway = GatewayProgram::start(&store.allowed("s3://train", &credentials), "")?;
+    let lease = |gateway: &GatewayProgram, name: &str, more: &[&str]| {
+        gateway.lease(name, ["--from", "s3://train/cars"].iter().chain(more))
+    };
+    let asked = elsewhere.access_log();
+    for more in [
+        ["--s3-endpoint", other.endpoint()],
+        ["--s3-credentials", "/etc/passwd"],
+        ["--s3-profile", "root"],
+        ["--s3-region", "eu-west-1"],
+    ] {
+        let said = refusal(lease(&gateway, "no.join", &more), &["testsecret"])?;
+        ensure!(said.contains("sources.allow"), "{more:?}: {said}");
+    }
+    assert_eq!(elsewhere.access_log(), asked, "nothing was sent there");
+    // What the configuration says may be repeated, and holds after a restart.
+    let join = lease(&gateway, "yes.join", &["--s3-endpoint", store.endpoint()])?;
+    gateway.crash_and_restart()?;
+    let mount = MountProgram::start(&join, &[])?;
+    assert_eq!(fs::read(mount.data().join("one"))?, b"x");
+    mount.finish()?;
+    Ok(())
+}
+
+/// A gateway leases neither its state's bucket nor what holds it.
+#[test]
+fn the_bucket_of_the_state_cannot_be_leased() -> Result<()> {
+    let server = Versitygw::start()?;
+    let (store, own) = (server.client()?, Scratch::new()?);
+    store.create_bucket("state")?;
+    let credentials = store.credentials_file(&own)?;
+    let lines = in_bucket(&store, &own, None)?;
+    let gateway = GatewayProgram::start(&store.allowed("s3://", &credentials), &lines)?;
+    for from in ["s3://state", "s3://state/site", "s3://state/site/ledger"] {
+        let said = refusal(gateway.lease("no.join", ["--from", from]), &["testsecret"])?;
+        ensure!(said.contains("own state"), "{from}: {said}");
+    }
     Ok(())
 }
 
@@ -161,6 +208,31 @@ fn a_state_directory_that_is_read_only_or_full_is_refused() -> Result<()> {
     device.remount("rw")?;
     start()?;
     Ok(())
+}
+
+/// Keys are made there when a period begins: a gateway that could not is not to find out then.
+#[test]
+fn secrets_that_are_mounted_read_only_are_refused() -> Result<()> {
+    let server = Versitygw::start()?;
+    let (store, own, home) = (server.client()?, Scratch::new()?, home()?);
+    store.create_bucket("state")?;
+    let device = LoopDevice::ext4(&own, "secrets", 16 << 20)?;
+    let secrets = device.path().join("secrets");
+    let lines = in_bucket(&store, &own, Some(&secrets))?;
+    let from = text(home.path());
+    let mut gateway = GatewayProgram::start(&from, &lines)?;
+    gateway.lease("one.join", ["--from", &from])?;
+    gateway.process().stop(rustix::process::Signal::TERM)?;
+    device.remount("ro")?;
+    let said = refusal(gateway.restart(), &["testsecret"])?;
+    ensure!(said.contains("`secrets`") && said.contains("Read-only"), "{said}");
+    let config = gateway.config();
+    let words = ["gateway".as_ref(), "--check".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let output = tidegate(words)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(2) && said.contains("read-only"), "{said}");
+    device.remount("rw")?;
+    gateway.restart()
 }
 
 /// Under a lease that lives: nothing new is granted, no read fails, and all of it comes back.
@@ -256,6 +328,11 @@ fn a_replica_with_other_keys_does_not_start_and_harms_nothing() -> Result<()> {
     fs::remove_dir_all(others.join("keyring/epochs"))?;
     let said = refusal(start(), &["testsecret"])?;
     ensure!(said.contains("key of epoch") && said.contains("same `secrets`"), "{said}");
+
+    // The same keys, and another length of their periods.
+    let lines = format!("key_epoch_s = 86400\n{}", in_bucket(&store, &own, Some(&ours))?);
+    let said = refusal(GatewayProgram::start(&from, &lines), &["testsecret"])?;
+    ensure!(said.contains("Set it to 604800"), "{said}");
 
     digest::assert_same(&digest::tree(home.path())?, &digest::tree(mount.data())?);
     let shown = gateway.show(&join)?;

@@ -165,3 +165,28 @@ fn a_node_that_stores_core_images_is_refused_unless_allowed() -> Result<()> {
     let site = Site { home, gateway };
     site.refused(&join, &["core images"])
 }
+
+/// P2: what a node cannot see of itself is not taken for the best.
+#[test]
+fn a_node_that_cannot_see_its_swap_is_refused_unless_allowed() -> Result<()> {
+    let home = Scratch::new()?;
+    dataset::write(home.path(), "name-of-the-set", b"content")?;
+    let script = "mount --bind /dev/null /proc/swaps && exec \"$@\"";
+    let blind = ["unshare", "--mount", "--propagation", "slave", "--", "sh", "-c", script, "sh"];
+    for allowed in [false, true] {
+        let extra = format!("nodes.allow_swap = {allowed}\nnodes.allow_stored_cores = true");
+        let gateway = GatewayProgram::start(&home.path().display().to_string(), &extra)?;
+        let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+        let mut mount = MountProgram::launch_behind(&blind, &join, &[])?;
+        if allowed {
+            mount.process().wait_ready(|process| process.log().contains(" files, "))?;
+            let receipt = mount.finish()?;
+            assert_eq!(receipt["certificate"]["stated"]["facts"]["swap"][0], "unknown");
+            continue;
+        }
+        let status = mount.process().wait()?;
+        assert_eq!(status.code(), Some(125), "{}", mount.log());
+        assert!(mount.log().contains("cannot see whether"), "{}", mount.log());
+    }
+    Ok(())
+}

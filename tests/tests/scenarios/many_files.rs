@@ -71,12 +71,10 @@ fn twenty_thousand_objects_of_a_bucket() -> Result<()> {
     store.create_bucket("many")?;
     let many = Many { dirs: 100, each: 200 };
     many.make_objects(&server.bucket("many").join("set"))?;
-    let gateway = GatewayProgram::start("s3://many", "")?;
     let own = Scratch::new()?;
-    let credentials = store.credentials_file(&own)?.display().to_string();
-    let args = ["--from", "s3://many/set", "--s3-endpoint", store.endpoint()];
-    let more = ["--s3-region", "us-east-1", "--s3-credentials", &credentials];
-    let join = gateway.lease("one.join", args.iter().chain(&more))?;
+    let credentials = store.credentials_file(&own)?;
+    let gateway = GatewayProgram::start(&store.allowed("s3://many", &credentials), "")?;
+    let join = gateway.lease("one.join", ["--from", "s3://many/set"])?;
     read_all(&many, &join, 10_000)
 }
 

@@ -169,3 +169,55 @@ fn a_bucket_that_was_set_back() -> Result<()> {
     check(Command::new("cp").arg("-a").arg(server.bucket("state")).arg(&copy))?;
     assert_told(&copy.join("site"), &lease_of(&open)?)
 }
+
+/// A replica that nobody stopped: what it still wrote is named, and it writes no more.
+#[test]
+fn a_restore_beside_a_replica_that_was_left_running() -> Result<()> {
+    let server = Versitygw::start()?;
+    let (store, own) = (server.client()?, Scratch::new()?);
+    store.create_bucket("state")?;
+    let lines = format!(
+        "heartbeat_s = 1\ngrace_s = 60\nsecrets = \"{}\"\n[state_bucket]\nurl = \"s3://state/site\"\n\
+         endpoint = \"{}\"\ncredentials_file = \"{}\"\n",
+        own.join("secrets").display(),
+        store.endpoint(),
+        store.credentials_file(&own)?.display()
+    );
+    let (left, mut site) = (Site::new(&lines)?, Site::new(&lines)?);
+    site.gateway.process().stop(Signal::KILL)?;
+    let open = left.lease("open.join")?;
+    // It goes on granting until it is told that another ledger followed.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (granted, last) = std::thread::scope(|scope| -> Result<_> {
+        let granting = scope.spawn(|| {
+            let mut granted = 1;
+            loop {
+                match left.lease(&format!("{granted}.join")) {
+                    Ok(_) => granted += 1,
+                    Err(error) => return (granted, format!("{error:#}")),
+                }
+                if stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    return (granted, "it was never told".into());
+                }
+            }
+        });
+        let done = site.restore(&["--yes"]);
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let granted = granting.join().map_err(|_| anyhow::anyhow!("it panicked"))?;
+        succeed(done?)?;
+        Ok(granted)
+    })?;
+    ensure!(last.contains("another ledger followed"), "{last}");
+    let copy = own.join("copy");
+    check(Command::new("cp").arg("-a").arg(server.bucket("state")).arg(&copy))?;
+    let (verdict, story) = told(&copy.join("site"), &lease_of(&open)?)?;
+    let ledgers = verdict["ledgers"].as_array().context("no list of ledgers")?;
+    assert_eq!(ledgers.len(), 2, "{verdict:#}");
+    ensure!(ledgers.iter().all(|ledger| ledger["holds"] == true), "{verdict:#}");
+    assert_eq!(ledgers[0]["beyond"], 0, "the new one names all of it: {verdict:#}");
+    ensure!(story.contains("closed, withdrawn"), "{story}");
+    let keys = store.list("state")?;
+    ensure!(!keys.iter().any(|key| key.contains("wrapped/")), "a key stayed: {keys:?}");
+    ensure!(granted > 1, "it was not busy");
+    Ok(())
+}

@@ -89,6 +89,58 @@ fn a_versioned_bucket_on_ceph_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// What no trial shows: an object that a rule takes away next week, a key that a lock keeps.
+fn rules_are_looked_at(store: &S3) -> Result<()> {
+    store.create_bucket("state")?;
+    store.expire("state", "sit")?;
+    let expiring = refused(store)?;
+    ensure!(expiring.contains("lifecycle rule"), "{expiring}");
+    ensure!(store.list("state")?.is_empty(), "something was left");
+    // One that leaves the state alone is nobody's business.
+    store.expire("state", "data/")?;
+    let own = Scratch::new()?;
+    let gateway =
+        GatewayProgram::start("/usr/share", &lines(store, &store.credentials_file(&own)?))?;
+    ensure!(!gateway.log().contains("does not say"), "{}", gateway.log());
+    Ok(())
+}
+
+#[test]
+fn on_ceph_rules_of_the_bucket_are_looked_at() -> Result<()> {
+    rules_are_looked_at(&CephRgw::start()?.client()?)
+}
+
+fn a_bucket_that_keeps_is_refused(store: &S3) -> Result<()> {
+    store.create_keeping_bucket("state")?;
+    let keeping = refused(store)?;
+    ensure!(keeping.contains("default retention"), "{keeping}");
+    ensure!(store.list("state")?.is_empty(), "something was left");
+    Ok(())
+}
+
+#[test]
+fn a_bucket_that_keeps_is_refused_on_ceph() -> Result<()> {
+    a_bucket_that_keeps_is_refused(&CephRgw::start()?.client()?)
+}
+
+#[test]
+fn a_bucket_that_keeps_is_refused_on_versitygw() -> Result<()> {
+    a_bucket_that_keeps_is_refused(&Versitygw::start()?.client()?)
+}
+
+/// versitygw knows no lifecycle rules and says so; that is said, and the gateway starts.
+#[test]
+fn a_store_that_does_not_tell_its_rules_is_said() -> Result<()> {
+    let server = Versitygw::start()?;
+    let (store, own) = (server.client()?, Scratch::new()?);
+    store.create_bucket("state")?;
+    let gateway =
+        GatewayProgram::start("/usr/share", &lines(&store, &store.credentials_file(&own)?))?;
+    let log = gateway.log();
+    assert_eq!(log.matches("does not say what lifecycle").count(), 1, "{log}");
+    Ok(())
+}
+
 #[test]
 fn a_store_that_is_away_or_refuses_is_said() -> Result<()> {
     let server = Versitygw::start()?;

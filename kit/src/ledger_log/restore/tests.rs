@@ -26,8 +26,20 @@ fn event(count: u64) -> Event {
 }
 
 async fn restore(dir: &Path) -> LedgerLog {
-    let after = inspect(&store(dir), &config(dir)).await.unwrap();
-    LedgerLog::restore(store(dir), config(dir), after, vec![event(100)]).await.unwrap()
+    follow(dir, std::future::ready(())).await.unwrap()
+}
+
+async fn follow(dir: &Path, settled: impl Future<Output = ()>) -> Result<LedgerLog, LogError> {
+    LedgerLog::follow(store(dir), config(dir), vec![event(100)], settled).await
+}
+
+/// What the newest ledger says of the one before.
+fn predecessor(dir: &Path) -> Predecessor {
+    let newest = ledgers(&dir.join("state/ledger")).unwrap().pop().unwrap();
+    let key = std::fs::read_to_string(newest.join("ledger.pub")).unwrap();
+    let key = VerifierKey::parse(key.trim()).unwrap();
+    let report = verify(&read_batches(&newest.join("batches")).unwrap(), &key, &[] as &[&str]);
+    report.after.unwrap()
 }
 
 fn batch(dir: &Path, first: u64) -> std::path::PathBuf {
@@ -92,6 +104,51 @@ async fn who_was_left_over_writes_nothing_more() {
     assert!(old.append_one(event(3)).await.is_err());
     let after = inspect(&store(dir), &config(dir)).await.unwrap();
     assert_eq!((after.found.size, after.known), (3, None), "nothing is lost of the newest");
+}
+
+/// A gateway elsewhere that has not noticed yet: what it writes while the restore waits is named.
+#[tokio::test]
+async fn what_is_written_until_all_have_noticed_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let old = open(dir).await.unwrap();
+    old.append_one(event(1)).await.unwrap();
+    let late = async {
+        assert!(dir.join("state/ledger/2/ledger.pub").exists(), "it can be noticed");
+        old.append_one(event(2)).await.unwrap();
+    };
+    let new = follow(dir, late).await.unwrap();
+    assert_eq!((predecessor(dir).found.size, predecessor(dir).known), (3, None));
+    assert!(old.append_one(event(3)).await.is_err());
+    new.append_one(event(4)).await.unwrap();
+}
+
+/// Nobody begins anew where a restore broke off, and the next restore names what was there.
+#[tokio::test]
+async fn a_restore_that_broke_off_is_taken_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    drop(open(dir).await.unwrap());
+    tokio::select! {
+        biased;
+        _ = follow(dir, std::future::pending()) => unreachable!("it waits for ever"),
+        () = async {
+            while !dir.join("state/ledger/2/ledger.pub").exists() {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    for copy in [true, false] {
+        assert!(matches!(open(dir).await, Err(LogError::Unfinished)), "{copy}");
+        if copy {
+            std::fs::remove_file(dir.join("elsewhere")).unwrap();
+        }
+    }
+    assert_eq!(ledgers(&dir.join("state/ledger")).unwrap().len(), 1, "none to verify yet");
+    drop(restore(dir).await);
+    assert_eq!(predecessor(dir).found.size, 1);
+    assert!(dir.join("state/ledger/3/batches").is_dir());
+    assert_eq!(open(dir).await.unwrap().head().size, 2);
 }
 
 /// A restore that broke off before the copy, or one on another replica: the mark is of the ledger

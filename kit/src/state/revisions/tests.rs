@@ -106,3 +106,18 @@ async fn of_eight_writers_exactly_one_wins() {
         assert_eq!(revision.body, format!("writer {writer}").into_bytes());
     }
 }
+
+#[tokio::test]
+async fn all_hold_to_what_the_first_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    assert_eq!(one.claim("site", b"a week").await.unwrap().unwrap(), b"a week");
+    assert_eq!(other.claim("site", b"a day").await.unwrap().unwrap(), b"a week");
+    // A claim without terms is given some.
+    let _ = one.create_next("old", 1, b"").await.unwrap();
+    assert_eq!(other.claim("old", b"a day").await.unwrap().unwrap(), b"a day");
+    assert_eq!(one.claim("old", b"a week").await.unwrap().unwrap(), b"a day");
+    let store = StateStore::open(&dir.path().join("state")).unwrap();
+    let stranger = Revisions::open(store, &dir.path().join("other.key")).unwrap();
+    assert_eq!(stranger.claim("site", b"a week").await.unwrap(), None);
+}

@@ -1,31 +1,28 @@
 use hyper::Uri;
 use rustls::pki_types::ServerName;
 
-use super::ClientError;
-
-/// One gateway's address.
+/// Where a gateway is reached: what a join file names, and so what a gateway may put into one.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoint {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) name: ServerName<'static>,
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    pub name: ServerName<'static>,
     /// For the Host field of a request.
-    pub(super) authority: String,
+    pub authority: String,
 }
 
 impl Endpoint {
-    /// Reads `https://host:port`.
-    pub(super) fn parse(url: &str) -> Result<Self, ClientError> {
-        let bad = || ClientError::Nonsense(format!("{url:?} is no https://host:port"));
-        let uri: Uri = url.parse().map_err(|_| bad())?;
-        let authority = uri.authority().ok_or_else(bad)?;
+    /// Reads `https://host:port`; `None` when it is anything else.
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let authority = uri.authority()?;
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         if uri.scheme_str() != Some("https") || !bare || authority.as_str().contains('@') {
-            return Err(bad());
+            return None;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self {
-            name: ServerName::try_from(host.clone()).map_err(|_| bad())?,
+        Some(Self {
+            name: ServerName::try_from(host.clone()).ok()?,
             host,
             port: authority.port_u16().unwrap_or(443),
             authority: authority.as_str().to_owned(),
@@ -45,7 +42,7 @@ mod tests {
         for bad in
             ["http://a:1", "https://", "https://u@a:1", "https://a:1/x", "a:1", "https://a b"]
         {
-            assert!(matches!(Endpoint::parse(bad), Err(ClientError::Nonsense(_))), "{bad}");
+            assert!(Endpoint::parse(bad).is_none(), "{bad}");
         }
     }
 }
