@@ -59,8 +59,8 @@ pub(crate) struct Document {
     /// More than one replica sent bytes to one worker, so none of them counted all.
     #[serde(default)]
     pub(crate) handed_over: bool,
-    /// Ranks whose worker is not waited for any more: its replica did not hear it for the grace after
-    /// the lease had ended.
+    /// Ranks whose worker is not waited for any more: after the lease had ended, its replica took it
+    /// for gone.
     #[serde(default)]
     pub(crate) given_up: BTreeSet<u16>,
     /// Selected files and their bytes.

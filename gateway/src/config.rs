@@ -23,8 +23,11 @@ use crate::state::StateBucket;
 pub(crate) const CERTIFICATE_S: u32 = 15 * 60;
 /// Seconds between heartbeats: a gateway notices a lost worker within a minute.
 const HEARTBEAT_S: u32 = 10;
-/// Seconds a worker may serve, and a lease may stay, without a heartbeat.
+/// Seconds a worker may serve without a heartbeat that was answered.
 const GRACE_S: u32 = 60;
+/// Graces after which a silent worker is taken for gone: a link that is away for some minutes costs a
+/// pause and not the lease, and the lease's key lives here for so much longer than anybody's use of it.
+const SILENCE_GRACES: u32 = 5;
 /// A week: a closed lease's backups die soon after it.
 const KEY_EPOCH_S: u64 = 7 * 24 * 3600;
 /// Longest lease anybody may ask for: 30 days.
@@ -83,9 +86,13 @@ pub struct GatewayConfig {
     /// Seconds between heartbeats.
     #[serde(default = "heartbeat_s")]
     pub heartbeat_s: u32,
-    /// Seconds of silence after which a lease is withdrawn.
+    /// Seconds of silence after which a worker destroys its keys.
     #[serde(default = "grace_s")]
     pub grace_s: u32,
+    /// Seconds of silence after which a worker is taken for gone and its lease is withdrawn; five
+    /// graces when absent, one for an embedded gateway, whose worker has no link to lose.
+    #[serde(default)]
+    pub silence_s: Option<u32>,
     /// Seconds for which a worker's certificate is good; it is renewed after half of that.
     #[serde(default = "certificate_s")]
     pub certificate_s: u32,
@@ -192,6 +199,7 @@ impl GatewayConfig {
             nodes: NodePolicy::OWN_MACHINE,
             heartbeat_s: HEARTBEAT_S,
             grace_s: GRACE_S,
+            silence_s: None,
             certificate_s: CERTIFICATE_S,
             rate_limit: None,
             key_epoch_s: KEY_EPOCH_S,
@@ -256,6 +264,9 @@ impl GatewayConfig {
         if self.grace_s >= self.certificate_s {
             return Err(value("grace_s", "must be less than `certificate_s`"));
         }
+        if self.silence_s() < self.grace_s {
+            return Err(value("silence_s", "must be at least `grace_s`"));
+        }
         if self.rate_limit == Some(0) {
             return Err(value("rate_limit", "must be more than 0; leave it out for no limit"));
         }
@@ -269,6 +280,12 @@ impl GatewayConfig {
             return Err(value("origin", "must be a name without spaces and `+`"));
         }
         self.limits.check()
+    }
+
+    /// Seconds of silence after which a worker is taken for gone.
+    pub fn silence_s(&self) -> u32 {
+        let graces = if self.embedded { 1 } else { SILENCE_GRACES };
+        self.silence_s.unwrap_or_else(|| self.grace_s.saturating_mul(graces))
     }
 
     /// Where the keys lie that replicas have in common.
@@ -334,6 +351,19 @@ mod tests {
         assert_eq!(config.limits.window_blocks(), 4096);
     }
 
+    #[test]
+    fn a_silence_is_five_graces_unless_it_is_said() {
+        let silence = |lines: &str| {
+            let text = format!("{GOOD}{lines}\n[sources]\nallow = [\"/data\"]\n");
+            parse(&text).unwrap().silence_s()
+        };
+        assert_eq!(silence(""), 5 * GRACE_S);
+        assert_eq!(silence("grace_s = 30"), 150);
+        assert_eq!(silence("grace_s = 30\nsilence_s = 30"), 30);
+        assert_eq!(silence("silence_s = 100000"), 100_000);
+        assert_eq!(GatewayConfig::embedded("/s".into(), "/d").silence_s(), GRACE_S);
+    }
+
     /// The operator's guide shows a file that is taken, and so with what several gateways need besides.
     #[test]
     fn the_file_in_the_guide_is_taken() {
@@ -346,6 +376,11 @@ mod tests {
         let one = shown("# gateway.toml\n", "\nThen:");
         let config = parse(&one).unwrap();
         assert_eq!((config.heartbeat_s, config.grace_s), (HEARTBEAT_S, GRACE_S));
+        assert_eq!(
+            config.silence_s,
+            Some(SILENCE_GRACES * GRACE_S),
+            "what is shown is the default"
+        );
         assert_eq!(config.limits.window, Limits::default().window);
         let more = shown("directory of its own:\n", "\nAny replica");
         let (lines, table) = more.split_once("[state_bucket]").unwrap();
@@ -371,6 +406,7 @@ mod tests {
             (format!("{GOOD}grace_s = 20\n[sources]\nallow = [\"/data\"]\n"), "grace_s"),
             (format!("{GOOD}grace_s = 900\n[sources]\nallow = [\"/data\"]\n"), "certificate_s"),
             (format!("{GOOD}certificate_s = 60\n[sources]\nallow = [\"/d\"]\n"), "grace_s"),
+            (format!("{GOOD}silence_s = 59\n[sources]\nallow = [\"/d\"]\n"), "silence_s"),
             (format!("{GOOD}certificate_s = 901\n[sources]\nallow = [\"/d\"]\n"), "certificate_s"),
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
             (format!("{GOOD}secrets = \"keys\"\n[sources]\nallow = [\"/d\"]\n"), "secrets"),

@@ -145,7 +145,7 @@ impl Gateway {
         closing::finish(&self.office, live, Event::Abandon, self.office.now()).await
     }
 
-    /// Destroys a lease's keys now. A worker that is still heard has the grace to wipe and say so:
+    /// Destroys a lease's keys now. A worker that is not taken for gone is waited for, to wipe and say so:
     /// `None` until then.
     pub async fn revoke(&self, lease: LeaseId) -> Result<Option<Closed>, CloseError> {
         let live = self.office.find(lease).ok_or(CloseError::NoSuchLease)?;

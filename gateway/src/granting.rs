@@ -204,6 +204,7 @@ fn propose(
         policy: Policy {
             heartbeat_s: office.config.heartbeat_s,
             grace_s: office.config.grace_s,
+            silence_s: office.config.silence_s(),
             window_blocks: office.config.limits.window_blocks(),
         },
         key_epoch: office.keyring.epoch_of(now),

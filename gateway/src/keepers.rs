@@ -84,8 +84,9 @@ pub(crate) fn due(
     with_what_was_heard(office, live, document).due(now)
 }
 
-/// Whether a worker that is still to wipe was heard within the grace: a large cache takes longer to
-/// overwrite than that, and its worker says all the while that it lives.
+/// Whether a worker that is still to wipe is not taken for gone yet: a large cache takes longer to
+/// overwrite, and its worker says all the while that it lives; and one whose link is cut has destroyed
+/// its keys at its grace, and may come back to say so.
 pub(crate) fn is_anybody_wiping(
     office: &Office,
     live: &Live,
@@ -93,16 +94,15 @@ pub(crate) fn is_anybody_wiping(
     now: u64,
 ) -> bool {
     let lease = with_what_was_heard(office, live, document);
-    let grace = u64::from(lease.policy.grace_s);
     let mut waited_for = lease.attachments.iter().filter(|held| held.is_current());
     waited_for.any(|held| {
         let given_up = document.given_up.contains(&held.rank);
-        !given_up && now <= held.last_seen.saturating_add(grace)
+        !given_up && !lease.policy.is_gone(held.last_seen, now)
     })
 }
 
-/// Writes down which workers of this replica were not heard for the grace, so that others need not wait
-/// for them as long as their certificates last. For a lease that has ended.
+/// Writes down which workers of this replica are taken for gone, so that others need not wait for them
+/// as long as their certificates last. For a lease that has ended.
 pub(crate) async fn give_up(
     office: &Office,
     live: &Live,
@@ -110,20 +110,19 @@ pub(crate) async fn give_up(
     now: u64,
 ) -> Result<(), AdvanceError> {
     let lease = with_what_was_heard(office, live, document);
-    let grace = u64::from(lease.policy.grace_s);
-    let silent = |held: &&Attachment| {
+    let gone = |held: &&Attachment| {
         held.is_current()
             && document.is_kept_by(held.rank, &office.replica)
             && !document.given_up.contains(&held.rank)
-            && now > held.last_seen.saturating_add(grace)
+            && lease.policy.is_gone(held.last_seen, now)
     };
-    let silent: Vec<_> = lease.attachments.iter().filter(silent).map(|held| held.rank).collect();
-    if silent.is_empty() {
+    let gone: Vec<_> = lease.attachments.iter().filter(gone).map(|held| held.rank).collect();
+    if gone.is_empty() {
         return Ok(());
     }
     let _turn = live.turn.lock().await;
     let written = office.advance(live, |document| {
-        document.given_up.extend(&silent);
+        document.given_up.extend(&gone);
         Ok(())
     });
     written.await.map(drop)

@@ -57,9 +57,11 @@ pub(crate) async fn round(office: &Office) {
 }
 
 /// Counts every worker as just seen, as after a start: who did not listen cannot say that they were
-/// silent. One that is gone is missed a grace later.
+/// silent. One that is gone is missed as much later.
 fn excuse(office: &Office, now: u64) {
-    tracing::warn!("this gateway was stopped or its clock was set; its workers are given a grace");
+    tracing::warn!(
+        "this gateway was stopped or its clock was set; its workers are waited for anew"
+    );
     for live in office.all() {
         for held in &live.view().document.lease.attachments {
             live.presence(held.rank).seen(now);
@@ -115,6 +117,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
             if document.key_destroyed_at.is_none() && is_left {
                 cut_off(office, live, LeaseEvent::Abandon).await?;
             }
+            // Whoever was heard lately or long ago has this long to hear of the end.
             let grace = u64::from(document.lease.policy.grace_s);
             let waited = now > live.over_at().unwrap_or(0).saturating_add(grace);
             if !waited {
@@ -132,15 +135,15 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 tracing::info!(lease = %live.id, "the lease's deadline is over");
                 cut_off(office, live, LeaseEvent::Expire).await.map(drop)
             }
-            Some(_) => {
+            Some(gone) => {
                 let _turn = live.turn.lock().await;
                 let now = office.now();
                 // It may have spoken while we waited for our turn.
-                if due(office, live, &live.view().document, now) != Some(LeaseEvent::Vanished) {
+                if due(office, live, &live.view().document, now).as_ref() != Some(&gone) {
                     return Ok(());
                 }
-                tracing::warn!(lease = %live.id, "a worker was not heard for the grace");
-                match finish(office, live, LeaseEvent::Vanished, now).await {
+                tracing::warn!(lease = %live.id, "a worker that was not heard is taken for gone");
+                match finish(office, live, gone, now).await {
                     // It spoke to another gateway meanwhile.
                     Err(CloseError::Advance(AdvanceError::Refused(_))) => Ok(()),
                     finished => finished.map(drop),

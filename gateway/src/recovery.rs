@@ -320,7 +320,7 @@ async fn take_up(
     let is_served = goods.is_some();
     let live = Live::new(revision, document, goods, count_lost);
     for worker in &live.view().document.lease.attachments {
-        // Its silence was ours: it gets a whole grace from now on.
+        // Its silence was ours: it is measured from now on.
         live.presence(worker.rank).seen(now);
     }
     if over {

@@ -36,12 +36,12 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds on two threads until one is wrong: that one and what it showed, or how many releases
-/// there were in all.
+/// and how many returns after a silence there were in all.
 fn first_wrong(
     seeds: std::ops::Range<u64>,
     planted: Option<Planted>,
-) -> Result<u64, (u64, String)> {
-    let releases = AtomicU64::new(0);
+) -> Result<(u64, u64), (u64, String)> {
+    let (releases, returns) = (AtomicU64::new(0), AtomicU64::new(0));
     let (next, wrong) = (AtomicU64::new(seeds.start), std::sync::Mutex::new(None));
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -56,6 +56,7 @@ fn first_wrong(
                     let outcome =
                         std::panic::catch_unwind(ran).unwrap_or_else(|_| Outcome::panic());
                     releases.fetch_add(outcome.releases, Ordering::SeqCst);
+                    returns.fetch_add(outcome.returns, Ordering::SeqCst);
                     if !outcome.wrong.is_empty() {
                         next.store(seeds.end, Ordering::SeqCst);
                         let text = format!("{}\n{}", outcome.trace, outcome.wrong.join("\n"));
@@ -70,7 +71,7 @@ fn first_wrong(
     });
     match wrong.into_inner().unwrap() {
         Some(wrong) => Err(wrong),
-        None => Ok(releases.into_inner()),
+        None => Ok((releases.into_inner(), returns.into_inner())),
     }
 }
 
@@ -86,9 +87,12 @@ fn nothing_that_befalls_replicas_breaks_a_promise() {
     let schedules = seeds.end - seeds.start;
     match first_wrong(seeds, None) {
         Err((seed, text)) => panic!("{text}\nrun again with TIDEGATE_SIM_SEED={seed}"),
-        Ok(releases) => {
-            println!("{schedules} schedules, {releases} releases");
+        Ok((releases, returns)) => {
+            println!(
+                "{schedules} schedules, {releases} releases, {returns} returns after the grace"
+            );
             assert!(releases >= schedules, "almost nothing happens");
+            assert!(returns >= schedules / 10, "almost nobody comes back");
         }
     }
 }

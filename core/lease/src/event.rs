@@ -35,8 +35,10 @@ pub enum Event {
         id: TokenId,
         rank: u16,
     },
-    /// A worker has been silent for longer than the grace.
-    Vanished,
+    /// The rank's worker has been silent for so long that it is taken for gone.
+    Vanished {
+        rank: u16,
+    },
     /// The rank's worker has stated that it destroyed everything.
     Wiped {
         rank: u16,

@@ -64,7 +64,7 @@ impl Lease {
             Event::Release { rank, first, end } => next.release(rank, first, end, now)?,
             Event::Revoke => next.end(Cause::Revoked, now),
             Event::Token { id, rank } => next.add_token(id, rank, now)?,
-            Event::Vanished => next.vanished(now)?,
+            Event::Vanished { rank } => next.vanished(rank, now)?,
             Event::Wiped { rank } => next.wiped(rank, now)?,
             Event::Wiping => match self.phase {
                 Phase::Draining | Phase::Wiping => next.phase = Phase::Wiping,
@@ -87,7 +87,8 @@ impl Lease {
         if now >= self.deadline {
             return Some(Event::Expire);
         }
-        self.is_anybody_silent(now).then_some(Event::Vanished)
+        let gone = self.attachments.iter().find(|held| self.is_gone(held, now))?;
+        Some(Event::Vanished { rank: gone.rank })
     }
 
     /// Notes a sign of life from the rank's current worker. No transition and no new revision: the
@@ -296,10 +297,11 @@ impl Lease {
         Ok(())
     }
 
-    fn vanished(&mut self, now: u64) -> Result<(), Refusal> {
+    fn vanished(&mut self, rank: u16, now: u64) -> Result<(), Refusal> {
+        let held = self.attachment(rank);
         match self.phase {
             Phase::Requested | Phase::Granted => Err(Refusal::OutOfOrder(self.phase)),
-            _ if !self.is_anybody_silent(now) => Err(Refusal::NotDue),
+            _ if !held.is_some_and(|held| self.is_gone(held, now)) => Err(Refusal::NotDue),
             _ => {
                 self.end(Cause::Vanished, now);
                 Ok(())
@@ -323,10 +325,9 @@ impl Lease {
         self.ending.is_some_and(|ending| ending.cause != Cause::Drained)
     }
 
-    fn is_anybody_silent(&self, now: u64) -> bool {
-        let grace = u64::from(self.policy.grace_s);
-        let mut watched = self.attachments.iter().filter(|held| held.is_current() && !held.wiped);
-        watched.any(|held| now.saturating_sub(held.last_seen) > grace)
+    /// It holds its rank, has something left to say, and was silent for too long.
+    fn is_gone(&self, held: &Attachment, now: u64) -> bool {
+        held.is_current() && !held.wiped && self.policy.is_gone(held.last_seen, now)
     }
 
     fn current_mut(&mut self, rank: u16) -> Result<&mut Attachment, Refusal> {

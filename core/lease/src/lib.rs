@@ -23,7 +23,7 @@
 //! 1. Only while the drain is an orderly one. *Draining 0* has no grace: nothing more is released.
 //! 2. Only at or after the deadline. From the deadline on, `Attach` and `Release` are refused
 //!    whether or not `Expire` was applied.
-//! 3. Only where a worker has been silent for longer than the policy's grace.
+//! 3. Only where the rank's worker has been silent for longer than the policy's `silence_s`.
 //! 4. *Wiping* once the ranks of all tokens have stated their wipe.
 //! 5. As *wiped* if something was attached and all that ever was attached has stated its wipe; as
 //!    *withdrawn* in every other case: destruction on the nodes was not observed.

@@ -47,15 +47,19 @@ pub struct Ending {
     pub at: u64,
 }
 
-/// What a worker of the lease may count on and must keep to. 2 × heartbeat < grace: the dead-man's
-/// switch.
+/// What a worker of the lease may count on and must keep to. 2 × heartbeat < grace ≤ silence: the
+/// dead-man's switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Seconds between a worker's heartbeats.
     pub heartbeat_s: u32,
-    /// Seconds of silence after which a worker serves nothing and the gateway counts it lost.
+    /// Seconds of silence after which a worker destroys its keys and serves nothing.
     pub grace_s: u32,
+    /// Seconds of silence after which the gateway takes a worker for gone. Longer than the grace, so
+    /// that one whose link was cut finds its lease alive. Absent from leases of before: the grace.
+    #[serde(default)]
+    pub silence_s: u32,
     /// Blocks whose keys one release may hand out.
     pub window_blocks: u32,
 }
@@ -65,11 +69,18 @@ impl Policy {
     pub fn fault(&self) -> Option<&'static str> {
         if self.heartbeat_s == 0 || u64::from(self.heartbeat_s) * 2 >= u64::from(self.grace_s) {
             Some("the grace must be longer than two heartbeats")
+        } else if self.silence_s < self.grace_s {
+            Some("a worker must not be taken for gone within its grace")
         } else if self.window_blocks == 0 {
             Some("a window must hold at least one block")
         } else {
             None
         }
+    }
+
+    /// Whether a worker that was last heard at `last_seen` is taken for gone at `now`.
+    pub fn is_gone(&self, last_seen: u64, now: u64) -> bool {
+        now.saturating_sub(last_seen) > u64::from(self.silence_s.max(self.grace_s))
     }
 }
 

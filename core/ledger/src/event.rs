@@ -30,7 +30,7 @@ pub enum Cause {
     Expired,
     /// An administrator took it away.
     Revoked,
-    /// A worker was silent for longer than the grace.
+    /// A worker was silent for so long that it was taken for gone.
     Vanished,
 }
 

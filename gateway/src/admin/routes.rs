@@ -332,7 +332,7 @@ pub(super) async fn token(
     }
 }
 
-/// Destroy a lease's keys now; a worker that is attached has the grace to wipe and say so.
+/// Destroy a lease's keys now; a worker that is not taken for gone is waited for, to wipe and say so.
 #[cfg_attr(test, utoipa::path(
     post, path = "/v1/admin/leases/{lease}/revoke", tag = "admin",
     params(("lease" = tidegate_plan::LeaseId, Path)),

@@ -26,9 +26,10 @@ use crate::recovery::recover;
 use crate::source::{S3Options, SourceSpec};
 use crate::state::StateBucket;
 
-/// Seconds between heartbeats, and the grace.
+/// Seconds between heartbeats, the grace, and the silence after which a worker is taken for gone.
 pub(super) const HEARTBEAT_S: u32 = 10;
 pub(super) const GRACE_S: u32 = 30;
+pub(super) const SILENCE_S: u32 = 80;
 
 /// A directory with the data and the keys that the replicas share. Nothing of a lease lies here.
 pub(super) struct House {
@@ -70,6 +71,7 @@ impl House {
         config.nodes = NodePolicy::default();
         config.state_bucket = Some(bucket);
         (config.heartbeat_s, config.grace_s) = (HEARTBEAT_S, GRACE_S);
+        config.silence_s = Some(SILENCE_S);
         config
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Notes {
     /// Answers to attachments too.
     pub(super) beats: Vec<Beat>,
     pub(super) stated: Vec<Stated>,
+    /// Workers that attached again after their keys were destroyed at the grace.
+    pub(super) returns: u64,
     /// Every checkpoint that was shown to anybody.
     pub(super) checkpoints: Vec<String>,
     /// What was wrong on the way.

@@ -13,7 +13,7 @@ use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::Directive;
 
 use super::executor::SECOND_ZERO;
-use super::house::GRACE_S;
+use super::house::SILENCE_S;
 use super::notes::Handed;
 use super::store::Effect;
 use super::world::World;
@@ -150,7 +150,7 @@ impl Run<'_> {
             history.iter().find(|(_, document)| is_vanished(&document.lease))
             && self.steady
         {
-            let spare = Duration::from_secs(u64::from(GRACE_S) - 2);
+            let spare = Duration::from_secs(u64::from(SILENCE_S) - 2);
             let beats = self.world.notes().beats.clone();
             let heard = |instance: InstanceId| {
                 beats.iter().any(|b| b.to == instance && b.at <= *at && b.asked + spare > *at)

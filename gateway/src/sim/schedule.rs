@@ -29,13 +29,16 @@ pub(super) struct Outcome {
     pub(super) digest: blake3::Hash,
     /// Releases that left a gateway.
     pub(super) releases: u64,
+    /// Workers that came back after their grace.
+    pub(super) returns: u64,
 }
 
 impl Outcome {
     /// Of a run that ended in a panic, whose message was printed.
     pub(super) fn panic() -> Self {
         let wrong = vec!["it panics".to_owned()];
-        Self { wrong, trace: String::new(), digest: blake3::hash(b""), releases: 0 }
+        let digest = blake3::hash(b"");
+        Self { wrong, trace: String::new(), digest, releases: 0, returns: 0 }
     }
 }
 
@@ -57,8 +60,9 @@ pub(super) fn run(seed: u64, house: &Arc<House>, planted: Option<Planted>) -> Ou
     if let Err(stuck) = ran {
         wrong.push(format!("the run does not end: {stuck:?}"));
     }
-    let releases = world.notes().handed.len() as u64;
-    Outcome { wrong, trace: sim.trace(160), digest: sim.digest(), releases }
+    let notes = world.notes();
+    let (releases, returns) = (notes.handed.len() as u64, notes.returns);
+    Outcome { wrong, trace: sim.trace(160), digest: sim.digest(), releases, returns }
 }
 
 async fn story(world: Arc<World>, steady: bool) {

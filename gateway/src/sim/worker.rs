@@ -1,6 +1,6 @@
 //! A worker that keeps the rules: takes nothing that is late or not in the ledger, renews, drops its
-//! keys when nobody answers for the grace, and states its wipe at the end. Or does not: it may also
-//! vanish, come back as another process, or go on beside its successor.
+//! keys when nobody answers for the grace, comes back with another attachment, and states its wipe at
+//! the end. Or does not: it may also vanish, come back as another process, or go on beside its successor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,8 @@ enum End {
     Restart,
     /// The same, but the old process goes on for a while.
     Overlap,
+    /// Nothing passes its link for a while, perhaps for longer than the grace; then it goes on.
+    Away,
 }
 
 /// Why a process stopped before its time.
@@ -79,8 +81,13 @@ struct Process<'a> {
     instance: InstanceId,
     hpke: HpkeKeyPair,
     trust: Trust,
+    /// The newest attachment's.
     peer: Option<Arc<PeerIdentity>>,
     terms: Option<LeaseTerms>,
+    /// The attachment's keys may be used.
+    attached: bool,
+    /// They were destroyed at the grace.
+    lapsed: bool,
     /// When a gateway was last heard.
     heard: Duration,
     /// The replica it mostly speaks to.
@@ -122,14 +129,16 @@ fn parsed<T: DeserializeOwned>(answer: &Answer) -> Option<T> {
 impl Worker {
     /// Lives until a random time, ends in a random way, perhaps more than once.
     pub(super) async fn live(self: Arc<Self>) {
+        let mut kept = None;
         for life in 0..4 {
             let sim = &self.world.sim;
             let span = sim.span(5_000..120_000);
             let end = match sim.below(100) {
-                0..=39 => End::Wipe,
-                40..=44 => End::Partly,
-                45..=59 => End::Vanish,
-                60..=79 => End::Restart,
+                0..=34 => End::Wipe,
+                35..=39 => End::Partly,
+                40..=51 => End::Vanish,
+                52..=67 => End::Restart,
+                68..=83 => End::Away,
                 _ => End::Overlap,
             };
             let name = self.name;
@@ -145,13 +154,17 @@ impl Worker {
                 sim.sleep(span).await;
                 continue;
             }
-            let mut process = Process::new(&self);
+            let mut process = kept.take().unwrap_or_else(|| Process::new(&self));
             let stopped = process.run(sim.now() + span).await;
             sim.note(format_args!("{name}: {stopped:?}"));
             match (stopped, end) {
                 (Stopped::Fenced, _) | (Stopped::TimeIsUp, End::Vanish) => return,
                 (Stopped::TimeIsUp, End::Restart) => {
                     sim.sleep(sim.span(10..5_000)).await;
+                }
+                (Stopped::TimeIsUp, End::Away) => {
+                    sim.sleep(sim.span(5_000..120_000)).await;
+                    kept = Some(process);
                 }
                 (Stopped::Over, End::Vanish | End::Restart) => return,
                 (_, end) => return process.wipe(end != End::Partly).await,
@@ -170,6 +183,8 @@ impl<'a> Process<'a> {
             trust: Trust { key, clock: None, slack: Duration::ZERO },
             peer: None,
             terms: None,
+            attached: false,
+            lapsed: false,
             heard: worker.world.sim.now(),
             home: worker.world.any_replica(),
         }
@@ -190,7 +205,7 @@ impl<'a> Process<'a> {
         let mut beat = Duration::ZERO;
         let mut refused = 0;
         while sim.now() < until {
-            if self.peer.is_none() {
+            if !self.attached {
                 match self.attach().await {
                     Ok(()) => refused = 0,
                     Err(Some(403 | 410)) => return Stopped::Fenced,
@@ -198,7 +213,7 @@ impl<'a> Process<'a> {
                     Err(Some(401)) if refused > 5 => return Stopped::Over,
                     Err(status) => {
                         refused += u32::from(status == Some(401));
-                        if sim.now() > begun + PATIENCE {
+                        if sim.now() > begun.max(self.heard) + PATIENCE {
                             return Stopped::Over;
                         }
                         self.home = world.any_replica();
@@ -209,7 +224,7 @@ impl<'a> Process<'a> {
             }
             if sim.now() > self.heard + Duration::from_secs(GRACE_S.into()) {
                 // Dead man: the keys are gone, only the identity is left.
-                self.peer = None;
+                (self.attached, self.lapsed) = (false, true);
                 continue;
             }
             let status = if sim.now() >= beat {
@@ -227,7 +242,7 @@ impl<'a> Process<'a> {
             };
             match status {
                 Ok(()) => {}
-                Err(Some(401)) => self.peer = None,
+                Err(Some(401)) => self.attached = false,
                 Err(Some(403)) => return Stopped::Fenced,
                 Err(Some(410)) => return Stopped::Over,
                 Err(_) => self.home = world.any_replica(),
@@ -253,13 +268,14 @@ impl<'a> Process<'a> {
         if !self.trust.is_fresh(challenge.time, asked, world.sim.now()) {
             return Err(None);
         }
+        let (new, hpke) = (InstanceId::from_bytes(random()), HpkeKeyPair::generate(&mut rng()));
         let mut request = AttachRequest {
             lease: join.lease,
             token: join.token,
             nonce: challenge.nonce,
-            instance: self.instance,
+            instance: new,
             identity_key: self.worker.identity.public_key().as_slice().into(),
-            hpke_key: self.hpke.public().into(),
+            hpke_key: hpke.public().into(),
             facts: NodeFacts::default().to_text(),
             evidence: Evidence::default().to_text(),
             proof: Vec::new().into(),
@@ -279,11 +295,16 @@ impl<'a> Process<'a> {
         match self.trust.proven(&response.receipt) {
             Some(Event::Attached { lease, rank, instance, revision, .. })
                 if (lease, rank) == (join.lease, join.rank)
-                    && (instance, revision) == (self.instance, response.revision) => {}
+                    && (instance, revision) == (new, response.revision) => {}
             _ => world.wrong("an attachment without its entry"),
         }
         world.notes().checkpoints.push(response.receipt.checkpoint);
         world.sim.note(format_args!("{}: attached at {replica}", self.worker.name));
+        if std::mem::take(&mut self.lapsed) {
+            world.sim.note(format_args!("{}: is back after a silence", self.worker.name));
+            world.notes().returns += 1;
+        }
+        (self.instance, self.hpke, self.attached) = (new, hpke, true);
         self.peer = Some(Arc::new(certified(&response.certificate)));
         self.terms = Some(response.terms);
         self.heard(asked, Directive::Continue);

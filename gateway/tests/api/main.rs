@@ -19,6 +19,8 @@ mod record;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod silence;
+#[cfg(test)]
 mod windows;
 #[cfg(test)]
 mod worker;

@@ -1,6 +1,8 @@
 //! Until when a worker serves, what ends it, and what brings it back: heartbeats, the dead-man's switch,
 //! deadlines, fencing and drain, on real programs that are stopped, cut off and killed.
 
+mod cut;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,9 +20,9 @@ use tidegate_tests::programs::{GatewayProgram, MountProgram};
 use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::Run;
-use tidegate_tests::wan::Wan;
 
-const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4";
+/// A worker is taken for gone as soon as it has destroyed its keys.
+const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 4";
 /// What `run` and `mount` end with when the lease was lost under the data's users.
 const LEASE_LOST: i32 = 124;
 
@@ -187,29 +189,6 @@ fn s38_reads_come_back_when_a_gateway_stood_still_past_the_grace() -> Result<()>
     let (left, selected) = (receipt["left_bytes"].as_u64(), receipt["selected_bytes"].as_u64());
     let (left, selected) = (left.context("no left_bytes")?, selected.context("no selected_bytes")?);
     assert!(left < selected + selected / 2, "{left} sealed bytes left for {selected} selected");
-    Ok(())
-}
-
-/// The gateway ends a lease whose worker it does not hear; who comes back later is told so, and wipes.
-#[test]
-fn a_link_cut_past_the_grace_ends_the_lease_and_the_mount() -> Result<()> {
-    let home = home()?;
-    let wan = Wan::start(Duration::from_millis(20), 0)?;
-    let from = home.path().display().to_string();
-    let gateway = GatewayProgram::start_at(wan.home(), &from, QUICK)?;
-    let join = gateway.lease("one.join", ["--from", &from])?;
-    let mut mount = MountProgram::start_at(wan.cloud(), &join, &[])?;
-    let mut readers = Readers::of(mount.data())?;
-    wan.cut();
-    readers.expect_the_end()?;
-    wait_for("the lease to be withdrawn", || {
-        gateway.show(&join).ok().filter(|shown| shown["phase"] == "withdrawn")
-    })?;
-    wan.mend();
-    drop(readers);
-    let status = mount.process().wait()?;
-    assert_eq!(status.code(), Some(LEASE_LOST), "{}", mount.log());
-    assert!(fs::read_dir(mount.cache())?.next().is_none(), "nothing is left in the cache");
     Ok(())
 }
 

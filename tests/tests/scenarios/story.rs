@@ -15,7 +15,7 @@ use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of, succeed};
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::tidegate;
 
-const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4\n";
+const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 4\n";
 
 struct Site {
     home: Scratch,

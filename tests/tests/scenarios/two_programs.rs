@@ -17,7 +17,7 @@ use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{Run, tidegate};
 
 /// Short, so that a vanished worker is noticed within the test.
-const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4";
+const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 4";
 
 fn start(home: &Scratch, extra: &str) -> Result<GatewayProgram> {
     GatewayProgram::start(&home.path().display().to_string(), extra)

@@ -6,10 +6,13 @@ use super::*;
 use crate::record::Policy;
 
 mod reach;
+mod silence;
 
 const START: u64 = 1_000;
 const DEADLINE: u64 = 2_000;
+/// The grace, and the silence after which a worker is gone.
 const GRACE: u64 = 60;
+const SILENCE: u64 = 150;
 
 fn token(n: u8) -> TokenId {
     TokenId::from_bytes([n; 16])
@@ -42,7 +45,7 @@ fn proposal() -> Proposal {
         dataset: "d".into(),
         subject: "s".into(),
         deadline: DEADLINE,
-        policy: Policy { heartbeat_s: 10, grace_s: 60, window_blocks: 10 },
+        policy: Policy { heartbeat_s: 10, grace_s: 60, silence_s: 150, window_blocks: 10 },
         key_epoch: 7,
         tokens: vec![(token(0), 0), (token(1), 1), (token(2), 1)],
     }
@@ -134,7 +137,7 @@ fn the_first_cause_without_grace_stays() {
         (Event::Abandon, Cause::Abandoned),
         (Event::Expire, Cause::Expired),
         (Event::Revoke, Cause::Revoked),
-        (Event::Vanished, Cause::Vanished),
+        (Event::Vanished { rank: 0 }, Cause::Vanished),
     ] {
         let lease = drained.apply(event, late).unwrap().apply(Event::Revoke, late + 1).unwrap();
         assert_eq!(lease.ending, Some(Ending { cause, at: late }));
@@ -144,9 +147,11 @@ fn the_first_cause_without_grace_stays() {
 #[test]
 fn one_silent_rank_makes_it_withdrawn() {
     let lease = active().apply(Event::Wiped { rank: 0 }, START).unwrap();
-    let late = START + GRACE + 1;
-    assert_eq!(lease.due(late), Some(Event::Vanished));
-    let lease = lease.apply(Event::Vanished, late).unwrap();
+    let late = START + SILENCE + 1;
+    assert_eq!(lease.due(late), Some(Event::Vanished { rank: 1 }));
+    let other = Event::Vanished { rank: 0 };
+    assert_eq!(lease.apply(other, late), Err(Refusal::NotDue), "it has said all there was to say");
+    let lease = lease.apply(Event::Vanished { rank: 1 }, late).unwrap();
     assert_eq!((lease.phase, lease.due(late)), (Phase::Draining, None));
     assert_eq!(lease.apply(release(1, 10, 11), late), Err(Refusal::LeaseOver));
     let lease = lease.apply(Event::KeyDestroyed, late).unwrap();
@@ -195,23 +200,6 @@ fn a_further_token_lets_another_worker_take_the_rank_over() {
     assert_eq!(refusal(&drained, further(9)), Refusal::LeaseOver);
     let wiped = active().apply(Event::Wiped { rank: 0 }, START).unwrap();
     assert_eq!(refusal(&wiped, further(9)), Refusal::RankWiped);
-}
-
-#[test]
-fn signs_of_life() {
-    let mut lease = active();
-    lease.note_seen(0, instance(10), START + 50).unwrap();
-    lease.note_seen(0, instance(10), START + 40).unwrap();
-    assert_eq!(lease.attachment(0).unwrap().last_seen, START + 50);
-    assert_eq!(lease.due(START + GRACE + 1), Some(Event::Vanished));
-    lease.note_seen(1, instance(11), START + 50).unwrap();
-    assert_eq!(lease.due(START + GRACE + 1), None);
-    assert_eq!(lease.note_seen(1, instance(99), START + 60), Err(Refusal::NotAttached));
-    assert_eq!(lease.note_seen(7, instance(11), START + 60), Err(Refusal::NotAttached));
-    let events = [Event::Revoke, Event::KeyDestroyed];
-    let events = events.into_iter();
-    let mut closed = events.fold(lease, |lease, event| lease.apply(event, START + 50).unwrap());
-    assert_eq!(closed.note_seen(1, instance(11), START + 60), Err(Refusal::LeaseOver));
 }
 
 #[test]
@@ -281,7 +269,7 @@ fn out_of_order() {
         Event::Drain,
         Event::Wiped { rank: 0 },
         Event::Wiping,
-        Event::Vanished,
+        Event::Vanished { rank: 0 },
         Event::KeyDestroyed,
     ] {
         assert_eq!(refusal(&early, event), Refusal::OutOfOrder(Phase::Requested));
@@ -294,10 +282,11 @@ fn out_of_order() {
 #[test]
 fn not_due() {
     assert_eq!(refusal(&active(), Event::Expire), Refusal::NotDue);
-    assert_eq!(refusal(&active(), Event::Vanished), Refusal::NotDue);
-    let silent = START + GRACE;
+    assert_eq!(refusal(&active(), Event::Vanished { rank: 0 }), Refusal::NotDue);
+    let silent = START + SILENCE;
     assert_eq!(active().due(silent), None);
-    assert_eq!(active().due(silent + 1), Some(Event::Vanished));
+    assert_eq!(active().apply(Event::Vanished { rank: 0 }, silent), Err(Refusal::NotDue));
+    assert_eq!(active().due(silent + 1), Some(Event::Vanished { rank: 0 }));
 }
 
 #[test]
@@ -314,7 +303,7 @@ fn lease_over() {
 
 #[test]
 fn contradicting_terms_are_refused() {
-    let cases: [fn(&mut Proposal); 7] = [
+    let cases: [fn(&mut Proposal); 8] = [
         |proposal| proposal.shares.clear(),
         |proposal| proposal.shares[0].0 = 1,
         |proposal| proposal.shares[1].0 = 11,
@@ -322,6 +311,7 @@ fn contradicting_terms_are_refused() {
         |proposal| proposal.tokens[0].1 = 2,
         |proposal| proposal.tokens[0].0 = token(1),
         |proposal| proposal.policy.grace_s = 20,
+        |proposal| proposal.policy.silence_s = 59,
     ];
     for case in cases {
         let mut proposal = proposal();
@@ -381,7 +371,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Grant),
         1 => Just(Event::KeyDestroyed),
         1 => Just(Event::Revoke),
-        1 => Just(Event::Vanished),
+        1 => (0..3_u16).prop_map(|rank| Event::Vanished { rank }),
         2 => (0..3_u16).prop_map(|rank| Event::Wiped { rank }),
         1 => Just(Event::Wiping),
     ]

@@ -29,7 +29,8 @@ fn events() -> Vec<Event> {
         Event::Drain,
         Event::Expire,
         Event::Revoke,
-        Event::Vanished,
+        Event::Vanished { rank: 0 },
+        Event::Vanished { rank: 1 },
         Event::Wiping,
         Event::Wiped { rank: 0 },
         Event::Wiped { rank: 1 },
@@ -40,7 +41,7 @@ fn events() -> Vec<Event> {
 /// When an event comes: at once, unless it takes time to come about.
 fn moment(event: &Event, lease: &Lease) -> u64 {
     let least = match event {
-        Event::Vanished => START + GRACE + 1,
+        Event::Vanished { .. } => START + SILENCE + 1,
         Event::Expire => DEADLINE,
         _ => START,
     };
