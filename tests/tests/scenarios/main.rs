@@ -11,6 +11,7 @@ mod exit_codes;
 mod full;
 mod interop;
 mod kernels;
+mod late_release;
 mod life_and_death;
 mod many_files;
 mod no_plaintext;
