@@ -33,6 +33,7 @@ mod source_changes;
 mod state_bucket;
 mod story;
 mod strangers;
+mod threads;
 mod two_hosts;
 mod two_programs;
 mod wan;
