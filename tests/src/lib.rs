@@ -6,6 +6,7 @@ pub mod between;
 pub mod canary;
 pub mod ceph;
 pub mod clock;
+pub mod collector;
 pub mod dataset;
 pub mod device;
 pub mod digest;

@@ -34,6 +34,7 @@ mod state_bucket;
 mod story;
 mod strangers;
 mod threads;
+mod traces;
 mod two_hosts;
 mod two_programs;
 mod wan;
