@@ -2,13 +2,16 @@
 //! folder of its own and ended when its value is dropped. A part that is missing is an error that
 //! names it, never a test that is skipped; `cargo xtask parts` makes them.
 
+pub mod between;
 pub mod canary;
 pub mod ceph;
 pub mod clock;
+pub mod collector;
 pub mod dataset;
 pub mod device;
 pub mod digest;
 pub mod held;
+pub mod http;
 pub mod many;
 pub mod minio;
 pub mod ops;

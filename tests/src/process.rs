@@ -114,6 +114,19 @@ pub fn signal_pid(pid: u32, signal: Signal) -> Result<()> {
     kill_process(pid, signal).context("the signal was not taken")
 }
 
+/// Stops a process, and returns once each of its threads stands still.
+pub fn freeze(pid: u32) -> Result<()> {
+    signal_pid(pid, Signal::STOP)?;
+    let stands = |task: &Path| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    };
+    wait_for("a process to stand still", || {
+        let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+        tasks.all(|task| stands(&task.path())).then_some(())
+    })
+}
+
 /// Runs to the end and fails with both outputs unless it succeeds.
 pub fn check(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();

@@ -1,10 +1,12 @@
 //! A company's side of the link: a store with the state, and gateways that share it.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::between::{Between, Look};
 use crate::port;
 use crate::programs::{GatewayProgram, succeed};
 use crate::scratch::Scratch;
@@ -20,7 +22,7 @@ pub struct Site {
     pub gateways: Vec<GatewayProgram>,
     pub home: Scratch,
     /// Keys and credentials that all replicas have.
-    _common: Scratch,
+    common: Scratch,
     server: Versitygw,
 }
 
@@ -30,6 +32,26 @@ impl Site {
         namespace: Option<&Namespace>,
         replicas: usize,
         more: &str,
+        fill: impl FnOnce(&Scratch) -> Result<()>,
+    ) -> Result<Self> {
+        Self::start_behind(namespace, replicas, more, None, fill)
+    }
+
+    /// The same on loopback, where `look` sees all that the first replica asks of the store.
+    pub fn start_watched(
+        replicas: usize,
+        more: &str,
+        look: Look,
+        fill: impl FnOnce(&Scratch) -> Result<()>,
+    ) -> Result<Self> {
+        Self::start_behind(None, replicas, more, Some(look), fill)
+    }
+
+    fn start_behind(
+        namespace: Option<&Namespace>,
+        replicas: usize,
+        more: &str,
+        look: Option<Look>,
         fill: impl FnOnce(&Scratch) -> Result<()>,
     ) -> Result<Self> {
         let words = namespace.map_or_else(Vec::new, Namespace::words);
@@ -44,19 +66,33 @@ impl Site {
         fill(&home)?;
         let ports = (0..replicas).map(|_| port::free()).collect::<Result<Vec<_>>>()?;
         let urls: Vec<_> = ports.iter().map(|port| format!("https://{address}:{port}")).collect();
-        let lines = format!(
-            "{more}gateways = {urls:?}\nsecrets = \"{}\"\n[state_bucket]\n\
-             url = \"s3://{BUCKET}/site\"\nendpoint = \"{}\"\ncredentials_file = \"{}\"\n",
-            common.join("secrets").display(),
-            store.endpoint(),
-            store.credentials_file(&common)?.display()
-        );
+        let credentials = store.credentials_file(&common)?;
+        let lines = |endpoint: &str| {
+            format!(
+                "{more}gateways = {urls:?}\nsecrets = \"{}\"\n[state_bucket]\n\
+                 url = \"s3://{BUCKET}/site\"\nendpoint = \"{endpoint}\"\ncredentials_file = \"{}\"\n",
+                common.join("secrets").display(),
+                credentials.display()
+            )
+        };
+        let mut endpoints = vec![store.endpoint().to_owned(); replicas];
+        if let (Some(look), Some(first)) = (look, endpoints.first_mut()) {
+            *first = format!("http://127.0.0.1:{}", Between::plain(server.port(), look)?.port());
+        }
         let allow = home.path().display().to_string();
         let gateways = ports
             .into_iter()
-            .map(|port| GatewayProgram::start_on(namespace, port, &allow, &lines))
+            .zip(&endpoints)
+            .map(|(port, endpoint)| {
+                GatewayProgram::start_on(namespace, port, &allow, &lines(endpoint))
+            })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { gateways, home, _common: common, server })
+        Ok(Self { gateways, home, common, server })
+    }
+
+    /// The authority that all replicas have.
+    pub fn authority(&self) -> PathBuf {
+        self.common.join("secrets/ca/authority.pem")
     }
 
     /// Asks one replica for a lease on all of it.
@@ -67,6 +103,13 @@ impl Site {
     /// Where the state lies, as files.
     pub fn state(&self) -> PathBuf {
         self.server.bucket(BUCKET).join("site")
+    }
+
+    /// Whether nothing is left of a lease where keys and open leases lie.
+    pub fn holds_no_key_of(&self, lease: &str) -> bool {
+        let names = ["wrapped", "open"].map(|folder| fs::read_dir(self.state().join(folder)));
+        let mut left = names.into_iter().flatten().flatten().flatten();
+        !left.any(|file| file.file_name().to_string_lossy().contains(lease))
     }
 
     /// The ledger's entries, after it was verified.

@@ -90,6 +90,10 @@ impl Versitygw {
         S3::new(&self.endpoint, Credentials::TEST)
     }
 
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The folder in which it keeps a bucket's objects as files.
     pub fn bucket(&self, name: &str) -> PathBuf {
         self.scratch.join("data").join(name)

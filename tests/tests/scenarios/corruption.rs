@@ -3,9 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
+use tidegate_tests::between::{Between, Look};
 use tidegate_tests::dataset;
 use tidegate_tests::digest;
 use tidegate_tests::held::Held;
@@ -83,6 +85,52 @@ fn s27_a_block_that_is_corrupt_twice_is_eio() -> Result<()> {
     wait_for("the block to be fetched anew", || fs::read(&victim).ok())?;
     digest::assert_same(&want, &digest::tree(held.data())?);
     held.finish()?;
+    Ok(())
+}
+
+/// S27: a gateway that seals wrongly, as the worker sees it: behind TLS, a bit of one block is another
+/// twice. That block is fetched once more, then its file is EIO and no other; when it comes as it
+/// should, it is read.
+#[test]
+fn s27_a_block_sealed_wrongly_is_eio_alone() -> Result<()> {
+    const BAD: u64 = 1;
+    let home = Scratch::new()?;
+    // A block each.
+    dataset::flat(home.path(), 3, 4 << 20, 53)?;
+    let gateway = GatewayProgram::start(&home.path().display().to_string(), "")?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let came = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&came);
+    // Had a worker patience for a third, it would read it well.
+    let look: Look = Arc::new(move |request, answer| {
+        if request.line().contains(&format!("/blocks/{BAD} "))
+            && answer.status() == 200
+            && counted.fetch_add(1, Ordering::Relaxed) < 2
+        {
+            answer.body[3_000_000] ^= 0x10;
+        }
+    });
+    let authority = gateway.state().join("ca/authority.pem");
+    let between = Between::tls(gateway.port(), &authority, look)?;
+    let mount = MountProgram::start(&between.join(&join)?, &[])?;
+    let name = |file: u64| format!("{file:05}.bin");
+    // One request of the kernel's: a longer read would be short first, and ask again for the rest.
+    let bad = File::open(mount.data().join(name(BAD)))?;
+    let error = bad.read_at(&mut [0; 200_000], 2_900_000).err();
+    let error = error.with_context(|| format!("it was read: {}", mount.log()))?;
+    assert_eq!(error.raw_os_error(), Some(EIO), "{error}");
+    assert!(came.load(Ordering::Relaxed) >= 2, "it was not fetched once more");
+    assert!(mount.log().contains("fetched again does not open"), "{}", mount.log());
+    for file in [0, 2] {
+        assert!(fs::read(mount.data().join(name(file)))? == fs::read(home.join(&name(file)))?);
+    }
+    drop(bad);
+    digest::assert_same(&digest::tree(home.path())?, &digest::tree(mount.data())?);
+    let receipt = mount.finish()?;
+    assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");
+    assert!(receipt["read_errors"].as_u64() > Some(0), "{receipt:#}");
+    let counters = &receipt["certificate"]["stated"]["counters"];
+    assert!(counters["refetched"].as_u64() > Some(0), "{receipt:#}");
     Ok(())
 }
 

@@ -33,15 +33,7 @@ fn a_lease_goes_on_at_another_replica_and_closes_there() -> Result<()> {
     receipt_is_clean(&receipt);
     ensure!(receipt["certificate"]["observed"]["sent_bytes"].is_null(), "nobody counted all");
     let lease = lease_of(&join)?;
-    for left in ["wrapped", "open"] {
-        let names = std::fs::read_dir(site.state().join(left));
-        let stays = names
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|file| file.file_name().to_string_lossy().contains(&lease));
-        ensure!(!stays, "{left}/{lease} stayed");
-    }
+    ensure!(site.holds_no_key_of(&lease), "a key stayed");
     let entries = site.ledger()?;
     assert_eq!(entries_of(&entries, "lease-closed", &lease).len(), 1, "{entries:#?}");
     ensure!(!entries_of(&entries, "keys-released", &lease).is_empty(), "{entries:#?}");

@@ -1,7 +1,7 @@
 //! S28 to S31: what fails, and how. S26 and S27 stand in `source_changes`.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tidegate_tests::dataset;
+use tidegate_tests::device::LoopDevice;
 use tidegate_tests::held::Held;
 use tidegate_tests::process::{Process, signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram};
@@ -42,6 +43,69 @@ fn s28_without_a_gateway_reads_wait_and_then_are_eio() -> Result<()> {
     let error = last.read_at(&mut here, 0).err().context("read what was never sent")?;
     assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
     assert!(killed.elapsed() >= Duration::from_secs(2), "it waited for the gateway to come back");
+    Ok(())
+}
+
+/// The gateway is there and cannot write its ledger, so it gives no key.
+#[test]
+fn s28_without_a_key_reads_wait_and_then_are_eio() -> Result<()> {
+    let (home, scratch) = (Scratch::new()?, Scratch::new()?);
+    dataset::flat(home.path(), 24, 4 << 20, 670)?;
+    let state = scratch.join("state");
+    scratch.dir("state/ledger")?;
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+    let device = LoopDevice::ext4(&scratch, "state/ledger/batches", 16 << 20)?;
+    let config = "heartbeat_s = 1\ngrace_s = 4\nlimits.window = 8388608";
+    let gateway = GatewayProgram::start_in(&state, &home.path().display().to_string(), config)?;
+    let join = gateway.lease("one.join", ["--from".as_ref(), home.path().as_os_str()])?;
+    let mount = MountProgram::start(&join, &["--cache-size", "22MiB"])?;
+    let name = |file: u64| mount.data().join(format!("{file:05}.bin"));
+    let first = fs::read(name(0))?;
+    let filler = device.fill()?;
+    let began = Instant::now();
+    let path = name(20);
+    let waiting = std::thread::spawn(move || (fs::read(path).err(), Instant::now()));
+    while !waiting.is_finished() && began.elapsed() < Duration::from_secs(2) {
+        let mut here = vec![0; 1000];
+        File::open(name(0))?.read_exact_at(&mut here, 0)?;
+        assert_eq!(here, first[..1000], "what is here is read");
+    }
+    let (error, failed) = waiting.join().map_err(|_| anyhow::anyhow!("panicked"))?;
+    let error = error.context("read what nobody gave keys for")?;
+    assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
+    assert!(failed - began >= Duration::from_secs(2), "it waited for the ledger to come back");
+    fs::remove_file(filler)?;
+    let far = wait_for("the keys to come", || fs::read(name(20)).ok())?;
+    assert!(far == fs::read(home.join("00020.bin"))?, "other bytes");
+    mount.finish()?;
+    Ok(())
+}
+
+#[test]
+fn s28_a_signal_takes_effect_when_the_read_is_answered() -> Result<()> {
+    let (_home, mut gateway, mount) = site("heartbeat_s = 1\ngrace_s = 6\nrate_limit = 4000000")?;
+    let killed = Instant::now();
+    gateway.process().stop(Signal::KILL)?;
+    let logs = Scratch::new()?;
+    let script = "import os, sys\n\
+                  fd = os.open(sys.argv[1], os.O_RDONLY)\n\
+                  print('reads', flush=True)\n\
+                  os.pread(fd, 1000, 0)";
+    let mut command = Command::new(python()?);
+    command.args(["-c", script]).arg(mount.data().join("c-last"));
+    let mut reader = Process::start("reader", &mut command, logs.path())?;
+    reader.wait_ready(|reader| reader.log().contains("reads"))?;
+    let pid = reader.pid();
+    let waits = move || {
+        let on = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        on.contains("request_wait_answer").then_some(())
+    };
+    wait_for("the read to wait", waits)?;
+    reader.signal(Signal::KILL)?;
+    wait_for("it to wait on, though it is to die", waits)?;
+    let status = reader.wait()?;
+    assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}: {}", reader.log());
+    assert!(killed.elapsed() >= Duration::from_secs(3), "after {:?}", killed.elapsed());
     Ok(())
 }
 
