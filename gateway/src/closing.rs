@@ -82,14 +82,15 @@ async fn destroy_keys(office: &Office, live: &Live, now: u64) -> Result<KeysGone
 }
 
 /// Destroys the keys of epochs that are over and under which no lease is open, so that backups of
-/// the leases' keys die too.
+/// the leases' keys die too. Each has its entry, also when whoever destroyed it died before he could
+/// write it; two entries when he died after that, or when two replicas do it at once.
 pub(crate) async fn retire_epochs(office: &Office, now: u64) -> Result<(), CloseError> {
     let retired = office.keyring.retire_epochs(now).await?;
     if !retired.is_empty() {
         tracing::info!(epochs = ?retired, "keys of past epochs were destroyed");
         let event = |epoch: &u32| Event::EpochDestroyed { epoch: *epoch };
         office.record.append(retired.iter().map(event).collect()).await?;
-        office.keyring.written(&retired);
+        office.keyring.written(&retired).await?;
     }
     Ok(())
 }
