@@ -15,6 +15,7 @@ use tidegate_wire::Receipt;
 
 use crate::book::{Certified, Document, KeysGone};
 use crate::certificates::{Statement, certificate};
+use crate::keepers::{is_waited_for, overdue};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
@@ -156,7 +157,10 @@ pub(crate) async fn finish(
         let mut certificates = Vec::new();
         for held in current(&document) {
             if !document.certificates.contains_key(&held.rank) {
-                let made = certificate(live, &document, held, gone, None, now);
+                let mut made = certificate(live, &document, held, gone, None, now);
+                if is_waited_for(&document, held) {
+                    made.observed.waited_s = overdue(office, &document, now);
+                }
                 certificates.push((held.rank, store(office, &made).await?));
             }
         }

@@ -21,6 +21,8 @@ pub(crate) const CERTIFICATE_S: u32 = 15 * 60;
 const HEARTBEAT_S: u32 = 10;
 /// Seconds a worker may serve, and a lease may stay, without a heartbeat.
 const GRACE_S: u32 = 60;
+/// Seconds a worker may take to wipe: 8 TB of cache, overwritten and read back at 1 GB/s, take 4.5 hours.
+const WIPE_S: u32 = 6 * 3600;
 /// A week: a closed lease's backups die soon after it.
 const KEY_EPOCH_S: u64 = 7 * 24 * 3600;
 /// Longest lease anybody may ask for: 30 days.
@@ -85,6 +87,9 @@ pub struct GatewayConfig {
     /// Seconds for which a worker's certificate is good; it is renewed after half of that.
     #[serde(default = "certificate_s")]
     pub certificate_s: u32,
+    /// Seconds after the destruction of a lease's key within which its workers are to state their wipes.
+    #[serde(default = "wipe_s")]
+    pub wipe_s: u32,
     /// Sealed bytes a second over all workers; unlimited when absent.
     #[serde(default)]
     pub rate_limit: Option<u64>,
@@ -145,6 +150,10 @@ const fn grace_s() -> u32 {
     GRACE_S
 }
 
+const fn wipe_s() -> u32 {
+    WIPE_S
+}
+
 const fn key_epoch_s() -> u64 {
     KEY_EPOCH_S
 }
@@ -189,6 +198,7 @@ impl GatewayConfig {
             heartbeat_s: HEARTBEAT_S,
             grace_s: GRACE_S,
             certificate_s: CERTIFICATE_S,
+            wipe_s: WIPE_S,
             rate_limit: None,
             key_epoch_s: KEY_EPOCH_S,
             origin: None,
@@ -246,6 +256,9 @@ impl GatewayConfig {
         }
         if self.grace_s >= self.certificate_s {
             return Err(value("grace_s", "must be less than `certificate_s`"));
+        }
+        if self.wipe_s < self.grace_s {
+            return Err(value("wipe_s", "must be at least `grace_s`"));
         }
         if self.rate_limit == Some(0) {
             return Err(value("rate_limit", "must be more than 0; leave it out for no limit"));
@@ -352,6 +365,7 @@ mod tests {
         let one = shown("# gateway.toml\n", "\nThen:");
         let config = parse(&one).unwrap();
         assert_eq!((config.heartbeat_s, config.grace_s), (HEARTBEAT_S, GRACE_S));
+        assert_eq!(config.wipe_s, WIPE_S);
         assert_eq!(config.limits.window, Limits::default().window);
         let more = shown("directory of its own:\n", "\nAny replica");
         let (lines, table) = more.split_once("[state_bucket]").unwrap();
@@ -378,6 +392,7 @@ mod tests {
             (format!("{GOOD}grace_s = 900\n[sources]\nallow = [\"/data\"]\n"), "certificate_s"),
             (format!("{GOOD}certificate_s = 60\n[sources]\nallow = [\"/d\"]\n"), "grace_s"),
             (format!("{GOOD}certificate_s = 901\n[sources]\nallow = [\"/d\"]\n"), "certificate_s"),
+            (format!("{GOOD}wipe_s = 59\n[sources]\nallow = [\"/data\"]\n"), "wipe_s"),
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
