@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::closing::{Closed, cut_off, drain};
 use crate::granting::{GrantError, GrantRequest, grant};
-use crate::json::{json, read};
+use crate::json::{json, read, read_large};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::{Refusal, only_problems};
@@ -189,7 +189,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let request: LeaseRequest = read(&headers, body).await?;
+    let (request, _turn) = read_large::<LeaseRequest>(&headers, body).await?;
     let source = SourceSpec::parse(&request.source, request.s3)
         .map_err(|error| Refusal::new(ProblemKind::Malformed, error.to_string()))?;
     let granted = grant(

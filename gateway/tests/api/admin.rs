@@ -82,6 +82,35 @@ async fn a_lease_is_granted_seen_and_revoked() {
     assert!(!socket.exists());
 }
 
+/// A list as a script makes it: far more than any other request holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_many_paths_is_taken() {
+    const LISTED: usize = 200_000;
+    let home = start().await;
+    let data = home.dir.path().join("data/many");
+    std::fs::create_dir(&data).unwrap();
+    let name = |n: usize| format!("an-image-with-a-name-of-some-length-{n:06}");
+    for n in 0..=LISTED {
+        std::fs::File::create(data.join(name(n))).unwrap();
+    }
+    let list: Vec<_> = (0..LISTED).map(name).collect();
+    let request = json!({ "source": data, "duration_s": 60, "selection": { "list": list } });
+    assert!(request.to_string().len() > 8 << 20);
+    let (status, granted) = ask(&home, "POST", "/v1/admin/leases", request).await;
+    assert_eq!((status, &granted["files"]), (200, &json!(LISTED)), "{granted}");
+
+    // Past the limit, and on any other route, it is said what to do or what is the most.
+    let huge = json!({ "source": "x".repeat(256 << 20), "duration_s": 60 });
+    let (status, problem) = ask(&home, "POST", "/v1/admin/leases", huge).await;
+    assert_eq!(status, 413);
+    assert!(problem["detail"].as_str().unwrap().contains("select with globs"), "{problem}");
+    let path = format!("/v1/admin/leases/{}/tokens", granted["lease"].as_str().unwrap());
+    let long = json!({ "rank": 0, "pad": "x".repeat(300 << 10) });
+    let (status, problem) = ask(&home, "POST", &path, long).await;
+    assert_eq!(status, 413);
+    assert!(problem["detail"].as_str().unwrap().contains("256 KiB"), "{problem}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_said_with_its_cause() {
     let home = start().await;
