@@ -29,6 +29,8 @@ const KEY_EPOCH_S: u64 = 7 * 24 * 3600;
 const MAX_LEASE_S: u64 = 30 * 24 * 3600;
 /// Buffers of the pipeline: 64 blocks in flight.
 const BUFFERS: u64 = 256 << 20;
+/// Listings and selections of open leases: some 50 million files.
+const SNAPSHOTS: u64 = 4 << 30;
 /// Connections of workers that showed a certificate.
 const CONNECTIONS: usize = 1024;
 /// Connections of callers without a certificate, and handshakes under way.
@@ -125,6 +127,8 @@ pub struct Limits {
     pub lease_s: u64,
     /// Bytes of buffers between sources and connections.
     pub buffers: u64,
+    /// Bytes of memory that listings and selections of open leases may take.
+    pub snapshots: u64,
     /// Plaintext bytes whose keys one release may hand out; whole blocks of 4 MiB.
     pub window: u64,
 }
@@ -137,6 +141,7 @@ impl Default for Limits {
             leases: LEASES,
             lease_s: MAX_LEASE_S,
             buffers: BUFFERS,
+            snapshots: SNAPSHOTS,
             window: WINDOW,
         }
     }
@@ -314,6 +319,9 @@ impl Limits {
         if self.buffers < 16 << 20 {
             return Err(value("limits.buffers", "must be at least 16 MiB (16777216)"));
         }
+        if self.snapshots < 1 << 20 {
+            return Err(value("limits.snapshots", "must be at least 1 MiB (1048576)"));
+        }
         if self.window < u64::from(BLOCK_MAX) {
             return Err(value("limits.window", "must be at least 4 MiB (4194304), one block"));
         }
@@ -396,6 +404,10 @@ mod tests {
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
+            (
+                format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nsnapshots = 1048575\n"),
+                "limits.snapshots",
+            ),
             (
                 format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nwindow = 1000\n"),
                 "limits.window",

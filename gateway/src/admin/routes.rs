@@ -24,8 +24,10 @@ use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::{Refusal, only_problems};
 use crate::record::RecordError;
+use crate::shelf::CutError;
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
+use crate::survey::SurveyError;
 use crate::tokens::{TokenError, further};
 
 /// `POST /v1/admin/leases`.
@@ -225,7 +227,9 @@ pub(super) async fn create(
 fn refused(error: GrantError) -> Refusal {
     let kind = match &error {
         GrantError::NotAllowed(_) => ProblemKind::Forbidden,
-        GrantError::TooMany(_) => ProblemKind::TooMany,
+        GrantError::TooMany(_) | GrantError::Survey(SurveyError::Cut(CutError::Full { .. })) => {
+            ProblemKind::TooMany
+        }
         GrantError::Survey(_)
         | GrantError::NoDirectory { .. }
         | GrantError::NoSuchRank { .. }

@@ -5,6 +5,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tidegate_gateway::GatewayConfig;
 use tidegate_wire::JoinFile;
 use tokio::net::UnixStream;
 
@@ -28,11 +29,16 @@ pub(crate) async fn ask(home: &Home, method: &str, path: &str, body: Value) -> (
 }
 
 pub(crate) async fn start() -> Home {
+    start_with(|_| {}).await
+}
+
+async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Home {
     let dir = tempfile::tempdir().unwrap();
     crate::worker::tree(&dir.path().join("data"));
     let config = Home::config(dir.path(), |config| {
         config.embedded = false;
         config.admin_socket = Some(dir.path().join("admin"));
+        change(config);
     });
     let gateway = tidegate_gateway::Gateway::start(config).await.unwrap();
     Home { dir, gateway }
@@ -109,6 +115,33 @@ async fn a_list_of_many_paths_is_taken() {
     let (status, problem) = ask(&home, "POST", &path, long).await;
     assert_eq!(status, 413);
     assert!(problem["detail"].as_str().unwrap().contains("256 KiB"), "{problem}");
+}
+
+/// Listings that would take more memory than may be are refused; one that is there already costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_in_memory_have_a_limit() {
+    let home = start_with(|config| config.limits.snapshots = 1 << 20).await;
+    let data = home.dir.path().join("data");
+    for folder in ["one", "two"] {
+        std::fs::create_dir(data.join(folder)).unwrap();
+        for n in 0..4_000 {
+            std::fs::File::create(data.join(format!("{folder}/{n:0100}"))).unwrap();
+        }
+    }
+    let request = |folder: &str| json!({ "source": data.join(folder), "duration_s": 60 });
+    let (status, first) = ask(&home, "POST", "/v1/admin/leases", request("one")).await;
+    assert_eq!(status, 200, "{first}");
+    let (status, again) = ask(&home, "POST", "/v1/admin/leases", request("one")).await;
+    assert_eq!(status, 200, "{again}");
+    let (status, problem) = ask(&home, "POST", "/v1/admin/leases", request("two")).await;
+    assert_eq!(status, 429, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("raise `limits.snapshots`"), "{problem}");
+    for granted in [first, again] {
+        let path = format!("/v1/admin/leases/{}/revoke", granted["lease"].as_str().unwrap());
+        assert_eq!(ask(&home, "POST", &path, json!({})).await.0, 200);
+    }
+    let (status, second) = ask(&home, "POST", "/v1/admin/leases", request("two")).await;
+    assert_eq!(status, 200, "{second}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
