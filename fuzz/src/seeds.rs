@@ -175,6 +175,7 @@ pub fn certificates() -> Vec<Vec<u8>> {
             lease_key_destroyed_at: Some(6),
             wrapped_key_absent: Some(true),
             epoch_key_destroyed: None,
+            waited_s: None,
         },
         stated: None,
         stated_signature: None,

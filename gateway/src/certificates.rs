@@ -38,6 +38,7 @@ pub(crate) fn certificate(
         lease_key_destroyed_at: keys.destroyed_at,
         wrapped_key_absent: keys.absent,
         epoch_key_destroyed: keys.epoch,
+        waited_s: None,
     };
     let (stated, stated_signature) = match statement {
         Some(Statement { stated, signature }) => (Some(stated), Some(hex::encode(signature))),

@@ -15,6 +15,7 @@ use tidegate_wire::Receipt;
 
 use crate::book::{Certified, Document, KeysGone};
 use crate::certificates::{Statement, certificate};
+use crate::keepers::{is_waited_for, overdue};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
@@ -82,14 +83,15 @@ async fn destroy_keys(office: &Office, live: &Live, now: u64) -> Result<KeysGone
 }
 
 /// Destroys the keys of epochs that are over and under which no lease is open, so that backups of
-/// the leases' keys die too.
+/// the leases' keys die too. Each has its entry, also when whoever destroyed it died before he could
+/// write it; two entries when he died after that, or when two replicas do it at once.
 pub(crate) async fn retire_epochs(office: &Office, now: u64) -> Result<(), CloseError> {
     let retired = office.keyring.retire_epochs(now).await?;
     if !retired.is_empty() {
         tracing::info!(epochs = ?retired, "keys of past epochs were destroyed");
         let event = |epoch: &u32| Event::EpochDestroyed { epoch: *epoch };
         office.record.append(retired.iter().map(event).collect()).await?;
-        office.keyring.written(&retired);
+        office.keyring.written(&retired).await?;
     }
     Ok(())
 }
@@ -155,7 +157,10 @@ pub(crate) async fn finish(
         let mut certificates = Vec::new();
         for held in current(&document) {
             if !document.certificates.contains_key(&held.rank) {
-                let made = certificate(live, &document, held, gone, None, now);
+                let mut made = certificate(live, &document, held, gone, None, now);
+                if is_waited_for(&document, held) {
+                    made.observed.waited_s = overdue(office, &document, now);
+                }
                 certificates.push((held.rank, store(office, &made).await?));
             }
         }

@@ -28,12 +28,16 @@ const GRACE_S: u32 = 60;
 /// Graces after which a silent worker is taken for gone: a link that is away for some minutes costs a
 /// pause and not the lease, and the lease's key lives here for so much longer than anybody's use of it.
 const SILENCE_GRACES: u32 = 5;
+/// Seconds a worker may take to wipe: 8 TB of cache, overwritten and read back at 1 GB/s, take 4.5 hours.
+const WIPE_S: u32 = 6 * 3600;
 /// A week: a closed lease's backups die soon after it.
 const KEY_EPOCH_S: u64 = 7 * 24 * 3600;
 /// Longest lease anybody may ask for: 30 days.
 const MAX_LEASE_S: u64 = 30 * 24 * 3600;
 /// Buffers of the pipeline: 64 blocks in flight.
 const BUFFERS: u64 = 256 << 20;
+/// Listings and selections of open leases: some 50 million files.
+const SNAPSHOTS: u64 = 4 << 30;
 /// Connections of workers that showed a certificate.
 const CONNECTIONS: usize = 1024;
 /// Connections of callers without a certificate, and handshakes under way.
@@ -96,6 +100,9 @@ pub struct GatewayConfig {
     /// Seconds for which a worker's certificate is good; it is renewed after half of that.
     #[serde(default = "certificate_s")]
     pub certificate_s: u32,
+    /// Seconds after the destruction of a lease's key within which its workers are to state their wipes.
+    #[serde(default = "wipe_s")]
+    pub wipe_s: u32,
     /// Sealed bytes a second over all workers; unlimited when absent.
     #[serde(default)]
     pub rate_limit: Option<u64>,
@@ -131,6 +138,8 @@ pub struct Limits {
     pub lease_s: u64,
     /// Bytes of buffers between sources and connections.
     pub buffers: u64,
+    /// Bytes of memory that listings and selections of open leases may take.
+    pub snapshots: u64,
     /// Plaintext bytes whose keys one release may hand out; whole blocks of 4 MiB.
     pub window: u64,
 }
@@ -143,6 +152,7 @@ impl Default for Limits {
             leases: LEASES,
             lease_s: MAX_LEASE_S,
             buffers: BUFFERS,
+            snapshots: SNAPSHOTS,
             window: WINDOW,
         }
     }
@@ -154,6 +164,10 @@ const fn heartbeat_s() -> u32 {
 
 const fn grace_s() -> u32 {
     GRACE_S
+}
+
+const fn wipe_s() -> u32 {
+    WIPE_S
 }
 
 const fn key_epoch_s() -> u64 {
@@ -201,6 +215,7 @@ impl GatewayConfig {
             grace_s: GRACE_S,
             silence_s: None,
             certificate_s: CERTIFICATE_S,
+            wipe_s: WIPE_S,
             rate_limit: None,
             key_epoch_s: KEY_EPOCH_S,
             origin: None,
@@ -267,6 +282,9 @@ impl GatewayConfig {
         if self.silence_s() < self.grace_s {
             return Err(value("silence_s", "must be at least `grace_s`"));
         }
+        if self.wipe_s < self.grace_s {
+            return Err(value("wipe_s", "must be at least `grace_s`"));
+        }
         if self.rate_limit == Some(0) {
             return Err(value("rate_limit", "must be more than 0; leave it out for no limit"));
         }
@@ -318,6 +336,9 @@ impl Limits {
         }
         if self.buffers < 16 << 20 {
             return Err(value("limits.buffers", "must be at least 16 MiB (16777216)"));
+        }
+        if self.snapshots < 1 << 20 {
+            return Err(value("limits.snapshots", "must be at least 1 MiB (1048576)"));
         }
         if self.window < u64::from(BLOCK_MAX) {
             return Err(value("limits.window", "must be at least 4 MiB (4194304), one block"));
@@ -381,6 +402,7 @@ mod tests {
             Some(SILENCE_GRACES * GRACE_S),
             "what is shown is the default"
         );
+        assert_eq!(config.wipe_s, WIPE_S);
         assert_eq!(config.limits.window, Limits::default().window);
         let more = shown("directory of its own:\n", "\nAny replica");
         let (lines, table) = more.split_once("[state_bucket]").unwrap();
@@ -408,6 +430,7 @@ mod tests {
             (format!("{GOOD}certificate_s = 60\n[sources]\nallow = [\"/d\"]\n"), "grace_s"),
             (format!("{GOOD}silence_s = 59\n[sources]\nallow = [\"/d\"]\n"), "silence_s"),
             (format!("{GOOD}certificate_s = 901\n[sources]\nallow = [\"/d\"]\n"), "certificate_s"),
+            (format!("{GOOD}wipe_s = 59\n[sources]\nallow = [\"/data\"]\n"), "wipe_s"),
             (format!("{GOOD}rate_limit = 0\n[sources]\nallow = [\"/data\"]\n"), "rate_limit"),
             (format!("{GOOD}secrets = \"keys\"\n[sources]\nallow = [\"/d\"]\n"), "secrets"),
             (
@@ -426,6 +449,10 @@ mod tests {
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}names = [\"gw-\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
+            (
+                format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nsnapshots = 1048575\n"),
+                "limits.snapshots",
+            ),
             (
                 format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nwindow = 1000\n"),
                 "limits.window",

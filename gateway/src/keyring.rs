@@ -3,11 +3,12 @@
 //! A wrapped key is one file named after its lease, apart from the state's history. Closing a lease
 //! wipes the key in RAM, overwrites and deletes that file and looks that it is gone. When the last
 //! lease of a past epoch is closed, the epoch's key goes too, and with it every backup of the
-//! wrapped keys. Epoch keys hide behind [`EpochKeys`], so that a KMS can hold them instead.
+//! wrapped keys. That is [marked](Retired) first, so that its entry is not lost with the process.
+//! Epoch keys hide behind [`EpochKeys`], so that a KMS can hold them instead.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use tidegate_kit::keyfile::KeyFileError;
 use tidegate_kit::state::StateError;
@@ -17,10 +18,12 @@ use tidegate_seal::rand_core::UnwrapErr;
 
 mod directory;
 mod epochs;
+mod retired;
 mod wrapped;
 
 pub(crate) use directory::SecretDir;
 pub(crate) use epochs::{Calendar, DirectoryEpochs, EpochKeys};
+pub(crate) use retired::Retired;
 pub(crate) use wrapped::Wrapped;
 
 /// The keyring could not do what was asked.
@@ -41,7 +44,7 @@ pub enum KeyringError {
     OtherEpoch(u32),
     #[error("a file of the keyring is not what it should be")]
     Damaged,
-    #[error("a wrapped lease key cannot be reached")]
+    #[error("the keyring's part of the state cannot be reached")]
     State(#[from] StateError),
     #[error("a task of the keyring ended early")]
     Task(#[from] tokio::task::JoinError),
@@ -59,9 +62,8 @@ pub(crate) struct Keyring {
     epochs: Box<dyn EpochKeys>,
     calendar: Calendar,
     wrapped: Wrapped,
+    retired: Retired,
     live: RwLock<HashMap<LeaseId, LeaseKey>>,
-    /// Epochs whose keys are destroyed and that is not written down yet.
-    retired: Mutex<BTreeSet<u32>>,
 }
 
 /// The system's generator; the process ends when the kernel cannot give random bytes.
@@ -83,6 +85,7 @@ impl Keyring {
     pub(crate) async fn open(
         root: &Path,
         wrapped: Wrapped,
+        retired: Retired,
         epoch_s: u64,
     ) -> Result<Self, KeyringError> {
         let epochs = root.join("epochs");
@@ -91,8 +94,8 @@ impl Keyring {
             epochs: Box::new(DirectoryEpochs::new(epochs)),
             calendar: Calendar { epoch_s },
             wrapped,
+            retired,
             live: RwLock::new(HashMap::new()),
-            retired: Mutex::default(),
         })
     }
 
@@ -159,29 +162,33 @@ impl Keyring {
     }
 
     /// Destroys the keys of past epochs under which no wrapped key is left; returns the numbers of
-    /// those that are not [written down](Self::written) yet.
+    /// those that are gone and not [written down](Self::written) yet, whoever destroyed them.
     pub(crate) async fn retire_epochs(&self, now: u64) -> Result<Vec<u32>, KeyringError> {
         let mut past = self.epochs.list().await?;
         past.retain(|epoch| self.calendar.is_past(*epoch, now));
         if !past.is_empty() {
             let used = self.epochs_in_use().await?;
             for epoch in past.into_iter().filter(|epoch| !used.contains(epoch)) {
-                if self.epochs.destroy(epoch).await? {
-                    self.retired().insert(epoch);
-                    self.wrapped.forget(epoch).await?;
-                }
+                self.retired.mark(epoch).await?;
+                self.epochs.destroy(epoch).await?;
             }
         }
-        Ok(self.retired().iter().copied().collect())
+        let mut gone = self.retired.marked().await?;
+        if !gone.is_empty() {
+            // A mark says what was meant; what was done is looked for.
+            let there = self.epochs.list().await?;
+            gone.retain(|epoch| !there.contains(epoch));
+        }
+        Ok(gone)
     }
 
     /// The destruction of these epochs' keys is in the ledger.
-    pub(crate) fn written(&self, epochs: &[u32]) {
-        self.retired().retain(|epoch| !epochs.contains(epoch));
-    }
-
-    fn retired(&self) -> MutexGuard<'_, BTreeSet<u32>> {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) async fn written(&self, epochs: &[u32]) -> Result<(), KeyringError> {
+        for epoch in epochs {
+            self.wrapped.forget(*epoch).await?;
+            self.retired.unmark(*epoch).await?;
+        }
+        Ok(())
     }
 
     async fn epochs_in_use(&self) -> Result<BTreeSet<u32>, KeyringError> {

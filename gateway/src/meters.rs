@@ -33,6 +33,10 @@ tidegate_kit::meters! {
     gauge BUFFERS = "tidegate_gateway_buffer_bytes";
     /// Most bytes of buffers between sources and connections.
     gauge BUFFERS_LIMIT = "tidegate_gateway_buffer_limit_bytes";
+    /// Bytes of memory that the listings and selections of open leases take.
+    gauge SNAPSHOTS = "tidegate_gateway_snapshot_bytes";
+    /// Most bytes of listings and selections before a grant is refused.
+    gauge SNAPSHOTS_LIMIT = "tidegate_gateway_snapshot_limit_bytes";
     /// Blocks refused because the source changed or cannot be read.
     counter SOURCE_ERRORS = "tidegate_gateway_source_errors_total" by ["reason"];
     /// Requests of callers with a certificate or a proven token that were refused, as in the ledger.

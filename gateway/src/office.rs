@@ -99,7 +99,7 @@ impl Office {
             nonces: Nonces::new(nonce_key),
             rate: config.rate_limit.map(Rate::new),
             refusals: Refusals::default(),
-            shelf: Arc::default(),
+            shelf: Arc::new(Shelf::new(config.limits.snapshots)),
             leases: RwLock::default(),
             latest: AtomicU64::new(0),
             config,

@@ -128,5 +128,7 @@ fn measure(office: &Office) {
     meters::SILENCE.set(silence);
     meters::BUFFERS.set(office.budget.used());
     meters::BUFFERS_LIMIT.set(office.config.limits.buffers);
+    meters::SNAPSHOTS.set(office.shelf.bytes());
+    meters::SNAPSHOTS_LIMIT.set(office.config.limits.snapshots);
     office.record.measure();
 }

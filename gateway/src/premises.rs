@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::admin::AdminError;
 use crate::book::Book;
 use crate::config::{ConfigError, GatewayConfig};
-use crate::keyring::{Keyring, KeyringError, Wrapped, random};
+use crate::keyring::{Keyring, KeyringError, Retired, Wrapped, random};
 use crate::office::{Office, Parts};
 use crate::record::Record;
 use crate::recovery::{Alive, RecoveryError};
@@ -104,8 +104,9 @@ impl Premises {
                 (store.clone(), Wrapped::in_store(store))
             }
         };
-        let keyring = Keyring::open(&secrets.join("keyring"), wrapped, config.key_epoch_s).await?;
         let revisions = Revisions::open(store.clone(), &secrets.join("state.key"))?;
+        let (root, retired) = (secrets.join("keyring"), Retired::new(&revisions));
+        let keyring = Keyring::open(&root, wrapped, retired, config.key_epoch_s).await?;
         agree(&revisions, &secrets, config.key_epoch_s).await?;
         keyfile::try_out(&secrets.join("keyring/epochs"))
             .map_err(StartError::SecretsNotWritable)?;

@@ -8,7 +8,7 @@ use tidegate_lease::{Event as LeaseEvent, Phase};
 use tracing::Instrument as _;
 
 use crate::closing::{CloseError, cut_off, finish, has_ended, retire_epochs};
-use crate::keepers::{due, give_up, is_anybody_wiping};
+use crate::keepers::{due, give_up, is_anybody_wiping, overdue};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::owed::{owes, settle_up};
@@ -111,7 +111,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
             }
             Ok(())
         }
-        // Its keys are gone; its worker may wipe for as long as it is heard.
+        // Its keys are gone; its worker may wipe for as long as it is heard, within the limit.
         _ if live.is_over() => {
             // Whoever ended it may be gone before its key was.
             if document.key_destroyed_at.is_none() && is_left {
@@ -124,7 +124,13 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 return Ok(());
             }
             if is_anybody_wiping(office, live, &document, now) {
-                return Ok(give_up(office, live, &document, now).await?);
+                let Some(wipe_s) = overdue(office, &document, now) else {
+                    return Ok(give_up(office, live, &document, now).await?);
+                };
+                tracing::warn!(
+                    wipe_s,
+                    "a worker that is heard has not stated its wipe within `wipe_s`; its part is closed as withdrawn"
+                );
             }
             let _turn = live.turn.lock().await;
             finish(office, live, LeaseEvent::Abandon, office.now()).await?;

@@ -33,6 +33,11 @@ pub enum CutError {
     Selection(#[from] SelectionError),
     #[error("the selection cannot be cut into blocks")]
     Layout(#[from] LayoutError),
+    #[error(
+        "the listing or its selection takes {wanted} bytes of the gateway's memory, and those of open leases take \
+         {held} of at most {most}: name less of the source, end leases on other listings, or raise `limits.snapshots`"
+    )]
+    Full { wanted: u64, held: u64, most: u64 },
 }
 
 impl Cut {
@@ -51,6 +56,17 @@ impl Cut {
             shares,
             manifests: Mutex::default(),
         })
+    }
+
+    /// Bytes in memory, the snapshot's apart.
+    fn size(&self) -> u64 {
+        let places = self.selection.files().len() + self.selection.dirs().len();
+        let (blocks, shares) = (self.layout.blocks(), self.layout.shares());
+        let bytes = places * size_of::<u32>()
+            + std::mem::size_of_val(blocks)
+            + std::mem::size_of_val(shares)
+            + std::mem::size_of_val(self.shares.as_slice());
+        bytes as u64
     }
 
     /// Sums of one rank's share; all zero for a rank that there is not.
@@ -78,21 +94,67 @@ const LISTINGS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Shelf {
     listings: Semaphore,
+    /// Bytes that grants may come to, and those that a restart finds.
+    most: u64,
+    /// Held while it is looked whether something fits, until it is there.
+    admitting: Mutex<()>,
     snapshots: Mutex<HashMap<SnapshotId, Weak<Snapshot>>>,
     cuts: Mutex<HashMap<(SnapshotId, SelectionId, u16), Weak<Cut>>>,
 }
 
-impl Default for Shelf {
-    fn default() -> Self {
+impl Shelf {
+    pub(crate) fn new(most: u64) -> Self {
         Self {
             listings: Semaphore::new(LISTINGS),
+            most,
+            admitting: Mutex::default(),
             snapshots: Mutex::default(),
             cuts: Mutex::default(),
         }
     }
-}
 
-impl Shelf {
+    /// Bytes of all that is in use.
+    pub(crate) fn bytes(&self) -> u64 {
+        let snapshots = in_use(&self.snapshots, |snapshot| snapshot.as_bytes().len() as u64);
+        snapshots + in_use(&self.cuts, Cut::size)
+    }
+
+    /// The caller holds `admitting`.
+    fn fits(&self, wanted: u64) -> Result<(), CutError> {
+        let (held, most) = (self.bytes(), self.most);
+        if held.saturating_add(wanted) > most {
+            return Err(CutError::Full { wanted, held, most });
+        }
+        Ok(())
+    }
+
+    /// The same as [`keep`](Self::keep), if there is room.
+    pub(crate) fn admit(&self, snapshot: Snapshot) -> Result<Arc<Snapshot>, CutError> {
+        let _one = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = self.snapshot(snapshot.id()) {
+            return Ok(same);
+        }
+        self.fits(snapshot.as_bytes().len() as u64)?;
+        Ok(self.keep(snapshot))
+    }
+
+    /// The same as [`make`](Self::make), if there is room. Blocking.
+    pub(crate) fn admit_cut(
+        &self,
+        snapshot: Arc<Snapshot>,
+        spec: &SelectionSpec,
+        ranks: u16,
+    ) -> Result<Arc<Cut>, CutError> {
+        let key = (snapshot.id(), spec.id(), ranks);
+        if let Some(cut) = find(&self.cuts, &key) {
+            return Ok(cut);
+        }
+        let cut = Cut::make(snapshot, spec, ranks)?;
+        let _one = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fits(cut.size())?;
+        Ok(keep(&self.cuts, key, cut))
+    }
+
     /// Waits for a turn to list a source; it ends when what is returned is dropped.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // Never closed, so there always is a turn.
@@ -103,7 +165,7 @@ impl Shelf {
         find(&self.snapshots, &id)
     }
 
-    /// The snapshot of this content that is in use already, or this one.
+    /// The snapshot of this content that is in use already, or this one. For leases that were granted.
     pub(crate) fn keep(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         keep(&self.snapshots, snapshot.id(), snapshot)
     }
@@ -117,7 +179,7 @@ impl Shelf {
         find(&self.cuts, &(snapshot, selection, ranks))
     }
 
-    /// Selects and cuts, unless that was done. Blocking.
+    /// Selects and cuts, unless that was done. For leases that were granted. Blocking.
     pub(crate) fn make(
         &self,
         snapshot: Arc<Snapshot>,
@@ -133,6 +195,11 @@ impl Shelf {
 }
 
 type Kept<K, V> = Mutex<HashMap<K, Weak<V>>>;
+
+fn in_use<K, V>(kept: &Kept<K, V>, size: impl Fn(&V) -> u64) -> u64 {
+    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.values().filter_map(Weak::upgrade).map(|value| size(&value)).sum()
+}
 
 fn find<K: Eq + Hash, V>(kept: &Kept<K, V>, key: &K) -> Option<Arc<V>> {
     kept.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.upgrade()
@@ -168,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_same_content_is_kept_once_and_goes_with_its_last_user() {
-        let shelf = Shelf::default();
+        let shelf = Shelf::new(u64::MAX);
         let first = shelf.keep(snapshot(1));
         let again = shelf.keep(snapshot(1));
         assert!(Arc::ptr_eq(&first, &again));
@@ -184,6 +251,35 @@ mod tests {
         assert!(shelf.cut(id, selection, 2).is_none() && shelf.snapshot(id).is_none());
         let _other = shelf.keep(snapshot(2));
         assert_eq!(shelf.snapshots.lock().unwrap().len(), 1, "nothing is kept of what has gone");
+    }
+
+    #[test]
+    fn what_is_in_use_has_a_limit() {
+        let all = SelectionSpec::default();
+        let bytes = snapshot(1).as_bytes().len() as u64;
+        let cut = Cut::make(Arc::new(snapshot(1)), &all, 1).unwrap().size();
+        assert!(cut > 0);
+
+        let shelf = Shelf::new(bytes + cut);
+        let first = shelf.admit(snapshot(1)).unwrap();
+        let made = shelf.admit_cut(Arc::clone(&first), &all, 1).unwrap();
+        assert_eq!(shelf.bytes(), bytes + cut);
+        let again = shelf.admit(snapshot(1)).unwrap();
+        assert!(Arc::ptr_eq(&first, &again) && shelf.admit_cut(again, &all, 1).is_ok());
+        let full = shelf.admit(snapshot(2)).unwrap_err();
+        assert!(matches!(full, CutError::Full { wanted, held, most }
+            if (wanted, held, most) == (bytes, bytes + cut, bytes + cut)));
+        // What was granted before is taken up whatever there is, and counts.
+        let taken_up = shelf.keep(snapshot(2));
+        assert_eq!(shelf.bytes(), 2 * bytes + cut);
+        drop((first, made, taken_up));
+        assert_eq!(shelf.bytes(), 0);
+
+        let first = shelf.admit(snapshot(2)).unwrap();
+        drop(shelf.admit_cut(Arc::clone(&first), &all, 1).unwrap());
+        let narrow = Shelf::new(bytes + cut - 1);
+        let first = narrow.admit(snapshot(1)).unwrap();
+        assert!(matches!(narrow.admit_cut(first, &all, 1), Err(CutError::Full { .. })));
     }
 
     #[test]

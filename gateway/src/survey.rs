@@ -36,10 +36,10 @@ impl Survey {
     ) -> Result<Self, SurveyError> {
         let source = Arc::new(Source::open(spec).await?);
         let turn = shelf.turn().await;
-        let snapshot = shelf.keep(source.snapshot().await?);
+        let snapshot = shelf.admit(source.snapshot().await?)?;
         drop(turn);
         let shelf = Arc::clone(shelf);
-        let making = move || shelf.make(snapshot, &selection, ranks);
+        let making = move || shelf.admit_cut(snapshot, &selection, ranks);
         let cut = tokio::task::spawn_blocking(making).await??;
         Ok(Self { source, cut })
     }

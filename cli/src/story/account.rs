@@ -239,7 +239,8 @@ impl Account {
                 })
             }
             Event::EpochDestroyed { epoch } if facts.key_epoch == Some(*epoch) => {
-                facts.epoch_destroyed = Some(time);
+                // Entries may come twice.
+                facts.epoch_destroyed.get_or_insert(time);
                 Some(format!(
                     "The key under which this lease's key was stored (period {epoch}) was destroyed."
                 ))

@@ -113,8 +113,14 @@ impl Ending {
             ));
         }
         let Some(stated) = &certificate.stated else {
+            let end = seen.waited_s.map_or_else(String::new, |waited| {
+                format!(
+                    ": the gateway waited for {} after the key's destruction, as long as its limit (`wipe_s`) allows",
+                    plural(waited, "second")
+                )
+            });
             self.unconfirmed.push(format!(
-                "The worker of share {rank} never stated a wipe. What was released to it ({}) must be taken as \
+                "The worker of share {rank} never stated a wipe{end}. What was released to it ({}) must be taken as \
                  known to whoever had that machine.",
                 blocks(&seen.released)
             ));

@@ -22,6 +22,7 @@ struct Desk {
     worker: ed25519_dalek::SigningKey,
     time: u64,
     documents: u8,
+    waited_s: Option<u64>,
 }
 
 impl Desk {
@@ -33,7 +34,7 @@ impl Desk {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
         }
         let worker = ed25519_dalek::SigningKey::from_bytes(&[4; 32]);
-        let mut desk = Self { dir, ledger, key, worker, time: T, documents: 0 };
+        let mut desk = Self { dir, ledger, key, worker, time: T, documents: 0, waited_s: None };
         desk.add(Event::LedgerOpened { origin: "tidegate/test".into(), after: None });
         desk
     }
@@ -125,6 +126,7 @@ impl Desk {
             lease_key_destroyed_at: Some(self.time),
             wrapped_key_absent: Some(true),
             epoch_key_destroyed: Some(false),
+            waited_s: self.waited_s,
         }
     }
 
@@ -238,6 +240,20 @@ fn withdrawn_and_asked_for_by_somebody_who_was_erased() {
     desk.certify(Outcome::Withdrawn, None);
     desk.erase(subject);
     assert_golden("withdrawn.txt", &desk.story());
+}
+
+#[test]
+fn a_worker_that_was_waited_for_in_vain() {
+    let mut desk = Desk::new();
+    desk.grant();
+    desk.attach("");
+    desk.release(1, 0, 20);
+    desk.waited_s = Some(21_600);
+    desk.certify(Outcome::Withdrawn, None);
+    let story = desk.story().split_whitespace().collect::<Vec<_>>().join(" ");
+    let words =
+        "never stated a wipe: the gateway waited for 21600 seconds after the key's destruction";
+    assert!(story.contains(words), "{story}");
 }
 
 #[test]

@@ -36,6 +36,10 @@ pub struct Observed {
     pub wrapped_key_absent: Option<bool>,
     /// The key-encryption key of the lease's epoch is destroyed, so backups are dead too.
     pub epoch_key_destroyed: Option<bool>,
+    /// Seconds after the key's destruction for which the gateway waited for the worker's statement:
+    /// its limit. `None` when it did not wait as long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_s: Option<u64>,
 }
 
 /// Whether the file system was told to discard the cache's blocks.

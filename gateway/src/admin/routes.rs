@@ -19,14 +19,16 @@ use tracing::Instrument as _;
 
 use crate::closing::{Closed, cut_off, drain};
 use crate::granting::{GrantError, GrantRequest, grant};
-use crate::json::{json, read};
+use crate::json::{json, read, read_large};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::{Refusal, only_problems};
 use crate::record::RecordError;
 use crate::recovery::{chain, find_any};
+use crate::shelf::CutError;
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
+use crate::survey::SurveyError;
 use crate::tokens::{TokenError, further};
 
 /// `POST /v1/admin/leases`.
@@ -190,7 +192,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let request: LeaseRequest = read(&headers, body).await?;
+    let (request, _turn) = read_large::<LeaseRequest>(&headers, body).await?;
     let source = SourceSpec::parse(&request.source, request.s3)
         .map_err(|error| Refusal::new(ProblemKind::Malformed, error.to_string()))?;
     let granted = grant(
@@ -226,7 +228,9 @@ pub(super) async fn create(
 fn refused(error: GrantError) -> Refusal {
     let kind = match &error {
         GrantError::Inadmissible(_) => ProblemKind::Forbidden,
-        GrantError::TooMany(_) => ProblemKind::TooMany,
+        GrantError::TooMany(_) | GrantError::Survey(SurveyError::Cut(CutError::Full { .. })) => {
+            ProblemKind::TooMany
+        }
         GrantError::Survey(_)
         | GrantError::NoDirectory { .. }
         | GrantError::NoSuchRank { .. }

@@ -17,7 +17,7 @@ use super::store::Reached;
 use crate::book::Book;
 use crate::config::GatewayConfig;
 use crate::granting::GrantRequest;
-use crate::keyring::{Keyring, Wrapped};
+use crate::keyring::{Keyring, Retired, Wrapped};
 use crate::nodes::NodePolicy;
 use crate::office::{Office, Parts};
 use crate::reaper::{look, round};
@@ -112,10 +112,9 @@ impl Replica {
         let sim = reached.sim.clone();
         let store = StateStore::in_bucket(Arc::new(reached), "simulated".to_owned()).await?;
         let root = house.secrets().join("keyring");
-        let keyring =
-            Keyring::open(&root, Wrapped::in_store(store.clone()), house.config().key_epoch_s)
-                .await?;
         let revisions = house.revisions(store.clone());
+        let (wrapped, retired) = (Wrapped::in_store(store.clone()), Retired::new(&revisions));
+        let keyring = Keyring::open(&root, wrapped, retired, house.config().key_epoch_s).await?;
         let config = LedgerConfig {
             key_file: house.secrets().join("ledger.key"),
             origin: Some("simulated".to_owned()),

@@ -5,6 +5,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tidegate_gateway::GatewayConfig;
 use tidegate_wire::JoinFile;
 use tokio::net::UnixStream;
 
@@ -36,9 +37,15 @@ pub(crate) fn with_admin(dir: &std::path::Path) -> tidegate_gateway::GatewayConf
 }
 
 pub(crate) async fn start() -> Home {
+    start_with(|_| {}).await
+}
+
+async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Home {
     let dir = tempfile::tempdir().unwrap();
     crate::worker::tree(&dir.path().join("data"));
-    let gateway = tidegate_gateway::Gateway::start(with_admin(dir.path())).await.unwrap();
+    let mut config = with_admin(dir.path());
+    change(&mut config);
+    let gateway = tidegate_gateway::Gateway::start(config).await.unwrap();
     Home { dir, gateway }
 }
 
@@ -84,6 +91,62 @@ async fn a_lease_is_granted_seen_and_revoked() {
     assert!(document["paths"]["/v1/admin/leases"].is_object());
     home.gateway.shutdown().await;
     assert!(!socket.exists());
+}
+
+/// A list as a script makes it: far more than any other request holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_many_paths_is_taken() {
+    const LISTED: usize = 200_000;
+    let home = start().await;
+    let data = home.dir.path().join("data/many");
+    std::fs::create_dir(&data).unwrap();
+    let name = |n: usize| format!("an-image-with-a-name-of-some-length-{n:06}");
+    for n in 0..=LISTED {
+        std::fs::File::create(data.join(name(n))).unwrap();
+    }
+    let list: Vec<_> = (0..LISTED).map(name).collect();
+    let request = json!({ "source": data, "duration_s": 60, "selection": { "list": list } });
+    assert!(request.to_string().len() > 8 << 20);
+    let (status, granted) = ask(&home, "POST", "/v1/admin/leases", request).await;
+    assert_eq!((status, &granted["files"]), (200, &json!(LISTED)), "{granted}");
+
+    // Past the limit, and on any other route, it is said what to do or what is the most.
+    let huge = json!({ "source": "x".repeat(256 << 20), "duration_s": 60 });
+    let (status, problem) = ask(&home, "POST", "/v1/admin/leases", huge).await;
+    assert_eq!(status, 413);
+    assert!(problem["detail"].as_str().unwrap().contains("select with globs"), "{problem}");
+    let path = format!("/v1/admin/leases/{}/tokens", granted["lease"].as_str().unwrap());
+    let long = json!({ "rank": 0, "pad": "x".repeat(300 << 10) });
+    let (status, problem) = ask(&home, "POST", &path, long).await;
+    assert_eq!(status, 413);
+    assert!(problem["detail"].as_str().unwrap().contains("256 KiB"), "{problem}");
+}
+
+/// Listings that would take more memory than may be are refused; one that is there already costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_in_memory_have_a_limit() {
+    let home = start_with(|config| config.limits.snapshots = 1 << 20).await;
+    let data = home.dir.path().join("data");
+    for folder in ["one", "two"] {
+        std::fs::create_dir(data.join(folder)).unwrap();
+        for n in 0..4_000 {
+            std::fs::File::create(data.join(format!("{folder}/{n:0100}"))).unwrap();
+        }
+    }
+    let request = |folder: &str| json!({ "source": data.join(folder), "duration_s": 60 });
+    let (status, first) = ask(&home, "POST", "/v1/admin/leases", request("one")).await;
+    assert_eq!(status, 200, "{first}");
+    let (status, again) = ask(&home, "POST", "/v1/admin/leases", request("one")).await;
+    assert_eq!(status, 200, "{again}");
+    let (status, problem) = ask(&home, "POST", "/v1/admin/leases", request("two")).await;
+    assert_eq!(status, 429, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("raise `limits.snapshots`"), "{problem}");
+    for granted in [first, again] {
+        let path = format!("/v1/admin/leases/{}/revoke", granted["lease"].as_str().unwrap());
+        assert_eq!(ask(&home, "POST", &path, json!({})).await.0, 200);
+    }
+    let (status, second) = ask(&home, "POST", "/v1/admin/leases", request("two")).await;
+    assert_eq!(status, 200, "{second}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate_gateway::source::SourceSpec;
-use tidegate_gateway::{Gateway, GrantError, GrantRequest, Inadmissible, StartError};
+use tidegate_gateway::{
+    Gateway, GatewayConfig, GrantError, GrantRequest, Inadmissible, StartError,
+};
 use tidegate_kit::clock::now_unix;
 use tidegate_kit::ledger_log::read_batches;
 use tidegate_ledger::{Cause, Event, Ledger, Outcome, SigningKey, WipeCertificate, batch_name};
@@ -16,7 +18,7 @@ use tidegate_wire::{Directive, ProblemKind};
 use crate::worker::{Home, Worker, entries, eventually, random, tree};
 
 /// Puts a file where the ledger's batches lie, so that none can be written.
-fn break_ledger(home: &Home) -> impl FnOnce() {
+pub(crate) fn break_ledger(home: &Home) -> impl FnOnce() + use<> {
     let batches = home.state().join("ledger/batches");
     let aside = home.state().join("ledger/aside");
     std::fs::rename(&batches, &aside).unwrap();
@@ -329,6 +331,76 @@ async fn a_drained_worker_reads_on_until_it_wipes() {
     worker.wipe().await;
     assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
     assert_eq!(cause(&home, granted.lease).await, Some(Cause::Drained));
+}
+
+/// A worker that beats on and never says that it wiped is waited for so long and no longer; over a
+/// restart of the gateway too. The part of the other, which said so, stays what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_never_states_its_wipe_holds_nothing_open() {
+    let daemon = |config: &mut GatewayConfig| {
+        config.embedded = false;
+        (config.heartbeat_s, config.grace_s, config.wipe_s) = (1, 3, 8);
+    };
+    let home = Home::start_with(daemon).await;
+    let granted = home.grant_ranks(2).await;
+    let said = Worker::attached(&home, &granted.joins[0]).await;
+    let mut silent = Worker::attached(&home, &granted.joins[1]).await;
+    assert!(home.gateway.revoke(granted.lease).await.unwrap().is_none());
+    let revoked = now_unix();
+    said.wipe().await;
+    let Home { dir, gateway } = home;
+    gateway.shutdown().await;
+    drop(gateway);
+    let home =
+        Home { gateway: Gateway::start(Home::config(dir.path(), daemon)).await.unwrap(), dir };
+    silent.addr = home.gateway.addr();
+    let phase = eventually(async || {
+        let phase = home.gateway.status(granted.lease).unwrap().phase;
+        if phase == "draining" {
+            assert!(now_unix() <= revoked + 8 + 5, "it is held open");
+            assert_eq!(silent.beat().await.directive, Directive::Die);
+        }
+        (phase != "draining").then_some(phase)
+    })
+    .await;
+    assert!(now_unix() >= revoked + 8, "closed while it may still have wiped");
+    assert_eq!(phase, "withdrawn");
+    assert_eq!(silent.heartbeat().await.problem(), ProblemKind::LeaseOver);
+    let closed = home.gateway.close(granted.lease).await.unwrap();
+    let seen =
+        closed.certificates.iter().map(|text| WipeCertificate::parse(text).unwrap().observed);
+    let seen: Vec<_> = seen.map(|observed| (observed.outcome, observed.waited_s)).collect();
+    assert_eq!(seen, [(Outcome::Wiped, None), (Outcome::Withdrawn, Some(8))]);
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Revoked));
+}
+
+/// A drained worker may read on until the lease's deadline, and not past it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_with_the_leases_deadline() {
+    let home = Home::start_with(|config| {
+        (config.heartbeat_s, config.grace_s, config.wipe_s) = (1, 3, 3);
+    })
+    .await;
+    let request = GrantRequest { duration: Duration::from_secs(4), ..home.request() };
+    let granted = home.gateway.grant(request).await.unwrap();
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    home.gateway.drain(granted.lease).await.unwrap();
+    worker.keys(0, 1).await;
+    let wrapped = home.state().join("keyring/leases").join(granted.lease.to_string());
+    eventually(async || {
+        worker.beat().await;
+        (!wrapped.exists()).then_some(())
+    })
+    .await;
+    assert!(now_unix() >= granted.deadline);
+    assert_eq!(worker.ask_keys(0, 1).await.problem(), ProblemKind::LeaseOver);
+    eventually(async || {
+        let answer = worker.heartbeat().await;
+        (answer.status != 200).then(|| assert_eq!(answer.problem(), ProblemKind::LeaseOver))
+    })
+    .await;
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "withdrawn");
+    assert_eq!(cause(&home, granted.lease).await, Some(Cause::Expired));
 }
 
 #[tokio::test(flavor = "multi_thread")]

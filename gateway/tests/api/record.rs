@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tidegate_gateway::{Gateway, Restore, RestoreError};
+use tidegate_gateway::{Gateway, GatewayConfig, Restore, RestoreError};
 use tidegate_kit::clock::now_unix;
 use tidegate_kit::ledger_log::read_document;
 use tidegate_ledger::{Action, Event};
@@ -104,6 +104,34 @@ async fn a_gateway_with_other_periods_does_not_start() {
     let epochs = dir.path().join("state/keyring/epochs");
     assert_eq!(epochs.read_dir().unwrap().count(), 1, "its key is there");
     start(604_800).await.unwrap().shutdown().await;
+}
+
+/// A gateway dies after it destroyed an epoch's key and before the entry: the next one writes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epochs_entry_outlives_the_gateway_that_owes_it() {
+    let daemon = |config: &mut GatewayConfig| {
+        config.embedded = false;
+        config.key_epoch_s = 2;
+    };
+    let home = Home::start_with(daemon).await;
+    let granted = home.grant().await;
+    let epochs = home.state().join("keyring/epochs");
+    let keys = || std::fs::read_dir(&epochs).unwrap().count();
+    let begun = now_unix();
+    eventually(async || (now_unix() >= begun + 4).then_some(())).await;
+    let mend = crate::order::break_ledger(&home);
+    assert!(home.gateway.close(granted.lease).await.is_err());
+    assert_eq!(keys(), 0, "the key is gone, and nothing says so");
+    let Home { dir, gateway } = home;
+    drop(gateway); // No shutdown: as a killed process leaves it.
+    mend();
+    let gateway = Gateway::start(Home::config(dir.path(), daemon)).await.unwrap();
+    let home = Home { dir, gateway };
+    let written = async || {
+        let events = home.events().await;
+        events.iter().any(|event| matches!(event, Event::EpochDestroyed { .. })).then_some(())
+    };
+    eventually(written).await;
 }
 
 /// State set back to before a lease was closed, and what a restore makes of it.

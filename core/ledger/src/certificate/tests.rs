@@ -49,6 +49,7 @@ fn certificate(outcome: Outcome, stated: Option<Stated>) -> WipeCertificate {
             lease_key_destroyed_at: Some(201),
             wrapped_key_absent: Some(true),
             epoch_key_destroyed: None,
+            waited_s: None,
         },
         stated_signature: text.map(|t| hex::encode(identity().sign(t.as_bytes()).to_bytes())),
         stated,
