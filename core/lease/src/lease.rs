@@ -59,6 +59,7 @@ impl Lease {
             Event::Drain => next.drain(now)?,
             Event::Expire if now < self.deadline => return Err(Refusal::NotDue),
             Event::Expire => next.end(Cause::Expired, now),
+            Event::FencedWiped { rank, instance } => next.fenced_mut(rank, instance)?.wiped = true,
             Event::Grant => next.grant(now)?,
             Event::KeyDestroyed => next.close(now)?,
             Event::Release { rank, first, end } => next.release(rank, first, end, now)?,
@@ -327,6 +328,13 @@ impl Lease {
         let grace = u64::from(self.policy.grace_s);
         let mut watched = self.attachments.iter().filter(|held| held.is_current() && !held.wiped);
         watched.any(|held| now.saturating_sub(held.last_seen) > grace)
+    }
+
+    fn fenced_mut(&mut self, rank: u16, instance: InstanceId) -> Result<&mut Attachment, Refusal> {
+        let is_it = |held: &&mut Attachment| {
+            (held.rank, held.instance) == (rank, instance) && !held.is_current()
+        };
+        self.attachments.iter_mut().find(is_it).ok_or(Refusal::NotAttached)
     }
 
     fn current_mut(&mut self, rank: u16) -> Result<&mut Attachment, Refusal> {
