@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_kit::tls::PeerIdentity;
-use tidegate_lease::{Lease, Refusal as LeaseRefusal};
+use tidegate_lease::{Attachment, Lease, Refusal as LeaseRefusal};
 use tidegate_plan::LeaseId;
 use tidegate_wire::ProblemKind;
 
@@ -31,7 +31,7 @@ pub(crate) enum Purpose {
     Settle,
 }
 
-/// A caller who is the newest worker of a rank of a lease of ours.
+/// A caller who is the newest worker of a rank of a lease of ours; to state its wipe, also one that was.
 pub(crate) struct Admitted {
     pub(crate) live: Arc<Live>,
     pub(crate) peer: Arc<PeerIdentity>,
@@ -42,7 +42,9 @@ impl Admitted {
     /// Why the lease's head does not allow it; nothing is looked up.
     fn objection(&self, purpose: Purpose, now: u64) -> Option<Reason> {
         let document = self.live.view().document;
-        if !self.is_newest(&document.lease) {
+        let may_speak = self.is_newest(&document.lease)
+            || (purpose == Purpose::Settle && self.held_before(&document.lease).is_some());
+        if !may_speak {
             return Some(Reason::Fenced);
         }
         let open = match purpose {
@@ -60,6 +62,17 @@ impl Admitted {
     pub(crate) fn is_newest(&self, lease: &Lease) -> bool {
         lease.attachment(self.rank).is_some_and(|held| {
             held.identity.0 == self.peer.public_key && held.instance == self.peer.instance
+        })
+    }
+
+    /// The caller's own attachment, when another worker took the rank from it.
+    pub(crate) fn held_before<'a>(&self, lease: &'a Lease) -> Option<&'a Attachment> {
+        let mut all = lease.attachments.iter().filter(|_| !self.is_newest(lease));
+        all.find(|held| {
+            !held.is_current()
+                && held.rank == self.rank
+                && held.identity.0 == self.peer.public_key
+                && held.instance == self.peer.instance
         })
     }
 }
@@ -160,6 +173,8 @@ pub(crate) async fn admit(
         Some(_) => return Err(over(office, live.id).await),
         None => {}
     }
-    live.presence(admitted.rank).seen(now);
+    if admitted.is_newest(&live.view().document.lease) {
+        live.presence(admitted.rank).seen(now);
+    }
     Ok(admitted)
 }

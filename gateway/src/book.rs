@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
 use tidegate_lease::Lease;
 use tidegate_ledger::Digest;
-use tidegate_plan::LeaseId;
+use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::Base64;
 
 use crate::source::SourceSpec;
@@ -33,6 +33,15 @@ pub(crate) struct Certified {
     pub(crate) complete: bool,
     /// Its entry is durable in the ledger.
     pub(crate) recorded: bool,
+}
+
+/// The same of a worker that lost its rank to another.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FencedCertified {
+    pub(crate) rank: u16,
+    pub(crate) instance: InstanceId,
+    pub(crate) certified: Certified,
 }
 
 /// The replica that keeps a worker.
@@ -76,6 +85,9 @@ pub(crate) struct Document {
     pub(crate) fenced_bytes: u64,
     /// Wipe certificates by rank.
     pub(crate) certificates: BTreeMap<u16, Certified>,
+    /// Those of workers that were fenced, in the order in which they were made.
+    #[serde(default)]
+    pub(crate) fenced_certificates: Vec<FencedCertified>,
     /// When the lease key was destroyed: at the close, or before it when the lease was cut off.
     pub(crate) key_destroyed_at: Option<u64>,
     /// The wrapped key's file was deleted and found absent.

@@ -2,6 +2,7 @@
 
 use tidegate_lease::Attachment;
 use tidegate_ledger::{Digest, Observed, Outcome, Stated, WipeCertificate};
+use tidegate_plan::BLOCK_MAX;
 
 use crate::book::{Document, KeysGone};
 use crate::live::Live;
@@ -23,17 +24,26 @@ pub(crate) fn certificate(
     now: u64,
 ) -> WipeCertificate {
     let rank = attachment.rank;
-    let presence = live.presence(rank);
+    let (presence, current) = (live.presence(rank), attachment.is_current());
     let complete = statement.as_ref().is_some_and(|s| s.stated.shortfall().is_none());
     let observed = Observed {
         outcome: if complete { Outcome::Wiped } else { Outcome::Withdrawn },
         attached_at: Some(attachment.attached_at),
         released: attachment.released.clone(),
         releases: attachment.releases,
-        released_bytes: document.released_bytes.get(&rank).copied().unwrap_or_default(),
-        sent_bytes: live.counts_all().then(|| presence.sent_bytes()),
+        released_bytes: if current {
+            document.released_bytes.get(&rank).copied().unwrap_or_default()
+        } else {
+            attachment.released_blocks() * u64::from(BLOCK_MAX)
+        },
+        // The rank's count goes on with the worker that has it now, and so do its signs of life.
+        sent_bytes: (current && live.counts_all()).then(|| presence.sent_bytes()),
         last_release_at: document.last_release_at,
-        last_seen: Some(attachment.last_seen.max(presence.last_seen())),
+        last_seen: Some(if current {
+            attachment.last_seen.max(presence.last_seen())
+        } else {
+            attachment.last_seen
+        }),
         closed_at: now,
         lease_key_destroyed_at: keys.destroyed_at,
         wrapped_key_absent: keys.absent,

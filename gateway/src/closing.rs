@@ -13,7 +13,7 @@ use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
 
-use crate::book::{Certified, Document, KeysGone};
+use crate::book::{Certified, Document, FencedCertified, KeysGone};
 use crate::certificates::{Statement, certificate};
 use crate::keepers::{is_waited_for, overdue};
 use crate::live::Live;
@@ -27,7 +27,8 @@ use crate::record::RecordError;
 pub struct Closed {
     pub lease: LeaseId,
     pub outcome: Outcome,
-    /// One certificate a rank that had a worker, canonical JSON, in order of rank.
+    /// One certificate a rank that had a worker, canonical JSON, in order of rank; then those of workers
+    /// that had lost theirs and stated a wipe.
     pub certificates: Vec<String>,
     /// The ledger's newest signed head.
     pub checkpoint: String,
@@ -192,12 +193,13 @@ pub(crate) async fn settle(
         KeysGone::default()
     };
     let mut tries = 0;
-    let text = loop {
+    let (digest, text) = loop {
         let document = live.view().document;
         let held = document.lease.attachment(rank).ok_or(CloseError::NoSuchLease)?;
         let made = certificate(live, &document, held, gone, Some(statement.clone()), now);
         made.check()?;
         let certified = store(office, &made).await?;
+        let digest = certified.digest;
         let settled = if last {
             let wiped = complete.then_some(rank);
             advance_closed(office, live, gone, &[(rank, certified)], wiped, now).await
@@ -205,7 +207,9 @@ pub(crate) async fn settle(
             advance_settled(office, live, held, certified, now).await
         };
         match settled {
-            Ok(()) => break made.to_canonical().map_err(RecordError::Canonical)?,
+            Ok(()) => {
+                break (digest, made.to_canonical().map_err(RecordError::Canonical)?);
+            }
             // More was released to it meanwhile, by another replica: the certificate is made anew.
             Err(CloseError::Advance(AdvanceError::Refused(Refusal::NotDue))) if tries < TRIES => {
                 tries += 1;
@@ -213,7 +217,7 @@ pub(crate) async fn settle(
             Err(error) => return Err(error),
         }
     };
-    let receipt = settle_up(office, live).await?.remove(&rank).ok_or(RecordError::NoReceipt)?;
+    let receipt = settle_up(office, live).await?.remove(&digest).ok_or(RecordError::NoReceipt)?;
     if last {
         live.clear();
     }
@@ -245,23 +249,55 @@ async fn advance_settled(
     Ok(())
 }
 
-/// The certificate of a rank that was settled before, with a receipt of now: its first answer was
+/// A certificate that was made before, with a receipt of now: its first answer was
 /// lost, or its entry could not be written. The caller holds the turn.
 pub(crate) async fn settled(
     office: &Office,
     live: &Live,
     rank: u16,
+    certified: &Certified,
 ) -> Result<Option<(String, Receipt)>, CloseError> {
-    let document = live.view().document;
-    let Some(certified) = document.certificates.get(&rank) else { return Ok(None) };
     let Some(text) = office.record.stored_certificate(&certified.digest).await? else {
         return Ok(None);
     };
-    let receipt = match settle_up(office, live).await?.remove(&rank) {
+    let receipt = match settle_up(office, live).await?.remove(&certified.digest) {
         Some(receipt) => receipt,
         None => office.record.append_one(certified_event(live.id, rank, certified)).await?,
     };
     Ok(Some((text, receipt)))
+}
+
+/// Takes the statement of a worker that lost its rank to another: its certificate and entry, and
+/// nothing else. The caller holds the turn.
+pub(crate) async fn settle_fenced(
+    office: &Office,
+    live: &Live,
+    held: &Attachment,
+    statement: Statement,
+    now: u64,
+) -> Result<(String, Receipt), CloseError> {
+    let document = live.view().document;
+    // What it was given became no more since it lost its rank.
+    let made = certificate(live, &document, held, KeysGone::default(), Some(statement), now);
+    made.check()?;
+    let certified = store(office, &made).await?;
+    let (rank, instance) = (held.rank, held.instance);
+    office
+        .advance(live, |document| {
+            if document.lease.is_closed() {
+                return Err(Refusal::LeaseOver);
+            }
+            document.fenced_certificates.push(FencedCertified { rank, instance, certified });
+            if certified.complete {
+                let wiped = LeaseEvent::FencedWiped { rank, instance };
+                document.lease = document.lease.apply(wiped, now)?;
+            }
+            Ok(())
+        })
+        .await?;
+    let receipt = settle_up(office, live).await?.remove(&certified.digest);
+    let text = made.to_canonical().map_err(RecordError::Canonical)?;
+    Ok((text, receipt.ok_or(RecordError::NoReceipt)?))
 }
 
 /// No other worker is still to be waited for.
@@ -312,7 +348,8 @@ async fn advance_closed(
 async fn closed(office: &Office, live: &Live) -> Result<Closed, CloseError> {
     let document = live.view().document;
     let mut certificates = Vec::new();
-    for certified in document.certificates.values() {
+    let fenced = document.fenced_certificates.iter().map(|made| &made.certified);
+    for certified in document.certificates.values().chain(fenced) {
         certificates.extend(office.record.stored_certificate(&certified.digest).await?);
     }
     Ok(Closed {

@@ -225,6 +225,7 @@ fn propose(
         released_bytes: BTreeMap::new(),
         fenced_bytes: 0,
         certificates: BTreeMap::new(),
+        fenced_certificates: Vec::new(),
         key_destroyed_at: None,
         key_absent: false,
         sent_bytes: None,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tidegate_lease::Lease;
-use tidegate_plan::LeaseId;
+use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -122,7 +122,7 @@ pub(crate) struct Live {
     pub(crate) turn: tokio::sync::Mutex<()>,
     presence: Mutex<HashMap<u16, Arc<Presence>>>,
     /// Answers to wipe statements, for workers that lost theirs.
-    receipts: Mutex<HashMap<u16, WipeReceipt>>,
+    receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
     /// Nothing more is served, whatever the head says.
     over: AtomicBool,
     /// Time at which the lease stopped serving; 0 while it serves.
@@ -201,13 +201,13 @@ impl Live {
         Arc::clone(presence.entry(rank).or_default())
     }
 
-    /// Keeps the answer to a rank's wipe statement.
-    pub(crate) fn keep(&self, rank: u16, receipt: WipeReceipt) {
-        self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(rank, receipt);
+    /// Keeps the answer to a worker's wipe statement.
+    pub(crate) fn keep(&self, worker: InstanceId, receipt: WipeReceipt) {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, receipt);
     }
 
-    pub(crate) fn kept(&self, rank: u16) -> Option<WipeReceipt> {
-        self.receipts.lock().unwrap_or_else(PoisonError::into_inner).get(&rank).cloned()
+    pub(crate) fn kept(&self, worker: InstanceId) -> Option<WipeReceipt> {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner).get(&worker).cloned()
     }
 
     /// Whether this process has counted every byte that was sent.

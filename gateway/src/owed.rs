@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_lease::{Cause as LeaseCause, Outcome as LeaseOutcome, Phase};
-use tidegate_ledger::{Cause, CertificateError, Event, Outcome};
+use tidegate_ledger::{Cause, CertificateError, Digest, Event, Outcome};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
 
@@ -33,20 +33,27 @@ pub enum CloseError {
 /// Whether entries are owed.
 pub(crate) fn owes(document: &Document) -> bool {
     let closing = document.lease.is_closed() && !document.recorded;
-    closing || document.certificates.values().any(|certified| !certified.recorded)
+    closing || owed(document).next().is_some()
+}
+
+/// Certificates whose entries are owed, each with its rank.
+fn owed(document: &Document) -> impl Iterator<Item = (u16, &Certified)> {
+    let current = document.certificates.iter().map(|(rank, certified)| (*rank, certified));
+    let fenced = document.fenced_certificates.iter().map(|made| (made.rank, &made.certified));
+    current.chain(fenced).filter(|(_, certified)| !certified.recorded)
 }
 
 /// Writes the entries that are owed, and notes that they are. Returns the receipts of the
-/// certificates' entries, by rank. The caller holds the lease's turn.
+/// certificates' entries, by their digests. The caller holds the lease's turn.
 pub(crate) async fn settle_up(
     office: &Office,
     live: &Live,
-) -> Result<BTreeMap<u16, Receipt>, CloseError> {
+) -> Result<BTreeMap<Digest, Receipt>, CloseError> {
     let document = live.view().document;
-    let owed = document.certificates.iter().filter(|(_, certified)| !certified.recorded);
-    let ranks: Vec<u16> = owed.clone().map(|(rank, _)| *rank).collect();
-    let mut events: Vec<_> =
-        owed.map(|(rank, certified)| certified_event(live.id, *rank, certified)).collect();
+    let digests: Vec<_> = owed(&document).map(|(_, certified)| certified.digest).collect();
+    let mut events: Vec<_> = owed(&document)
+        .map(|(rank, certified)| certified_event(live.id, rank, certified))
+        .collect();
     let closes = document.lease.is_closed() && !document.recorded;
     if closes {
         events.push(closed_event(live.id, &document));
@@ -57,8 +64,9 @@ pub(crate) async fn settle_up(
     let receipts = office.record.append(events).await?;
     office
         .advance(live, |document| {
-            for certified in document.certificates.values_mut() {
-                certified.recorded = true;
+            let fenced = document.fenced_certificates.iter_mut().map(|made| &mut made.certified);
+            for certified in document.certificates.values_mut().chain(fenced) {
+                certified.recorded |= digests.contains(&certified.digest);
             }
             document.recorded = closes;
             Ok(())
@@ -70,7 +78,7 @@ pub(crate) async fn settle_up(
         crate::meters::CLOSED.add_for(&[word], 1);
         tracing::info!(lease = %live.id, outcome = ?outcome(&document), "a lease was closed");
     }
-    Ok(ranks.into_iter().zip(receipts).collect())
+    Ok(digests.into_iter().zip(receipts).collect())
 }
 
 /// The lease is closed and owes nothing; the mark of an open one is only tidied away.

@@ -4,8 +4,9 @@ use tidegate_ledger::{Stated, WipeCertificate, verify_stated};
 use tidegate_wire::{ProblemKind, WipeReceipt, WipeStatement};
 
 use crate::admission::{Admitted, over, refuse, refused};
+use crate::book::Certified;
 use crate::certificates::Statement;
-use crate::closing::{CloseError, settle, settled};
+use crate::closing::{CloseError, settle, settle_fenced, settled};
 use crate::office::Office;
 use crate::problem::Refusal;
 use crate::refusals::Reason;
@@ -24,8 +25,19 @@ pub(crate) async fn wiped(
         }
     };
     let _turn = live.turn.lock().await;
-    if live.view().document.certificates.contains_key(&rank) {
-        return again(office, admitted, &stated).await;
+    let document = live.view().document;
+    // It may have lost the rank while it wiped; then its words are about itself alone.
+    let held = admitted.held_before(&document.lease);
+    let made = match held {
+        Some(held) => {
+            let mut all = document.fenced_certificates.iter();
+            all.find(|made| (made.rank, made.instance) == (held.rank, held.instance))
+                .map(|made| made.certified)
+        }
+        None => document.certificates.get(&rank).copied(),
+    };
+    if let Some(certified) = made {
+        return again(office, admitted, &certified, &stated).await;
     }
     if live.is_closed() {
         return Err(over(office, live.id).await);
@@ -35,10 +47,14 @@ pub(crate) async fn wiped(
         tracing::warn!(lease = %live.id, rank, %shortfall, "a worker's wipe is not complete");
     }
     let statement = Statement { stated, signature: statement.signature.0 };
-    match settle(office, live, rank, statement, now).await {
+    let settled = match held {
+        Some(held) => settle_fenced(office, live, held, statement, now).await,
+        None => settle(office, live, rank, statement, now).await,
+    };
+    match settled {
         Ok((certificate, receipt)) => {
             let receipt = WipeReceipt { certificate, receipt };
-            live.keep(rank, receipt.clone());
+            live.keep(admitted.peer.instance, receipt.clone());
             Ok(receipt)
         }
         Err(CloseError::Advance(error)) => Err(refused(office, live.id, error).await),
@@ -51,13 +67,19 @@ pub(crate) async fn wiped(
 async fn again(
     office: &Office,
     admitted: &Admitted,
+    certified: &Certified,
     stated: &Stated,
 ) -> Result<WipeReceipt, Refusal> {
     let (live, rank) = (&admitted.live, admitted.rank);
-    let receipt = match live.kept(rank) {
+    let receipt = match live.kept(admitted.peer.instance) {
         Some(kept) => kept,
-        None => match settled(office, live, rank).await {
-            Ok(Some((certificate, receipt))) => WipeReceipt { certificate, receipt },
+        None => match settled(office, live, rank, certified).await {
+            Ok(Some((certificate, receipt))) => {
+                let receipt = WipeReceipt { certificate, receipt };
+                // Whatever comes next from this worker makes no further entry.
+                live.keep(admitted.peer.instance, receipt.clone());
+                receipt
+            }
             Ok(None) => return Err(over(office, live.id).await),
             Err(error) => {
                 return Err(Refusal::unavailable("the wipe cannot be recorded now", &error));
@@ -69,7 +91,6 @@ async fn again(
     if certificate.stated.as_ref() != Some(stated) {
         return Err(over(office, live.id).await);
     }
-    live.keep(rank, receipt.clone());
     Ok(receipt)
 }
 

@@ -103,6 +103,7 @@ pub(super) fn of(stored: &Stored, lease: LeaseId) -> Result<Option<Account>> {
     };
     account.certificates =
         facts.certified.values().filter_map(|found| found.as_ref().ok()).cloned().collect();
+    account.certificates.extend(facts.fenced.values().cloned());
     account.ending = ending::of(&facts, &account.left.released);
     Ok(Some(account))
 }
@@ -206,9 +207,9 @@ impl Account {
                 short(instance)
             )),
             Event::Wiped { lease: id, rank, certificate } if *id == lease => {
-                facts.certified.insert(*rank, stored.certificate(certificate));
+                let who = facts.certify(*rank, stored.certificate(certificate));
                 Some(format!(
-                    "The worker of share {rank} stated, signed, that it destroyed its keys and wiped its cache. Certificate {}.",
+                    "{who} of share {rank} stated, signed, that it destroyed its keys and wiped its cache. Certificate {}.",
                     short(certificate)
                 ))
             }
@@ -218,11 +219,8 @@ impl Account {
                     Ok(true) => "stated a wipe that was not complete",
                     _ => "ended without stating a wipe",
                 };
-                facts.certified.insert(*rank, found);
-                Some(format!(
-                    "The worker of share {rank} {said}. Certificate {}.",
-                    short(certificate)
-                ))
+                let who = facts.certify(*rank, found);
+                Some(format!("{who} of share {rank} {said}. Certificate {}.", short(certificate)))
             }
             event @ Event::LeaseClosed { lease: id, outcome, cause, .. } if *id == lease => {
                 self.closed(event);

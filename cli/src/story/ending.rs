@@ -20,10 +20,35 @@ pub(super) struct Facts {
     pub(super) workers: Vec<(u16, String, Option<NodeFacts>)>,
     /// Ranks that are certified, and with what.
     pub(super) certified: BTreeMap<u16, Result<WipeCertificate, Told>>,
+    /// Certificates of workers that had lost their ranks to others, by identity.
+    pub(super) fenced: BTreeMap<String, WipeCertificate>,
     pub(super) closed: Option<Event>,
     /// The key was destroyed by a restore that found nothing else of the lease.
     pub(super) voided: Option<u64>,
     pub(super) erased: u32,
+}
+
+impl Facts {
+    /// Notes a certificate: of the rank's worker, or of an earlier one. Which of the two, in words.
+    pub(super) fn certify(
+        &mut self,
+        rank: u16,
+        found: Result<WipeCertificate, Told>,
+    ) -> &'static str {
+        let newest = self.workers.iter().rfind(|(of, ..)| *of == rank).map(|(_, key, _)| key);
+        let identity =
+            found.as_ref().ok().and_then(|made| made.identity).map(|key| key.to_string());
+        match (found, identity) {
+            (Ok(made), Some(key)) if newest.is_some_and(|newest| *newest != key) => {
+                self.fenced.insert(key, made);
+                "An earlier worker"
+            }
+            (found, _) => {
+                self.certified.insert(rank, found);
+                "The worker"
+            }
+        }
+    }
 }
 
 /// The three lists are never merged: who vouches for a sentence is part of it.
@@ -41,7 +66,7 @@ pub(super) fn of(facts: &Facts, released: &BTreeMap<u16, Vec<(u32, u32)>>) -> En
     ending.keys(facts);
     for (rank, certificate) in &facts.certified {
         match certificate {
-            Ok(certificate) => ending.rank(*rank, certificate),
+            Ok(certificate) => ending.rank(&rank.to_string(), certificate),
             Err(told) => ending
                 .unconfirmed
                 .push(format!("The certificate of share {rank} cannot be read: {told}.")),
@@ -103,7 +128,7 @@ impl Ending {
         }
     }
 
-    fn rank(&mut self, rank: u16, certificate: &WipeCertificate) {
+    fn rank(&mut self, rank: &str, certificate: &WipeCertificate) {
         let seen = &certificate.observed;
         self.observed.push(observed(rank, seen));
         if seen.sent_bytes.is_none() {
@@ -136,7 +161,7 @@ impl Ending {
     }
 
     /// What a whole wipe leaves open all the same.
-    fn doubts(&mut self, rank: u16, stated: &Stated) {
+    fn doubts(&mut self, rank: &str, stated: &Stated) {
         let mut doubt = |text: String| self.unconfirmed.push(format!("Share {rank}: {text}"));
         if let Some(swaps) = swaps(&stated.facts.swap) {
             doubt(format!(
@@ -168,6 +193,11 @@ impl Ending {
         for (rank, identity, _) in &facts.workers {
             if last.get(rank) != Some(&identity.as_str()) && !told.contains(&identity) {
                 told.push(identity);
+                if let Some(certificate) = facts.fenced.get(identity) {
+                    let who = format!("{rank}, earlier worker (key {})", short(identity));
+                    self.rank(&who, certificate);
+                    continue;
+                }
                 self.unconfirmed.push(format!(
                     "An earlier worker of share {rank} (key {}) lost its place to another; its end was not seen.",
                     short(identity)
@@ -187,7 +217,7 @@ impl Ending {
     }
 }
 
-fn observed(rank: u16, seen: &Observed) -> String {
+fn observed(rank: &str, seen: &Observed) -> String {
     let mut parts = vec![format!(
         "Share {rank}: {} had been released in {}, at most {}",
         blocks(&seen.released),
@@ -201,7 +231,7 @@ fn observed(rank: u16, seen: &Observed) -> String {
     parts.join("; ") + "."
 }
 
-fn wipe(rank: u16, stated: &Stated) -> String {
+fn wipe(rank: &str, stated: &Stated) -> String {
     let discard = match &stated.discarded {
         Discarded::Done => "discarded",
         Discarded::NotDone(_) => "not discarded",

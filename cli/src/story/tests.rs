@@ -242,6 +242,34 @@ fn withdrawn_and_asked_for_by_somebody_who_was_erased() {
     assert_golden("withdrawn.txt", &desk.story());
 }
 
+/// The one that lost its rank is told apart from the one that has it.
+#[test]
+fn an_earlier_worker_that_stated_its_wipe() {
+    let mut desk = Desk::new();
+    desk.grant();
+    desk.attach("");
+    let newer = ed25519_dalek::SigningKey::from_bytes(&[6; 32]);
+    let older = std::mem::replace(&mut desk.worker, newer.clone());
+    desk.attach("");
+    desk.worker = older;
+    desk.certify(Outcome::Wiped, Some(desk.stated()));
+    let words = |desk: &Desk| desk.story().split_whitespace().collect::<Vec<_>>().join(" ");
+    let story = words(&desk);
+    for said in [
+        "An earlier worker of share 0 stated, signed,",
+        "Share 0, earlier worker (key ca93ac170518",
+        "There is no certificate of share 0 yet",
+    ] {
+        assert!(story.contains(said), "{said} is not in:\n{story}");
+    }
+    assert!(!story.contains("its end was not seen"), "{story}");
+    desk.worker = newer;
+    desk.certify(Outcome::Wiped, Some(desk.stated()));
+    let story = words(&desk);
+    assert!(story.contains("The worker of share 0 stated, signed,"), "{story}");
+    assert!(!story.contains("There is no certificate"), "{story}");
+}
+
 #[test]
 fn a_worker_that_was_waited_for_in_vain() {
     let mut desk = Desk::new();

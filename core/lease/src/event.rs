@@ -18,6 +18,11 @@ pub enum Event {
     Drain,
     /// The deadline has come.
     Expire,
+    /// A worker that lost its rank to another has stated that it destroyed everything.
+    FencedWiped {
+        rank: u16,
+        instance: InstanceId,
+    },
     /// An administrator has granted what was requested.
     Grant,
     /// The gateway has destroyed its own key and waits for no worker any longer.

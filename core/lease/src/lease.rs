@@ -59,6 +59,7 @@ impl Lease {
             Event::Drain => next.drain(now)?,
             Event::Expire if now < self.deadline => return Err(Refusal::NotDue),
             Event::Expire => next.end(Cause::Expired, now),
+            Event::FencedWiped { rank, instance } => next.fenced_mut(rank, instance)?.wiped = true,
             Event::Grant => next.grant(now)?,
             Event::KeyDestroyed => next.close(now)?,
             Event::Release { rank, first, end } => next.release(rank, first, end, now)?,
@@ -328,6 +329,13 @@ impl Lease {
     /// It holds its rank, has something left to say, and was silent for too long.
     fn is_gone(&self, held: &Attachment, now: u64) -> bool {
         held.is_current() && !held.wiped && self.policy.is_gone(held.last_seen, now)
+    }
+
+    fn fenced_mut(&mut self, rank: u16, instance: InstanceId) -> Result<&mut Attachment, Refusal> {
+        let is_it = |held: &&mut Attachment| {
+            (held.rank, held.instance) == (rank, instance) && !held.is_current()
+        };
+        self.attachments.iter_mut().find(is_it).ok_or(Refusal::NotAttached)
     }
 
     fn current_mut(&mut self, rank: u16) -> Result<&mut Attachment, Refusal> {

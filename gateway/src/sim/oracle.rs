@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_kit::state::StateStore;
-use tidegate_lease::{Cause, Lease, Phase};
+use tidegate_lease::{Attachment, Cause, Lease, Phase};
 use tidegate_ledger::{
     Batch, Entry, Event, Outcome, VerifierKey, WipeCertificate, verify, verify_receipt,
 };
@@ -317,7 +317,15 @@ impl Run<'_> {
     /// Each certificate that the lease names is there, holds, says what was released, and is in the
     /// ledger.
     fn certificates(&mut self, id: LeaseId, last: &Document) {
-        for (rank, certified) in &last.certificates {
+        let held = |rank| last.lease.attachment(rank).unwrap();
+        let current = last.certificates.iter().map(|(rank, made)| (rank, made, held(*rank)));
+        let fenced = last.fenced_certificates.iter().map(|made| {
+            let is_it = |held: &&Attachment| {
+                (held.rank, held.instance) == (made.rank, made.instance) && !held.is_current()
+            };
+            (&made.rank, &made.certified, last.lease.attachments.iter().find(is_it).unwrap())
+        });
+        for (rank, certified, held) in current.chain(fenced) {
             let path = format!("ledger/certificates/{}", certified.digest);
             let stored = self.effects.iter().find(|effect| effect.path == path);
             let Some(bytes) = stored.and_then(|effect| effect.bytes.clone()) else {
@@ -329,7 +337,6 @@ impl Run<'_> {
                 self.say(format!("the certificate of rank {rank} does not hold"));
                 continue;
             };
-            let held = last.lease.attachment(*rank).unwrap();
             if certificate.observed.released != held.released {
                 self.say(format!(
                     "the certificate of rank {rank} says {:?} was released, but it was {:?}",

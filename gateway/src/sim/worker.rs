@@ -158,7 +158,8 @@ impl Worker {
             let stopped = process.run(sim.now() + span).await;
             sim.note(format_args!("{name}: {stopped:?}"));
             match (stopped, end) {
-                (Stopped::Fenced, _) | (Stopped::TimeIsUp, End::Vanish) => return,
+                (Stopped::Fenced, _) => return process.wipe(end != End::Partly).await,
+                (Stopped::TimeIsUp, End::Vanish) => return,
                 (Stopped::TimeIsUp, End::Restart) => {
                     sim.sleep(sim.span(10..5_000)).await;
                 }

@@ -40,7 +40,7 @@ pub(crate) async fn start() -> Home {
     start_with(|_| {}).await
 }
 
-async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Home {
+pub(crate) async fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Home {
     let dir = tempfile::tempdir().unwrap();
     crate::worker::tree(&dir.path().join("data"));
     let mut config = with_admin(dir.path());

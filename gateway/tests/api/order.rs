@@ -13,7 +13,7 @@ use tidegate_kit::clock::now_unix;
 use tidegate_kit::ledger_log::read_batches;
 use tidegate_ledger::{Cause, Event, Ledger, Outcome, SigningKey, WipeCertificate, batch_name};
 use tidegate_plan::{InstanceId, LeaseId};
-use tidegate_wire::{Directive, ProblemKind};
+use tidegate_wire::{Directive, HeartbeatReply, ProblemKind};
 
 use crate::worker::{Home, Worker, entries, eventually, random, tree};
 
@@ -354,18 +354,17 @@ async fn a_worker_that_never_states_its_wipe_holds_nothing_open() {
     let home =
         Home { gateway: Gateway::start(Home::config(dir.path(), daemon)).await.unwrap(), dir };
     silent.addr = home.gateway.addr();
-    let phase = eventually(async || {
-        let phase = home.gateway.status(granted.lease).unwrap().phase;
-        if phase == "draining" {
-            assert!(now_unix() <= revoked + 8 + 5, "it is held open");
-            assert_eq!(silent.beat().await.directive, Directive::Die);
+    eventually(async || {
+        let answer = silent.heartbeat().await;
+        if answer.status == 200 {
+            assert_eq!(answer.json::<HeartbeatReply>().directive, Directive::Die);
+            return None;
         }
-        (phase != "draining").then_some(phase)
+        Some(assert_eq!(answer.problem(), ProblemKind::LeaseOver))
     })
     .await;
     assert!(now_unix() >= revoked + 8, "closed while it may still have wiped");
-    assert_eq!(phase, "withdrawn");
-    assert_eq!(silent.heartbeat().await.problem(), ProblemKind::LeaseOver);
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "withdrawn");
     let closed = home.gateway.close(granted.lease).await.unwrap();
     let seen =
         closed.certificates.iter().map(|text| WipeCertificate::parse(text).unwrap().observed);
@@ -381,14 +380,14 @@ async fn a_drain_ends_with_the_leases_deadline() {
         (config.heartbeat_s, config.grace_s, config.wipe_s) = (1, 3, 3);
     })
     .await;
-    let request = GrantRequest { duration: Duration::from_secs(4), ..home.request() };
+    let request = GrantRequest { duration: Duration::from_secs(8), ..home.request() };
     let granted = home.gateway.grant(request).await.unwrap();
     let worker = Worker::attached(&home, &granted.joins[0]).await;
     home.gateway.drain(granted.lease).await.unwrap();
     worker.keys(0, 1).await;
     let wrapped = home.state().join("keyring/leases").join(granted.lease.to_string());
     eventually(async || {
-        worker.beat().await;
+        worker.heartbeat().await;
         (!wrapped.exists()).then_some(())
     })
     .await;

@@ -1,11 +1,14 @@
 //! A rank gets its own share's names, blocks and keys, and no others': shown by trying.
 
-use tidegate_ledger::Event;
+use serde_json::json;
+use tidegate_gateway::Granted;
+use tidegate_ledger::{Event, Outcome, Stated, WipeCertificate};
 use tidegate_plan::{LayoutId, Manifest};
 use tidegate_seal::{BlockKey, Context, Kind, Release, open_message};
-use tidegate_wire::{LeaseTerms, ProblemKind};
+use tidegate_wire::{Directive, JoinFile, LeaseTerms, ProblemKind, WipeReceipt};
 
-use crate::worker::{Home, Worker};
+use crate::admin::{ask, start_with};
+use crate::worker::{Home, Worker, eventually};
 
 /// Every key that follows from a release.
 fn keys(release: &Release) -> Vec<BlockKey> {
@@ -103,4 +106,95 @@ async fn a_rank_neither_fetches_nor_opens_what_is_anothers() {
         (lease, reason.as_str()) == (&Some(granted.lease), "outside-share")
     }));
     assert_eq!(refused.iter().map(|(_, _, count)| count).sum::<u64>(), tries, "{refused:?}");
+}
+
+/// A worker, and the one that took its rank over with a further token.
+async fn fenced(home: &Home, lease: &Granted) -> (Worker, Worker) {
+    let older = Worker::attached(home, &lease.joins[0]).await;
+    older.keys(0, 1).await;
+    let path = format!("/v1/admin/leases/{}/tokens", lease.lease);
+    let (_, further) = ask(home, "POST", &path, json!({ "rank": 0 })).await;
+    let further: JoinFile = serde_json::from_value(further).unwrap();
+    let newer = Worker::attached(home, &further).await;
+    newer.keys(0, 2).await;
+    (older, newer)
+}
+
+/// A worker that lost its rank gets nothing more. That it wiped it may still say, for itself alone, and
+/// a lease is wiped when all of its workers said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_worker_may_still_state_its_wipe() {
+    let home = start_with(|_| {}).await;
+    let granted = home.grant().await;
+    let (older, newer) = fenced(&home, &granted).await;
+    let nothing = async || {
+        for answer in [older.ask_keys(0, 1).await, older.heartbeat().await] {
+            assert_eq!(answer.problem(), ProblemKind::Forbidden);
+        }
+        for path in ["manifest", "blocks/0"] {
+            assert_eq!(older.get(path).await.problem(), ProblemKind::Forbidden);
+        }
+    };
+    nothing().await;
+    let of_newer = Stated { instance: newer.instance, ..older.stated() };
+    let answer = older.post("wipe-certificate", &older.statement(&of_newer)).await;
+    assert_eq!(answer.problem(), ProblemKind::Forbidden);
+
+    let said = older.wipe().await;
+    assert!(matches!(older.proven(&said.receipt), Event::Wiped { rank: 0, .. }));
+    let made = WipeCertificate::parse(&said.certificate).unwrap();
+    assert_eq!(made.identity.unwrap().as_bytes(), &older.identity.public_key());
+    assert_eq!(
+        (made.observed.outcome, &made.observed.released[..]),
+        (Outcome::Wiped, &[(0, 1)][..])
+    );
+    assert_eq!((made.observed.sent_bytes, made.observed.lease_key_destroyed_at), (None, None));
+    assert_eq!(older.wipe().await.certificate, said.certificate, "the same words, the same answer");
+    let other = Stated { cache_bytes: 0, ..older.stated() };
+    let answer = older.post("wipe-certificate", &older.statement(&other)).await;
+    assert_eq!(answer.problem(), ProblemKind::LeaseOver);
+    nothing().await;
+
+    newer.keys(0, 1).await;
+    assert_eq!(newer.beat().await.directive, Directive::Continue);
+    let last = newer.wipe().await;
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "wiped");
+    let closed = home.gateway.close(granted.lease).await.unwrap();
+    assert_eq!(closed.certificates, [last.certificate, said.certificate]);
+    let events = home.events().await;
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Wiped { .. })).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fenced_worker_says_in_part_or_too_late_closes_nothing_as_wiped() {
+    let home = start_with(|_| {}).await;
+    let granted = home.grant().await;
+    let (older, newer) = fenced(&home, &granted).await;
+    let part = older.statement(&Stated { unlinked: false, ..older.stated() });
+    let receipt: WipeReceipt = older.post("wipe-certificate", &part).await.json();
+    assert!(matches!(older.proven(&receipt.receipt), Event::Withdrawn { rank: 0, .. }));
+    newer.wipe().await;
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "withdrawn");
+
+    let granted = home.grant().await;
+    let (older, newer) = fenced(&home, &granted).await;
+    newer.wipe().await;
+    let late = older.post("wipe-certificate", &older.statement(&older.stated())).await;
+    assert_eq!(late.problem(), ProblemKind::LeaseOver);
+    assert_eq!(home.gateway.status(granted.lease).unwrap().phase, "withdrawn");
+}
+
+/// Its words are no sign of life of the worker that has the rank now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_worker_keeps_no_rank_alive() {
+    let home = start_with(|config| (config.heartbeat_s, config.grace_s) = (1, 3)).await;
+    let granted = home.grant().await;
+    let (older, _silent) = fenced(&home, &granted).await;
+    let statement = older.statement(&older.stated());
+    eventually(async || {
+        older.post("wipe-certificate", &statement).await;
+        let phase = home.gateway.status(granted.lease).unwrap().phase;
+        (phase == "withdrawn").then_some(())
+    })
+    .await;
 }

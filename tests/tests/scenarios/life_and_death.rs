@@ -319,8 +319,9 @@ fn the_newest_worker_of_a_rank_fences_the_older() -> Result<()> {
         ensure!(fs::read(newer.data().join(name))? == fs::read(site.home.join(name))?, "{name}");
     }
     newer.finish()?;
-    // Of the one that was fenced nobody saw that it wiped.
-    assert_eq!(site.phase().as_deref(), Some("withdrawn"));
+    // The one that was fenced has said so too.
+    assert_eq!(site.gateway.entries("wiped")?, 2);
+    assert_eq!(site.phase().as_deref(), Some("wiped"));
     Ok(())
 }
 

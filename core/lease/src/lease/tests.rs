@@ -173,9 +173,20 @@ fn a_fenced_worker_that_said_nothing_makes_it_withdrawn() {
     assert_eq!((fenced.released.as_slice(), fenced.fenced_at), (&[(10, 15)][..], Some(START)));
     assert_eq!(lease.released_blocks(), 5);
     assert_eq!(refusal(&lease, attach(1, 11)), Refusal::TokenBound);
+    let said = lease.apply(Event::FencedWiped { rank: 1, instance: fenced.instance }, START);
     let events = [Event::Wiped { rank: 0 }, Event::Wiped { rank: 1 }, Event::KeyDestroyed];
     let lease = events.into_iter().fold(lease, |lease, event| lease.apply(event, START).unwrap());
     assert_eq!(lease.phase, Phase::Closed(Outcome::Withdrawn));
+
+    // One that did say so is no reason against it, and gets nothing for it.
+    let said = said.unwrap();
+    let current = said.attachment(1).unwrap();
+    assert!(!current.wiped && said.phase == Phase::Active);
+    let foreign = Event::FencedWiped { rank: 1, instance: current.instance };
+    assert_eq!(refusal(&said, foreign), Refusal::NotAttached);
+    let events = [Event::Wiped { rank: 0 }, Event::Wiped { rank: 1 }, Event::KeyDestroyed];
+    let said = events.into_iter().fold(said, |lease, event| lease.apply(event, START).unwrap());
+    assert_eq!(said.phase, Phase::Closed(Outcome::Wiped));
 }
 
 #[test]

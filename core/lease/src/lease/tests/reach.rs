@@ -32,10 +32,17 @@ fn events() -> Vec<Event> {
         Event::Vanished { rank: 0 },
         Event::Vanished { rank: 1 },
         Event::Wiping,
+        fenced_wiped(),
         Event::Wiped { rank: 0 },
         Event::Wiped { rank: 1 },
         Event::KeyDestroyed,
     ]
+}
+
+/// Of the only worker that can be fenced here.
+fn fenced_wiped() -> Event {
+    let Event::Attach { instance, .. } = attach(1, 11) else { unreachable!() };
+    Event::FencedWiped { rank: 1, instance }
 }
 
 /// When an event comes: at once, unless it takes time to come about.
