@@ -21,6 +21,7 @@ use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
 use crate::owed::{certified_event, outcome, settle_up};
 use crate::record::RecordError;
+use crate::recovery::chain;
 
 /// How a lease ended.
 #[derive(Clone, Debug)]
@@ -72,7 +73,10 @@ async fn end(
 async fn destroy_keys(office: &Office, live: &Live, now: u64) -> Result<KeysGone, CloseError> {
     live.end(now);
     let absent = office.keyring.destroy(live.id).await?.absent;
-    retire_epochs(office, now).await?;
+    // Tried again now and then: a lease can be closed without.
+    if let Err(error) = retire_epochs(office, now).await {
+        tracing::warn!(error = %chain(&error), "the keys of past epochs stay for now");
+    }
     let document = live.view().document;
     // By the lease's own time: the last release may have been made by a clock that is ahead of ours.
     let now = now.max(document.lease.changed_at);
@@ -118,6 +122,8 @@ pub(crate) async fn cut_off(
     live: &Live,
     cause: LeaseEvent,
 ) -> Result<Option<Closed>, CloseError> {
+    // Whether or not it can be written down: then that is tried again by the reaper.
+    live.cut_off(&cause, office.now());
     let _turn = live.turn.lock().await;
     let now = office.now();
     if live.is_closed() || !waits_for_a_wipe(&live.view().document) {
@@ -165,7 +171,14 @@ pub(crate) async fn finish(
                 certificates.push((held.rank, store(office, &made).await?));
             }
         }
-        advance_closed(office, live, gone, &certificates, None, now).await?;
+        advance_closed(office, live, gone, now, |document| {
+            for (rank, certified) in &certificates {
+                // Another replica may have taken its statement meanwhile.
+                document.certificates.entry(*rank).or_insert(*certified);
+            }
+            Ok(())
+        })
+        .await?;
     }
     settle_up(office, live).await?;
     live.clear();
@@ -184,33 +197,32 @@ pub(crate) async fn settle(
     statement: Statement,
     now: u64,
 ) -> Result<(String, Receipt), CloseError> {
-    let complete = statement.stated.shortfall().is_none();
-    let last = is_last(live, &live.view().document, rank);
-    let gone = if last {
-        end(office, live, &[LeaseEvent::Drain, LeaseEvent::Wiping], now).await?;
-        destroy_keys(office, live, now).await?
-    } else {
-        KeysGone::default()
-    };
     let mut tries = 0;
-    let (digest, text) = loop {
+    let (digest, text, last) = loop {
+        let last = is_last(live, &live.view().document, rank);
+        let gone = if last {
+            end(office, live, &[LeaseEvent::Drain, LeaseEvent::Wiping], now).await?;
+            destroy_keys(office, live, now).await?
+        } else {
+            KeysGone::default()
+        };
         let document = live.view().document;
         let held = document.lease.attachment(rank).ok_or(CloseError::NoSuchLease)?;
         let made = certificate(live, &document, held, gone, Some(statement.clone()), now);
         made.check()?;
         let certified = store(office, &made).await?;
         let digest = certified.digest;
+        let note = |document: &mut Document| note(document, held, certified, now);
         let settled = if last {
-            let wiped = complete.then_some(rank);
-            advance_closed(office, live, gone, &[(rank, certified)], wiped, now).await
+            advance_closed(office, live, gone, now, note).await
         } else {
-            advance_settled(office, live, held, certified, now).await
+            advance_settled(office, live, rank, note).await
         };
         match settled {
             Ok(()) => {
-                break (digest, made.to_canonical().map_err(RecordError::Canonical)?);
+                break (digest, made.to_canonical().map_err(RecordError::Canonical)?, last);
             }
-            // More was released to it meanwhile, by another replica: the certificate is made anew.
+            // Another replica released more to it meanwhile, or settled the others: it is made anew.
             Err(CloseError::Advance(AdvanceError::Refused(Refusal::NotDue))) if tries < TRIES => {
                 tries += 1;
             }
@@ -224,47 +236,59 @@ pub(crate) async fn settle(
     Ok((text, receipt))
 }
 
-/// Notes the certificate of a rank while others go on, unless it says less than was released.
-async fn advance_settled(
-    office: &Office,
-    live: &Live,
+/// Notes the certificate that a rank's own statement made, unless another replica took one before or
+/// it says less than was released.
+fn note(
+    document: &mut Document,
     held: &Attachment,
     certified: Certified,
     now: u64,
-) -> Result<(), CloseError> {
+) -> Result<(), Refusal> {
     let rank = held.rank;
+    if document.lease.is_closed() || document.certificates.contains_key(&rank) {
+        return Err(Refusal::RankWiped);
+    }
+    let there = document.lease.attachment(rank).ok_or(Refusal::NotAttached)?;
+    if (there.instance, &there.released) != (held.instance, &held.released) {
+        return Err(Refusal::NotDue);
+    }
+    document.certificates.insert(rank, certified);
+    if certified.complete {
+        document.lease = document.lease.apply(LeaseEvent::Wiped { rank }, now)?;
+    }
+    Ok(())
+}
+
+/// Notes the certificate of a rank while others go on. If by now none does, the lease is to be closed.
+async fn advance_settled(
+    office: &Office,
+    live: &Live,
+    rank: u16,
+    note: impl Fn(&mut Document) -> Result<(), Refusal>,
+) -> Result<(), CloseError> {
     office
         .advance(live, |document| {
-            let there = document.lease.attachment(rank).ok_or(Refusal::NotAttached)?;
-            if (there.instance, &there.released) != (held.instance, &held.released) {
+            if is_last(live, document, rank) {
                 return Err(Refusal::NotDue);
             }
-            document.certificates.insert(rank, certified);
-            if certified.complete {
-                document.lease = document.lease.apply(LeaseEvent::Wiped { rank }, now)?;
-            }
-            Ok(())
+            note(document)
         })
         .await?;
     Ok(())
 }
 
-/// A certificate that was made before, with a receipt of now: its first answer was
-/// lost, or its entry could not be written. The caller holds the turn.
-pub(crate) async fn settled(
+/// A receipt of now for a certificate that was made before: its first answer was lost, or its entry
+/// could not be written. The caller holds the turn.
+pub(crate) async fn receipt_again(
     office: &Office,
     live: &Live,
     rank: u16,
     certified: &Certified,
-) -> Result<Option<(String, Receipt)>, CloseError> {
-    let Some(text) = office.record.stored_certificate(&certified.digest).await? else {
-        return Ok(None);
-    };
-    let receipt = match settle_up(office, live).await?.remove(&certified.digest) {
-        Some(receipt) => receipt,
-        None => office.record.append_one(certified_event(live.id, rank, certified)).await?,
-    };
-    Ok(Some((text, receipt)))
+) -> Result<Receipt, CloseError> {
+    match settle_up(office, live).await?.remove(&certified.digest) {
+        Some(receipt) => Ok(receipt),
+        None => Ok(office.record.append_one(certified_event(live.id, rank, certified)).await?),
+    }
 }
 
 /// Takes the statement of a worker that lost its rank to another: its certificate and entry, and
@@ -284,6 +308,10 @@ pub(crate) async fn settle_fenced(
     let (rank, instance) = (held.rank, held.instance);
     office
         .advance(live, |document| {
+            let of_it = |made: &FencedCertified| (made.rank, made.instance) == (rank, instance);
+            if document.fenced_certificates.iter().any(of_it) {
+                return Err(Refusal::RankWiped);
+            }
             if document.lease.is_closed() {
                 return Err(Refusal::LeaseOver);
             }
@@ -319,23 +347,18 @@ async fn store(office: &Office, made: &WipeCertificate) -> Result<Certified, Clo
     })
 }
 
-/// Makes the revision that is *closed*: the lease's key is gone. `wiped` is a rank that states its
-/// wipe with it.
+/// Makes the revision that is *closed*, with what `note` brings: the lease's key is gone.
 async fn advance_closed(
     office: &Office,
     live: &Live,
     gone: KeysGone,
-    certificates: &[(u16, Certified)],
-    wiped: Option<u16>,
     now: u64,
+    note: impl Fn(&mut Document) -> Result<(), Refusal>,
 ) -> Result<(), CloseError> {
     office
         .advance(live, |document| {
-            document.certificates.extend(certificates.iter().copied());
             document.sent_bytes = live.counts_all().then(|| live.sent_bytes());
-            if let Some(rank) = wiped {
-                document.lease = document.lease.apply(LeaseEvent::Wiped { rank }, now)?;
-            }
+            note(document)?;
             document.keys_gone(gone);
             document.lease = document.lease.apply(LeaseEvent::KeyDestroyed, now)?;
             Ok(())

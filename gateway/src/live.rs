@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tidegate_lease::Lease;
+use tidegate_lease::{Event, Lease};
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -125,6 +125,8 @@ pub(crate) struct Live {
     receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
     /// Nothing more is served, whatever the head says.
     over: AtomicBool,
+    /// Why it was cut off here, until that is written down.
+    cut: Mutex<Option<Event>>,
     /// Time at which the lease stopped serving; 0 while it serves.
     over_at: AtomicU64,
     /// Bytes were sent by a process before this one, and their count died with it.
@@ -151,6 +153,7 @@ impl Live {
             presence: Mutex::default(),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
+            cut: Mutex::default(),
             over_at: AtomicU64::new(0),
             count_lost,
         }
@@ -226,6 +229,19 @@ impl Live {
         if !self.over.swap(true, Ordering::SeqCst) {
             self.over_at.store(now, Ordering::SeqCst);
         }
+    }
+
+    /// Ends serving for a cause that stands even while the state cannot be written.
+    pub(crate) fn cut_off(&self, cause: &Event, now: u64) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.get_or_insert_with(|| cause.clone());
+        self.end(now);
+    }
+
+    /// What ended it here.
+    pub(crate) fn cause(&self) -> Event {
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.clone().unwrap_or(Event::Abandon)
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -68,7 +68,7 @@ pub(crate) async fn settle_up(
             for certified in document.certificates.values_mut().chain(fenced) {
                 certified.recorded |= digests.contains(&certified.digest);
             }
-            document.recorded = closes;
+            document.recorded |= closes;
             Ok(())
         })
         .await?;

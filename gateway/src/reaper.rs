@@ -91,10 +91,17 @@ pub(crate) async fn look(office: &Office, last: u64) {
 }
 
 async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
-    if office.is_replicated() {
-        follow(office, live).await?;
-    }
     let now = office.now();
+    if office.is_replicated()
+        && let Err(error) = follow(office, live).await
+    {
+        // The deadline needs nobody's word.
+        if now >= live.view().document.lease.deadline {
+            live.cut_off(&LeaseEvent::Expire, now);
+            office.keyring.forget(live.id);
+        }
+        return Err(error);
+    }
     let document = live.view().document;
     // Whoever closed it is about to settle up, if that is another gateway.
     let is_left = !office.is_replicated() || now > document.lease.changed_at + SETTLING_S;
@@ -115,7 +122,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
         _ if live.is_over() => {
             // Whoever ended it may be gone before its key was.
             if document.key_destroyed_at.is_none() && is_left {
-                cut_off(office, live, LeaseEvent::Abandon).await?;
+                cut_off(office, live, live.cause()).await?;
             }
             // Whoever was heard lately or long ago has this long to hear of the end.
             let grace = u64::from(document.lease.policy.grace_s);
@@ -133,7 +140,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 );
             }
             let _turn = live.turn.lock().await;
-            finish(office, live, LeaseEvent::Abandon, office.now()).await?;
+            finish(office, live, live.cause(), office.now()).await?;
             Ok(())
         }
         _ => match due(office, live, &document, now) {

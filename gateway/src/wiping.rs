@@ -6,9 +6,10 @@ use tidegate_wire::{ProblemKind, WipeReceipt, WipeStatement};
 use crate::admission::{Admitted, over, refuse, refused};
 use crate::book::Certified;
 use crate::certificates::Statement;
-use crate::closing::{CloseError, settle, settle_fenced, settled};
+use crate::closing::{CloseError, receipt_again, settle, settle_fenced};
 use crate::office::Office;
 use crate::problem::Refusal;
+use crate::recovery::chain;
 use crate::refusals::Reason;
 
 pub(crate) async fn wiped(
@@ -25,18 +26,7 @@ pub(crate) async fn wiped(
         }
     };
     let _turn = live.turn.lock().await;
-    let document = live.view().document;
-    // It may have lost the rank while it wiped; then its words are about itself alone.
-    let held = admitted.held_before(&document.lease);
-    let made = match held {
-        Some(held) => {
-            let mut all = document.fenced_certificates.iter();
-            all.find(|made| (made.rank, made.instance) == (held.rank, held.instance))
-                .map(|made| made.certified)
-        }
-        None => document.certificates.get(&rank).copied(),
-    };
-    if let Some(certified) = made {
+    if let Some(certified) = made(admitted) {
         return again(office, admitted, &certified, &stated).await;
     }
     if live.is_closed() {
@@ -46,8 +36,10 @@ pub(crate) async fn wiped(
     if let Some(shortfall) = stated.shortfall() {
         tracing::warn!(lease = %live.id, rank, %shortfall, "a worker's wipe is not complete");
     }
-    let statement = Statement { stated, signature: statement.signature.0 };
-    let settled = match held {
+    let statement = Statement { stated: stated.clone(), signature: statement.signature.0 };
+    let document = live.view().document;
+    let settled = match admitted.held_before(&document.lease) {
+        // It lost the rank while it wiped: its words are about itself alone.
         Some(held) => settle_fenced(office, live, held, statement, now).await,
         None => settle(office, live, rank, statement, now).await,
     };
@@ -57,41 +49,63 @@ pub(crate) async fn wiped(
             live.keep(admitted.peer.instance, receipt.clone());
             Ok(receipt)
         }
-        Err(CloseError::Advance(error)) => Err(refused(office, live.id, error).await),
+        Err(CloseError::Advance(error)) => match made(admitted) {
+            // It said the same to another replica, or was given up there.
+            Some(certified) => again(office, admitted, &certified, &stated).await,
+            None => Err(refused(office, live.id, error).await),
+        },
         Err(error) => Err(Refusal::unavailable("the wipe cannot be recorded now", &error)),
     }
 }
 
-/// The same answer for the same statement: the first may have been lost on its way, or its entry
-/// could not be written then.
+/// The certificate of the caller's part, if there is one.
+fn made(admitted: &Admitted) -> Option<Certified> {
+    let document = admitted.live.view().document;
+    let Some(held) = admitted.held_before(&document.lease) else {
+        return document.certificates.get(&admitted.rank).copied();
+    };
+    let mut all = document.fenced_certificates.iter();
+    let its = all.find(|made| (made.rank, made.instance) == (held.rank, held.instance));
+    its.map(|made| made.certified)
+}
+
+/// The same answer for the same statement, which may have been lost on its way, or whose entry could
+/// not be written then. Another statement comes too late, and makes no entry.
 async fn again(
     office: &Office,
     admitted: &Admitted,
     certified: &Certified,
     stated: &Stated,
 ) -> Result<WipeReceipt, Refusal> {
-    let (live, rank) = (&admitted.live, admitted.rank);
-    let receipt = match live.kept(admitted.peer.instance) {
-        Some(kept) => kept,
-        None => match settled(office, live, rank, certified).await {
-            Ok(Some((certificate, receipt))) => {
-                let receipt = WipeReceipt { certificate, receipt };
-                // Whatever comes next from this worker makes no further entry.
-                live.keep(admitted.peer.instance, receipt.clone());
-                receipt
-            }
+    let (live, rank, instance) = (&admitted.live, admitted.rank, admitted.peer.instance);
+    let unrecorded = |error: &dyn std::error::Error| {
+        Refusal::unavailable("the wipe cannot be recorded now", &chain(error))
+    };
+    let kept = live.kept(instance);
+    let text = match &kept {
+        Some(kept) => kept.certificate.clone(),
+        None => match office.record.stored_certificate(&certified.digest).await {
+            Ok(Some(text)) => text,
             Ok(None) => return Err(over(office, live.id).await),
-            Err(error) => {
-                return Err(Refusal::unavailable("the wipe cannot be recorded now", &error));
-            }
+            Err(error) => return Err(unrecorded(&error)),
         },
     };
-    let certificate = WipeCertificate::parse(&receipt.certificate)
+    let certificate = WipeCertificate::parse(&text)
         .map_err(|error| Refusal::internal("a stored certificate does not hold", &error))?;
     if certificate.stated.as_ref() != Some(stated) {
         return Err(over(office, live.id).await);
     }
-    Ok(receipt)
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    match receipt_again(office, live, rank, certified).await {
+        Ok(receipt) => {
+            let receipt = WipeReceipt { certificate: text, receipt };
+            live.keep(instance, receipt.clone());
+            Ok(receipt)
+        }
+        Err(error) => Err(unrecorded(&error)),
+    }
 }
 
 /// The statement is the caller's own, of this attachment.

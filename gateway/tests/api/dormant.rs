@@ -1,4 +1,5 @@
 //! A lease whose source is away when its gateway starts: it waits, it can be ended, and it comes back.
+//! And one that cannot be ended in the state: it is ended all the same.
 
 use serde_json::Value;
 use tidegate_gateway::Gateway;
@@ -37,6 +38,37 @@ async fn workers_wait_until_the_source_is_back() {
     worker.keys(0, 1).await;
 }
 
+/// What was revoked is served no more, also while nobody can write that down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_cannot_be_written_holds() {
+    let home = start().await;
+    let granted = home.grant().await;
+    let worker = Worker::attached(&home, &granted.joins[0]).await;
+    worker.keys(0, 1).await;
+    assert_eq!(worker.get("blocks/0").await.status, 200);
+    let revisions = home.state().join("leases").join(granted.lease.to_string());
+    let aside = home.dir.path().join("aside");
+    std::fs::rename(&revisions, &aside).unwrap();
+    std::fs::write(&revisions, b"").unwrap();
+    let path = format!("/v1/admin/leases/{}/revoke", granted.lease);
+    assert_eq!(ask(&home, "POST", &path, Value::Null).await.0, 503);
+    assert_eq!(worker.get("blocks/0").await.problem(), ProblemKind::LeaseOver);
+    assert_eq!(worker.ask_keys(0, 1).await.problem(), ProblemKind::LeaseOver);
+    std::fs::remove_file(&revisions).unwrap();
+    std::fs::rename(&aside, &revisions).unwrap();
+    let wrapped = home.state().join("keyring/leases").join(granted.lease.to_string());
+    eventually(async || (!wrapped.exists()).then_some(())).await;
+    worker.wipe().await;
+    assert_eq!(cause(&home).await, Some(Cause::Revoked));
+}
+
+async fn cause(home: &Home) -> Option<Cause> {
+    home.events().await.into_iter().find_map(|event| match event {
+        Event::LeaseClosed { cause, .. } => cause,
+        _ => None,
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_revoked_as_any_other() {
     let (home, worker) = without_source().await;
@@ -52,9 +84,5 @@ async fn it_is_revoked_as_any_other() {
     assert_eq!(worker.beat().await.directive, Directive::Die);
     assert_eq!(worker.get("blocks/0").await.problem(), ProblemKind::LeaseOver);
     worker.wipe().await;
-    let closed = home.events().await.into_iter().find_map(|event| match event {
-        Event::LeaseClosed { cause, .. } => cause,
-        _ => None,
-    });
-    assert_eq!(closed, Some(Cause::Revoked));
+    assert_eq!(cause(&home).await, Some(Cause::Revoked));
 }

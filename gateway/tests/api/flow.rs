@@ -4,7 +4,7 @@ use crate::worker::{Home, Worker};
 use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_plan::{Manifest, sealed_len};
 use tidegate_seal::{Context, Kind, open_message};
-use tidegate_wire::{AttachResponse, Directive};
+use tidegate_wire::{AttachResponse, Directive, ProblemKind};
 
 /// Opens the share's manifest from what the gateway sent.
 async fn manifest(
@@ -177,6 +177,19 @@ async fn a_worker_that_says_nothing_leaves_a_withdrawn_lease() {
     let again = home.gateway.close(granted.lease).await.unwrap();
     assert_eq!(again.certificates, closed.certificates);
     assert_eq!(home.events().await.iter().map(kind).filter(|k| *k == "closed").count(), 1);
+    // Its words come too late, and however often it says them they make no entry.
+    let entries = async || {
+        let events = home.events().await;
+        events.iter().map(kind).filter(|kind| *kind != "refused").count()
+    };
+    let before = entries().await;
+    for time in 0..3 {
+        let mut stated = worker.stated();
+        stated.time += time;
+        let answer = worker.post("wipe-certificate", &worker.statement(&stated)).await;
+        assert_eq!(answer.problem(), ProblemKind::LeaseOver);
+    }
+    assert_eq!(entries().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -360,7 +360,8 @@ async fn a_worker_that_never_states_its_wipe_holds_nothing_open() {
             assert_eq!(answer.json::<HeartbeatReply>().directive, Directive::Die);
             return None;
         }
-        Some(assert_eq!(answer.problem(), ProblemKind::LeaseOver))
+        assert_eq!(answer.problem(), ProblemKind::LeaseOver);
+        Some(())
     })
     .await;
     assert!(now_unix() >= revoked + 8, "closed while it may still have wiped");
