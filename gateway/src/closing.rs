@@ -116,7 +116,7 @@ pub(crate) async fn drain(office: &Office, live: &Live) -> Result<(), CloseError
 
 /// Destroys a lease's keys now, for a cause that leaves no grace to read.
 ///
-/// A worker that is attached has the grace to wipe and say so; `None` then. Otherwise it is closed.
+/// A worker that is attached is waited for to wipe and say so; `None` then. Otherwise it is closed.
 pub(crate) async fn cut_off(
     office: &Office,
     live: &Live,
