@@ -8,8 +8,8 @@ use crate::Base64;
 pub struct NodeFacts {
     pub host: String,
     pub kernel: String,
-    /// Active swap areas, as `/proc/swaps` names them; empty is none, [`UNKNOWN`](Self::UNKNOWN)
-    /// alone means that it could not be seen.
+    /// Active swap areas, as `/proc/swaps` names them; empty is none, `unknown` alone
+    /// means that it could not be seen.
     pub swap: Vec<String>,
     /// Where images of crashed processes go, with what the kernel adds to it; empty is nowhere.
     pub core_pattern: String,
