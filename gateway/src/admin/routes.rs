@@ -229,6 +229,7 @@ fn refused(error: GrantError) -> Refusal {
         GrantError::Survey(_)
         | GrantError::NoDirectory { .. }
         | GrantError::NoSuchRank { .. }
+        | GrantError::Ranks { .. }
         | GrantError::Duration { .. } => ProblemKind::Malformed,
         _ => ProblemKind::Unavailable,
     };

@@ -32,6 +32,7 @@ pub(crate) async fn start() -> Home {
     crate::worker::tree(&dir.path().join("data"));
     let config = Home::config(dir.path(), |config| {
         config.embedded = false;
+        config.limits = tidegate_gateway::Limits::default();
         config.admin_socket = Some(dir.path().join("admin"));
     });
     let gateway = tidegate_gateway::Gateway::start(config).await.unwrap();
@@ -96,6 +97,7 @@ async fn what_cannot_be_done_is_said_with_its_cause() {
             "empty",
         ),
         (json!({ "source": data, "duration_s": 60, "ranks": 0 }), 400, "rank"),
+        (json!({ "source": data, "duration_s": 60, "ranks": 257 }), 400, "limits.ranks"),
         (json!({ "source": data, "duration": 60 }), 400, ""),
         (json!({ "source": "gs://bucket", "duration_s": 60 }), 400, "gs://bucket"),
     ];
