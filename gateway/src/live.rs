@@ -127,6 +127,8 @@ pub(crate) struct Live {
     over: AtomicBool,
     /// Time at which the lease stopped serving; 0 while it serves.
     over_at: AtomicU64,
+    /// When it was last written down who was heard, for other replicas.
+    written_down: AtomicU64,
     /// Bytes were sent by a process before this one, and their count died with it.
     count_lost: bool,
 }
@@ -152,6 +154,7 @@ impl Live {
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
             over_at: AtomicU64::new(0),
+            written_down: AtomicU64::new(0),
             count_lost,
         }
     }
@@ -225,6 +228,15 @@ impl Live {
     /// When serving ended.
     pub(crate) fn over_at(&self) -> Option<u64> {
         self.is_over().then(|| self.over_at.load(Ordering::SeqCst))
+    }
+
+    /// When it was last written down who was heard.
+    pub(crate) fn written_down(&self) -> u64 {
+        self.written_down.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn wrote_down(&self, now: u64) {
+        self.written_down.store(now, Ordering::SeqCst);
     }
 
     /// Whether data may be served at `now`.
