@@ -49,7 +49,7 @@ pub(crate) async fn attach(
     if facts.len() > FACTS_MAX {
         return Err(Refusal::new(ProblemKind::TooLarge, "facts and evidence have at most 64 KiB"));
     }
-    live.presence(rank).allow_write(now)?;
+    live.presence(rank).allow_attach(now)?;
 
     let turn = live.turn.lock().await;
     let change = LeaseEvent::Attach {

@@ -38,6 +38,7 @@ mod office;
 mod openapi;
 mod ops;
 mod owed;
+mod pace;
 mod premises;
 mod problem;
 mod rate;
