@@ -242,6 +242,7 @@ fn propose(
         last_release_at: None,
         released_bytes: BTreeMap::new(),
         fenced_bytes: 0,
+        fences: Vec::new(),
         certificates: BTreeMap::new(),
         key_destroyed_at: None,
         key_absent: false,

@@ -31,6 +31,7 @@ mod kept;
 mod keyring;
 mod live;
 mod lobby;
+mod lookups;
 pub mod meters;
 mod nodes;
 mod nonce;

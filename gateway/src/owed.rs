@@ -1,4 +1,4 @@
-//! What a lease's end owes the ledger: noted in the state first, so that an entry that could not be
+//! What a fence or a lease's end owes the ledger: noted in the state first, so that an entry that could not be
 //! written is written by whoever comes next. Twice is possible, never is not.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use tidegate_ledger::{Cause, CertificateError, Event, Outcome};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
 
-use crate::book::{Certified, Document};
+use crate::book::{Certified, Document, Fence};
 use crate::keyring::KeyringError;
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
@@ -33,7 +33,9 @@ pub enum CloseError {
 /// Whether entries are owed.
 pub(crate) fn owes(document: &Document) -> bool {
     let closing = document.lease.is_closed() && !document.recorded;
-    closing || document.certificates.values().any(|certified| !certified.recorded)
+    closing
+        || !document.fences.is_empty()
+        || document.certificates.values().any(|certified| !certified.recorded)
 }
 
 /// Writes the entries that are owed, and notes that they are. Returns the receipts of the
@@ -47,6 +49,7 @@ pub(crate) async fn settle_up(
     let ranks: Vec<u16> = owed.clone().map(|(rank, _)| *rank).collect();
     let mut events: Vec<_> =
         owed.map(|(rank, certified)| certified_event(live.id, *rank, certified)).collect();
+    events.extend(fenced_events(live.id, &document));
     let closes = document.lease.is_closed() && !document.recorded;
     if closes {
         events.push(closed_event(live.id, &document));
@@ -55,11 +58,13 @@ pub(crate) async fn settle_up(
         return Ok(BTreeMap::new());
     }
     let receipts = office.record.append(events).await?;
+    let fences = &document.fences;
     office
         .advance(live, |document| {
             for certified in document.certificates.values_mut() {
                 certified.recorded = true;
             }
+            document.fences.retain(|fence| !fences.contains(fence));
             document.recorded = closes;
             Ok(())
         })
@@ -87,6 +92,26 @@ pub(crate) fn certified_event(lease: LeaseId, rank: u16, certified: &Certified) 
         Event::Wiped { lease, rank, certificate }
     } else {
         Event::Withdrawn { lease, rank, certificate }
+    }
+}
+
+/// The entries of the workers that were fenced.
+pub(crate) fn fenced_events(lease: LeaseId, document: &Document) -> impl Iterator<Item = Event> {
+    let fences = document.fences.iter();
+    fences.map(move |&Fence { rank, instance }| Event::Fenced { lease, rank, instance })
+}
+
+/// Notes that they are written. Where that fails they are owed still, and written once more.
+pub(crate) async fn fenced_recorded(office: &Office, live: &Live, written: &[Fence]) {
+    if written.is_empty() {
+        return;
+    }
+    let noted = office.advance(live, |document| {
+        document.fences.retain(|fence| !written.contains(fence));
+        Ok(())
+    });
+    if let Err(error) = noted.await {
+        tracing::warn!(lease = %live.id, %error, "a fenced worker is written to the ledger twice");
     }
 }
 

@@ -16,7 +16,7 @@ use tidegate_wire::{Directive, ProblemKind};
 use crate::worker::{Home, Worker, entries, eventually, random, tree};
 
 /// Puts a file where the ledger's batches lie, so that none can be written.
-fn break_ledger(home: &Home) -> impl FnOnce() {
+pub(crate) fn break_ledger(home: &Home) -> impl FnOnce() {
     let batches = home.state().join("ledger/batches");
     let aside = home.state().join("ledger/aside");
     std::fs::rename(&batches, &aside).unwrap();
