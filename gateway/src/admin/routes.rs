@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
+use tidegate_kit::telemetry::chain;
 use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Action;
 use tidegate_plan::{LeaseId, SelectionSpec};
@@ -234,17 +235,6 @@ fn refused(error: GrantError) -> Refusal {
         _ => ProblemKind::Unavailable,
     };
     Refusal::new(kind, chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 /// All leases that this replica knows.
