@@ -23,8 +23,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_kit::telemetry::Format;
 use tidegate_kit::telemetry::exposition::Exposition;
+use tidegate_kit::telemetry::{Format, chain};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -73,18 +73,6 @@ impl WorkerError {
             Self::Store(_) => FailureCode::Cache,
             Self::Serve(_) | Self::Statement(_) | Self::Internal(_) => FailureCode::Internal,
         }
-    }
-
-    /// The error and its causes on one line.
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
     }
 }
 
@@ -153,7 +141,7 @@ async fn run(control: Arc<Control>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let message = error.chain();
+            let message = chain(&error);
             tracing::error!("{message}");
             let _holder_gone =
                 control.send(&FromWorker::Failed { code: error.code(), message }, &[]);

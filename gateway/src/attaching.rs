@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
-use tidegate_lease::{Attachment, Event as LeaseEvent, Identity, Lease, Refusal as LeaseRefusal};
-use tidegate_ledger::{Digest, Event, to_canonical, verify_signature};
+use tidegate_lease::{Event as LeaseEvent, Identity, Refusal as LeaseRefusal};
+use tidegate_ledger::{Commitment, Digest, Event, to_canonical, verify_signature};
+use tidegate_plan::LeaseId;
 use tidegate_seal::{HPKE_PUBLIC_LEN, verify_attach_proof};
 use tidegate_wire::{AttachRequest, AttachResponse, Evidence, NodeFacts, ProblemKind};
 
 use crate::admission::{UNREAD, refuse, refused};
 use crate::certifying::{Holder, issue};
-use crate::live::Live;
+use crate::live::{Live, Presence};
+use crate::lookups::Known;
 use crate::nonce::NonceError;
 use crate::office::Office;
+use crate::owed::{fenced_events, fenced_recorded};
 use crate::problem::Refusal;
 use crate::record::RecordError;
 use crate::recovery::{chain, find_open};
 use crate::refusals::Reason;
 use crate::serving::dormant;
 
-/// Longest text of facts and evidence that becomes a document, bytes.
-const FACTS_MAX: usize = 64 * 1024;
+/// Longest text of facts and evidence that becomes a document, bytes: the facts of a node are some
+/// hundreds, and a quote of a processor with its certificates takes a few thousand.
+const FACTS_MAX: usize = 8 * 1024;
 
 /// What an attach request proved.
 struct Proven {
@@ -48,9 +52,9 @@ pub(crate) async fn attach(
     let facts = to_canonical(&(&facts, &evidence))
         .map_err(|_| Refusal::new(ProblemKind::Malformed, "facts hold what JSON cannot say"))?;
     if facts.len() > FACTS_MAX {
-        return Err(Refusal::new(ProblemKind::TooLarge, "facts and evidence have at most 64 KiB"));
+        return Err(Refusal::new(ProblemKind::TooLarge, "facts and evidence have at most 8 KiB"));
     }
-    live.presence(rank).allow_write(now)?;
+    live.presence(rank).allow_attach(now)?;
 
     let turn = live.turn.lock().await;
     let change = LeaseEvent::Attach {
@@ -64,10 +68,7 @@ pub(crate) async fn attach(
             if document.certificates.contains_key(&rank) {
                 return Err(LeaseRefusal::RankWiped);
             }
-            document.lease = document.lease.apply(change.clone(), now)?;
-            if fenced(&document.lease, rank).is_some() {
-                document.fenced_bytes += document.released_bytes.remove(&rank).unwrap_or_default();
-            }
+            document.attach(rank, change.clone(), now)?;
             document.hpke.insert(rank, request.hpke_key.clone());
             document.kept_by(rank, &office.replica, now);
             Ok(())
@@ -77,9 +78,7 @@ pub(crate) async fn attach(
         Ok(advanced) => advanced,
         Err(error) => return Err(refused(office, live.id, error).await),
     };
-    let facts = office.record.document(facts).await?;
-    let fenced = fenced(&document.lease, rank);
-    let fenced = fenced.map(|held| Event::Fenced { lease: live.id, rank, instance: held.instance });
+    let facts = facts_document(office, &live.presence(rank), facts).await?;
     let attached = Event::Attached {
         lease: live.id,
         rank,
@@ -88,8 +87,11 @@ pub(crate) async fn attach(
         facts,
         revision,
     };
-    let receipts = office.record.append(fenced.into_iter().chain([attached]).collect()).await?;
+    // Whoever was fenced, by this attachment or by one whose entry could not be written.
+    let events = fenced_events(live.id, &document).chain([attached]).collect();
+    let receipts = office.record.append(events).await?;
     let receipt = receipts.into_iter().next_back().ok_or(RecordError::NoReceipt)?;
+    fenced_recorded(office, &live, &document.fences).await;
     drop(turn);
 
     let terms = crate::serving::terms(office, &live, &document, rank).await?;
@@ -101,9 +103,21 @@ pub(crate) async fn attach(
     Ok(AttachResponse { terms, certificate, certificate_expires, revision, receipt, time: now })
 }
 
-/// The worker that the lease's latest event took the rank from.
-fn fenced(lease: &Lease, rank: u16) -> Option<&Attachment> {
-    lease.fenced_last(rank).filter(|held| held.fenced_at == Some(lease.changed_at))
+/// The document of a node's facts: the one before, when a process comes back with the same.
+async fn facts_document(
+    office: &Office,
+    presence: &Presence,
+    facts: String,
+) -> Result<Commitment, RecordError> {
+    let digest = *blake3::hash(facts.as_bytes()).as_bytes();
+    if let Some(commitment) = presence.facts_before(&digest)
+        && office.record.has_document(&commitment).await?
+    {
+        return Ok(commitment);
+    }
+    let commitment = office.record.document(facts).await?;
+    presence.facts_are(digest, commitment);
+    Ok(commitment)
 }
 
 /// Every way to fail here is the same 401: the caller is a stranger until all of it holds.
@@ -113,10 +127,10 @@ async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Pro
         Refusal::stranger()
     };
     let nonce = office.nonces.check(&request.nonce.0, now).map_err(|_| stranger())?;
-    let live = find_open(office, request.lease)
-        .await
-        .map_err(|error| Refusal::unavailable(UNREAD, &chain(&error)))?
-        .ok_or_else(stranger)?;
+    let live = match office.find(request.lease) {
+        Some(live) => live,
+        None => look_up(office, request.lease).await?.ok_or_else(stranger)?,
+    };
     if live.is_dormant() {
         return Err(dormant());
     }
@@ -137,6 +151,36 @@ async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Pro
         Err(NonceError::Invalid) => Err(stranger()),
         Err(NonceError::Full) => {
             Err(Refusal::new(ProblemKind::TooMany, "too many workers attach at once"))
+        }
+    }
+}
+
+/// A lease that is not served here, or not yet.
+async fn look_up(office: &Office, id: LeaseId) -> Result<Option<Arc<Live>>, Refusal> {
+    let now = office.clock.boottime();
+    let unread = || Refusal::new(ProblemKind::Unavailable, UNREAD);
+    match office.lookups.begin(id, now) {
+        Ok(()) => {}
+        Err(Known::Absent) => return Ok(None),
+        Err(Known::Unread) => return Err(unread()),
+        Err(Known::TooMany) => {
+            let detail = "too many leases are asked for that this gateway does not serve";
+            return Err(Refusal::new(ProblemKind::TooMany, detail));
+        }
+    }
+    match find_open(office, id).await {
+        Ok(found) => {
+            if found.is_none() {
+                office.lookups.note(id, Known::Absent, now);
+            }
+            Ok(found)
+        }
+        Err(error) => {
+            office.lookups.note(id, Known::Unread, now);
+            if office.lookups.says(now) {
+                tracing::error!(cause = %chain(&error), "{UNREAD}");
+            }
+            Err(unread())
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
-use tidegate_lease::Lease;
+use tidegate_lease::{Event, Lease, Refusal};
 use tidegate_ledger::Digest;
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::Base64;
@@ -53,6 +53,14 @@ pub(crate) struct Keeper {
     pub(crate) since: u64,
 }
 
+/// A worker that lost its rank to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fence {
+    pub(crate) rank: u16,
+    pub(crate) instance: InstanceId,
+}
+
 /// What the gateway must know of a lease after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +91,9 @@ pub(crate) struct Document {
     /// The same of workers that were fenced.
     #[serde(default)]
     pub(crate) fenced_bytes: u64,
+    /// Fenced workers whose entry is not known to be durable in the ledger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) fences: Vec<Fence>,
     /// Wipe certificates by rank.
     pub(crate) certificates: BTreeMap<u16, Certified>,
     /// Those of workers that were fenced, in the order in which they were made.
@@ -104,6 +115,20 @@ impl Document {
         let keeper = Keeper { replica: replica.to_owned(), since: now };
         let before = self.keepers.insert(rank, keeper);
         self.handed_over |= before.is_some_and(|before| before.replica != replica);
+    }
+
+    /// Applies the attachment of another process or worker to its rank, and notes whom it fences.
+    pub(crate) fn attach(&mut self, rank: u16, attach: Event, now: u64) -> Result<(), Refusal> {
+        let before = self.lease.attachment(rank).map(|held| (held.token, held.instance));
+        self.lease = self.lease.apply(attach, now)?;
+        let after = self.lease.attachment(rank).map(|held| held.token);
+        if let Some((token, instance)) = before
+            && after != Some(token)
+        {
+            self.fences.push(Fence { rank, instance });
+            self.fenced_bytes += self.released_bytes.remove(&rank).unwrap_or_default();
+        }
+        Ok(())
     }
 
     pub(crate) fn is_kept_by(&self, rank: u16, replica: &str) -> bool {

@@ -7,14 +7,15 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use tidegate_kit::telemetry;
 use tidegate_kit::tls::Endpoint;
-use tidegate_plan::BLOCK_MAX;
 
 mod admit;
 pub mod allow;
 mod inspect;
+mod limits;
 
 pub use admit::Inadmissible;
 pub use allow::{Allowed, SourcesConfig};
+pub use limits::Limits;
 
 use crate::nodes::NodePolicy;
 use crate::state::StateBucket;
@@ -32,21 +33,6 @@ const SILENCE_GRACES: u32 = 5;
 const WIPE_S: u32 = 6 * 3600;
 /// A week: a closed lease's backups die soon after it.
 const KEY_EPOCH_S: u64 = 7 * 24 * 3600;
-/// Longest lease anybody may ask for: 30 days.
-const MAX_LEASE_S: u64 = 30 * 24 * 3600;
-/// Buffers of the pipeline: 64 blocks in flight.
-const BUFFERS: u64 = 256 << 20;
-/// Listings and selections of open leases: some 50 million files.
-const SNAPSHOTS: u64 = 4 << 30;
-/// Connections of workers that showed a certificate.
-const CONNECTIONS: usize = 1024;
-/// Connections of callers without a certificate, and handshakes under way.
-const STRANGERS: usize = 128;
-/// Leases open at once in one gateway.
-const LEASES: usize = 4096;
-/// Plaintext whose keys one release may hand out: at 10 Gbit/s a worker fetches it in a quarter of a
-/// minute, so that asking for the next stays cheap for link and ledger, and 1 TiB makes 64 entries.
-const WINDOW: u64 = 16 << 30;
 
 /// Everything a gateway needs to start. Fields are as written in the TOML file.
 #[derive(Clone, Debug, Deserialize)]
@@ -124,40 +110,6 @@ pub struct LogConfig {
     pub format: telemetry::Format,
 }
 
-/// Hard bounds (promise P11).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Connections of attached workers.
-    pub connections: usize,
-    /// Connections of callers without a certificate.
-    pub strangers: usize,
-    /// Leases open at once.
-    pub leases: usize,
-    /// Longest lease in seconds.
-    pub lease_s: u64,
-    /// Bytes of buffers between sources and connections.
-    pub buffers: u64,
-    /// Bytes of memory that listings and selections of open leases may take.
-    pub snapshots: u64,
-    /// Plaintext bytes whose keys one release may hand out; whole blocks of 4 MiB.
-    pub window: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: CONNECTIONS,
-            strangers: STRANGERS,
-            leases: LEASES,
-            lease_s: MAX_LEASE_S,
-            buffers: BUFFERS,
-            snapshots: SNAPSHOTS,
-            window: WINDOW,
-        }
-    }
-}
-
 const fn heartbeat_s() -> u32 {
     HEARTBEAT_S
 }
@@ -209,7 +161,8 @@ impl GatewayConfig {
             ops_listen: None,
             log: LogConfig::default(),
             sources: SourcesConfig { allow: vec![source.into()] },
-            limits: Limits::default(),
+            // It makes a token for one rank only.
+            limits: Limits { ranks: u16::MAX, ..Limits::default() },
             nodes: NodePolicy::OWN_MACHINE,
             heartbeat_s: HEARTBEAT_S,
             grace_s: GRACE_S,
@@ -297,7 +250,7 @@ impl GatewayConfig {
         if self.origin.as_ref().is_some_and(bad) {
             return Err(value("origin", "must be a name without spaces and `+`"));
         }
-        self.limits.check()
+        self.limits.check().map_err(|(key, why)| value(key, why))
     }
 
     /// Seconds of silence after which a worker is taken for gone.
@@ -314,36 +267,6 @@ impl GatewayConfig {
     /// Names for the server certificate: those configured, or the address listened on.
     pub fn host_names(&self) -> Vec<String> {
         if self.names.is_empty() { vec![self.listen.ip().to_string()] } else { self.names.clone() }
-    }
-}
-
-impl Limits {
-    /// Blocks of one window of keys: none is larger than [`BLOCK_MAX`].
-    pub(crate) fn window_blocks(&self) -> u32 {
-        u32::try_from(self.window / u64::from(BLOCK_MAX)).unwrap_or(u32::MAX).max(1)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        for (key, zero) in [
-            ("limits.connections", self.connections == 0),
-            ("limits.strangers", self.strangers == 0),
-            ("limits.leases", self.leases == 0),
-            ("limits.lease_s", self.lease_s == 0),
-        ] {
-            if zero {
-                return Err(value(key, "must be at least 1"));
-            }
-        }
-        if self.buffers < 16 << 20 {
-            return Err(value("limits.buffers", "must be at least 16 MiB (16777216)"));
-        }
-        if self.snapshots < 1 << 20 {
-            return Err(value("limits.snapshots", "must be at least 1 MiB (1048576)"));
-        }
-        if self.window < u64::from(BLOCK_MAX) {
-            return Err(value("limits.window", "must be at least 4 MiB (4194304), one block"));
-        }
-        Ok(())
     }
 }
 
@@ -449,6 +372,7 @@ mod tests {
             (format!("{GOOD}names = [\"a b\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}names = [\"gw-\"]\n[sources]\nallow = [\"/data\"]\n"), "names"),
             (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nstrangers = 0\n"), "strangers"),
+            (format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nranks = 0\n"), "ranks"),
             (
                 format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nsnapshots = 1048575\n"),
                 "limits.snapshots",

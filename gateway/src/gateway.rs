@@ -214,3 +214,42 @@ fn url(name: &str, port: u16) -> String {
         format!("https://{name}:{port}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_plan::SelectionSpec;
+
+    use super::*;
+    use crate::keepers::write_down;
+    use crate::source::SourceSpec;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_was_heard_is_written_down_once_for_all_ranks() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("file"), b"content").unwrap();
+        let config = GatewayConfig::embedded(dir.path().join("state"), data.to_str().unwrap());
+        let gateway = Gateway::start(config).await.unwrap();
+        let request = GrantRequest {
+            source: SourceSpec::Directory(data),
+            selection: SelectionSpec::default(),
+            ranks: 1,
+            only_rank: None,
+            duration: Duration::from_secs(3600),
+            subject: "somebody".to_owned(),
+            dataset: "set".to_owned(),
+        };
+        let granted = gateway.grant(request).await.unwrap();
+        let (office, live) = (&gateway.office, gateway.office.find(granted.lease).unwrap());
+        let now = office.now();
+        let revision_at = async |now| {
+            write_down(office, &live, now).await.unwrap();
+            live.view().revision
+        };
+        let first = revision_at(now).await;
+        assert_eq!(revision_at(now + 224).await, first);
+        assert_eq!(revision_at(now + 225).await, first + 1);
+        gateway.shutdown().await;
+    }
+}

@@ -63,6 +63,8 @@ pub enum GrantError {
     NoDirectory { path: std::path::PathBuf, source: std::io::Error },
     #[error("rank {rank} does not exist: there are {ranks} ranks, counted from 0")]
     NoSuchRank { rank: u16, ranks: u16 },
+    #[error("{ranks} ranks are more than a lease of this gateway may have: {max} (`limits.ranks`)")]
+    Ranks { ranks: u16, max: u16 },
     #[error("a lease has at least 1 second and at most {max} seconds")]
     Duration { max: u64 },
     #[error("{0} leases are open, which is as many as this gateway may have")]
@@ -104,6 +106,10 @@ pub(crate) async fn grant(
     let seconds = request.duration.as_secs();
     if seconds == 0 || seconds > max {
         return Err(GrantError::Duration { max });
+    }
+    let (ranks, max) = (request.ranks, office.config.limits.ranks);
+    if ranks > max {
+        return Err(GrantError::Ranks { ranks, max });
     }
     if let Some(rank) = request.only_rank.filter(|rank| *rank >= request.ranks) {
         return Err(GrantError::NoSuchRank { rank, ranks: request.ranks });
@@ -224,6 +230,7 @@ fn propose(
         last_release_at: None,
         released_bytes: BTreeMap::new(),
         fenced_bytes: 0,
+        fences: Vec::new(),
         certificates: BTreeMap::new(),
         fenced_certificates: Vec::new(),
         key_destroyed_at: None,

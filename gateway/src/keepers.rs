@@ -53,10 +53,17 @@ pub(crate) async fn heard(office: &Office, admitted: &Admitted, now: u64) -> Res
 }
 
 /// Makes a revision that says when the workers were last heard: for the replicas that do not hear
-/// them. To be called at least once in a certificate's life.
-pub(crate) async fn write_down(office: &Office, live: &Live) -> Result<(), Refusal> {
+/// them. To be called at least once in half of a certificate's life; one serves all ranks that come
+/// within a quarter of it.
+pub(crate) async fn write_down(office: &Office, live: &Live, now: u64) -> Result<(), Refusal> {
+    let hold = u64::from(office.config.certificate_s) / 4;
     let _turn = live.turn.lock().await;
-    write(office, live, |_| {}).await
+    if now < live.written_down().saturating_add(hold) {
+        return Ok(());
+    }
+    write(office, live, |_| {}).await?;
+    live.wrote_down(now);
+    Ok(())
 }
 
 async fn write(

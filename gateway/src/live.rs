@@ -3,23 +3,29 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tidegate_lease::{Event, Lease};
+use tidegate_ledger::Commitment;
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::book::Document;
+use crate::pipeline::Budget;
 use crate::problem::Refusal;
 use crate::shelf::Cut;
 use crate::source::Source;
 
-/// Attachments and releases of one rank in a span: ten a second is more than any window asks for,
-/// and bounds what a worker can make us write.
-const WRITES_MAX: u32 = 600;
-const WRITES_SPAN_S: u64 = 60;
+/// Releases of one rank in a span: ten a second is more than any window asks for.
+const RELEASES_MAX: u32 = 600;
+const RELEASES_SPAN_S: u64 = 60;
+/// Attachments of one rank at once, and seconds for each one more: a worker attaches when it starts and
+/// when it was cut off; one that crashes again and again still comes back within seconds.
+const ATTACHES: u64 = 12;
+const ATTACH_S: u64 = 5;
+const MANIFESTS_EACH: usize = 2;
 
 /// What a lease gives out: the source and how its selection is cut.
 pub(crate) struct Goods {
@@ -53,9 +59,17 @@ pub(crate) struct Presence {
     last_seen: AtomicU64,
     sent: AtomicU64,
     certificate: Mutex<(u64, u64)>,
-    /// Start and count of the present span of writes.
-    writes: Mutex<(u64, u32)>,
+    /// Start and count of the present span of releases.
+    releases: Mutex<(u64, u32)>,
+    /// Time until which the attachments are used up.
+    attaches: Mutex<u64>,
+    /// Digest of the facts of the newest attachment, and their document.
+    facts: Mutex<Option<([u8; 32], Commitment)>>,
     counters: Mutex<Counters>,
+    /// What it may hold of the pipeline's buffers.
+    part: OnceLock<Budget>,
+    /// Manifests under way to it.
+    manifests: OnceLock<Arc<Semaphore>>,
 }
 
 impl Presence {
@@ -86,18 +100,49 @@ impl Presence {
         *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request that makes a revision and an entry; refuses when there are too many.
-    pub(crate) fn allow_write(&self, now: u64) -> Result<(), Refusal> {
-        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= writes.0 + WRITES_SPAN_S {
-            *writes = (now, 0);
+    /// Counts a release, which makes a revision and an entry; refuses when there are too many.
+    pub(crate) fn allow_release(&self, now: u64) -> Result<(), Refusal> {
+        let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= releases.0 + RELEASES_SPAN_S {
+            *releases = (now, 0);
         }
-        writes.1 += 1;
-        if writes.1 > WRITES_MAX {
-            let detail = "too many attachments or releases in a minute";
-            return Err(Refusal::new(ProblemKind::TooMany, detail));
+        releases.1 += 1;
+        if releases.1 > RELEASES_MAX {
+            return Err(Refusal::new(ProblemKind::TooMany, "too many releases in a minute"));
         }
         Ok(())
+    }
+
+    /// Counts an attachment, which makes a document besides; refuses when there are too many.
+    pub(crate) fn allow_attach(&self, now: u64) -> Result<(), Refusal> {
+        let mut until = self.attaches.lock().unwrap_or_else(PoisonError::into_inner);
+        if *until > now + (ATTACHES - 1) * ATTACH_S {
+            let detail = "too many attachments of this rank; one may come every 5 seconds";
+            return Err(Refusal::new(ProblemKind::TooMany, detail));
+        }
+        *until = now.max(*until) + ATTACH_S;
+        Ok(())
+    }
+
+    /// The document of the same facts, if the attachment before had them.
+    pub(crate) fn facts_before(&self, digest: &[u8; 32]) -> Option<Commitment> {
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.filter(|(before, _)| before == digest).map(|(_, document)| document)
+    }
+
+    pub(crate) fn facts_are(&self, digest: [u8; 32], document: Commitment) {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest, document));
+    }
+
+    /// The part of the buffers that this rank's answers may hold, whichever process takes them.
+    pub(crate) fn part(&self, budget: &Budget) -> Budget {
+        self.part.get_or_init(|| budget.part()).clone()
+    }
+
+    /// Manifests that may be under way to this rank: half of all, for a process and the one before it.
+    pub(crate) fn manifests(&self) -> Arc<Semaphore> {
+        let manifests = || Arc::new(Semaphore::new(MANIFESTS_EACH));
+        Arc::clone(self.manifests.get_or_init(manifests))
     }
 
     /// Notes a certificate given out: from when to when it holds.
@@ -129,6 +174,8 @@ pub(crate) struct Live {
     cut: Mutex<Option<Event>>,
     /// Time at which the lease stopped serving; 0 while it serves.
     over_at: AtomicU64,
+    /// When it was last written down who was heard, for other replicas.
+    written_down: AtomicU64,
     /// Bytes were sent by a process before this one, and their count died with it.
     count_lost: bool,
 }
@@ -155,6 +202,7 @@ impl Live {
             over: AtomicBool::new(false),
             cut: Mutex::default(),
             over_at: AtomicU64::new(0),
+            written_down: AtomicU64::new(0),
             count_lost,
         }
     }
@@ -253,6 +301,15 @@ impl Live {
         self.is_over().then(|| self.over_at.load(Ordering::SeqCst))
     }
 
+    /// When it was last written down who was heard.
+    pub(crate) fn written_down(&self) -> u64 {
+        self.written_down.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn wrote_down(&self, now: u64) {
+        self.written_down.store(now, Ordering::SeqCst);
+    }
+
     /// Whether data may be served at `now`.
     pub(crate) fn serves(&self, now: u64) -> bool {
         !self.is_over() && self.view().document.lease.is_serving(now)
@@ -288,8 +345,13 @@ mod tests {
     #[test]
     fn what_a_worker_can_make_us_write_is_bounded() {
         let presence = Presence::default();
-        let allowed = (0..WRITES_MAX * 2).filter(|_| presence.allow_write(1000).is_ok()).count();
-        assert_eq!(allowed, WRITES_MAX as usize);
-        assert!(presence.allow_write(1000 + WRITES_SPAN_S).is_ok());
+        let releases =
+            |now, tries| (0..tries).filter(|_| presence.allow_release(now).is_ok()).count();
+        assert_eq!(releases(1000, RELEASES_MAX * 2), RELEASES_MAX as usize);
+        assert_eq!(releases(1000 + RELEASES_SPAN_S, 1), 1);
+        let attaches = |now| (0..100).filter(|_| presence.allow_attach(now).is_ok()).count();
+        assert_eq!(attaches(1000), 12, "a few at once");
+        assert_eq!((1001..1061).map(attaches).sum::<usize>(), 12, "and so many in each minute");
+        assert_eq!(attaches(9000), 12, "whoever was quiet may come back at once");
     }
 }

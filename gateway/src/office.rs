@@ -15,6 +15,7 @@ use crate::book::{Book, BookError, Document};
 use crate::config::GatewayConfig;
 use crate::keyring::Keyring;
 use crate::live::Live;
+use crate::lookups::Lookups;
 use crate::nonce::Nonces;
 use crate::pipeline::Budget;
 use crate::rate::Rate;
@@ -37,6 +38,7 @@ pub(crate) struct Office {
     pub(crate) book: Book,
     pub(crate) budget: Budget,
     pub(crate) keyring: Keyring,
+    pub(crate) lookups: Lookups,
     /// Manifests built and sent at once: each is as large as its share's names.
     pub(crate) manifests: Arc<Semaphore>,
     pub(crate) nonces: Nonces,
@@ -94,6 +96,7 @@ impl Office {
         let Parts { urls, owner, replica, nonce_key, .. } = parts;
         Self {
             budget: Budget::new(config.limits.buffers),
+            lookups: Lookups::default(),
             manifests: Arc::new(Semaphore::new(MANIFESTS)),
             places: Arc::new(Semaphore::new(config.limits.leases)),
             nonces: Nonces::new(nonce_key),

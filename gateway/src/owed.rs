@@ -1,4 +1,4 @@
-//! What a lease's end owes the ledger: noted in the state first, so that an entry that could not be
+//! What a fence or a lease's end owes the ledger: noted in the state first, so that an entry that could not be
 //! written is written by whoever comes next. Twice is possible, never is not.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use tidegate_ledger::{Cause, CertificateError, Digest, Event, Outcome};
 use tidegate_plan::LeaseId;
 use tidegate_wire::Receipt;
 
-use crate::book::{Certified, Document};
+use crate::book::{Certified, Document, Fence};
 use crate::keyring::KeyringError;
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
@@ -33,7 +33,7 @@ pub enum CloseError {
 /// Whether entries are owed.
 pub(crate) fn owes(document: &Document) -> bool {
     let closing = document.lease.is_closed() && !document.recorded;
-    closing || owed(document).next().is_some()
+    closing || !document.fences.is_empty() || owed(document).next().is_some()
 }
 
 /// Certificates whose entries are owed, each with its rank.
@@ -54,6 +54,7 @@ pub(crate) async fn settle_up(
     let mut events: Vec<_> = owed(&document)
         .map(|(rank, certified)| certified_event(live.id, rank, certified))
         .collect();
+    events.extend(fenced_events(live.id, &document));
     let closes = document.lease.is_closed() && !document.recorded;
     if closes {
         events.push(closed_event(live.id, &document));
@@ -62,12 +63,14 @@ pub(crate) async fn settle_up(
         return Ok(BTreeMap::new());
     }
     let receipts = office.record.append(events).await?;
+    let fences = &document.fences;
     office
         .advance(live, |document| {
             let fenced = document.fenced_certificates.iter_mut().map(|made| &mut made.certified);
             for certified in document.certificates.values_mut().chain(fenced) {
                 certified.recorded |= digests.contains(&certified.digest);
             }
+            document.fences.retain(|fence| !fences.contains(fence));
             document.recorded |= closes;
             Ok(())
         })
@@ -95,6 +98,26 @@ pub(crate) fn certified_event(lease: LeaseId, rank: u16, certified: &Certified) 
         Event::Wiped { lease, rank, certificate }
     } else {
         Event::Withdrawn { lease, rank, certificate }
+    }
+}
+
+/// The entries of the workers that were fenced.
+pub(crate) fn fenced_events(lease: LeaseId, document: &Document) -> impl Iterator<Item = Event> {
+    let fences = document.fences.iter();
+    fences.map(move |&Fence { rank, instance }| Event::Fenced { lease, rank, instance })
+}
+
+/// Notes that they are written. Where that fails they are owed still, and written once more.
+pub(crate) async fn fenced_recorded(office: &Office, live: &Live, written: &[Fence]) {
+    if written.is_empty() {
+        return;
+    }
+    let noted = office.advance(live, |document| {
+        document.fences.retain(|fence| !written.contains(fence));
+        Ok(())
+    });
+    if let Err(error) = noted.await {
+        tracing::warn!(lease = %live.id, %error, "a fenced worker is written to the ledger twice");
     }
 }
 

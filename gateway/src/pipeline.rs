@@ -17,6 +17,7 @@ mod job;
 mod manifest;
 mod outlet;
 mod packed;
+mod permit;
 mod whole_file;
 mod whole_object;
 

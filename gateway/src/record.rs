@@ -125,6 +125,11 @@ impl Record {
         Ok(self.log.put_document(body).await?)
     }
 
+    /// Whether a document was not erased.
+    pub(crate) async fn has_document(&self, commitment: &Commitment) -> Result<bool, RecordError> {
+        Ok(self.log.document(commitment).await?.is_some())
+    }
+
     /// Stores a wipe certificate under its digest; returns its canonical text.
     pub(crate) async fn certificate(
         &self,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
+pub(crate) use tidegate_kit::telemetry::chain;
 use tidegate_lease::{Event as LeaseEvent, Lease, Phase};
 use tidegate_plan::LeaseId;
 
@@ -258,18 +259,6 @@ async fn wake(office: &Office, live: &Live) -> Result<(), RecoveryError> {
         tracing::info!(lease = %live.id, "a lease goes on here");
     }
     Ok(())
-}
-
-/// An error with its causes, for one line of log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 /// Takes a lease up that this process did not grant. What is due is for the reaper to see. What

@@ -33,7 +33,7 @@ pub(crate) async fn release(
     if let Err(refusal) = lease.check_window(rank, window.start, window.end) {
         return Err(refused(office, live.id, AdvanceError::Refused(refusal)).await);
     }
-    live.presence(rank).allow_write(office.now())?;
+    live.presence(rank).allow_release(office.now())?;
 
     let _turn = live.turn.lock().await;
     let (now, begun) = (office.now(), office.clock.boottime());

@@ -32,6 +32,7 @@ use crate::admission::Caller;
 use crate::config::Limits;
 use crate::lobby::{Lobby, Origin, Place, Proved, Ticket};
 use crate::meters;
+use crate::pace::Paced;
 use crate::problem::Refusal;
 use crate::seats::Seats;
 use crate::stop::{Stop, stopped};
@@ -42,7 +43,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 const HEAD_TIME: Duration = Duration::from_secs(20);
 /// Idle time of a worker's connection: longer than any heartbeat.
 const IDLE_TIME: Duration = Duration::from_secs(300);
-/// An answer that the peer does not take for so long ends the connection, and frees its buffers.
+/// A peer that takes nothing at all for so long is gone; one that takes little is for [`Paced`].
 const STALL_MS: u32 = 60_000;
 /// A stranger's whole business is two small requests.
 const STRANGER_TIME: Duration = Duration::from_secs(60);
@@ -229,7 +230,7 @@ impl Door {
             .timer(TokioTimer::new())
             .header_read_timeout(if known { IDLE_TIME } else { HEAD_TIME })
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Paced::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let life = async {
             if known {

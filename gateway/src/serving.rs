@@ -118,7 +118,7 @@ pub(crate) async fn block(
         context,
         salt: random::<SALT_LEN>(),
     };
-    match pipeline::start(job, &office.budget).await {
+    match pipeline::start(job, &live.presence(admitted.rank).part(&office.budget)).await {
         Ok(stream) => Ok(Sealed { len: stream.len, frames: Box::pin(stream.frames) }),
         Err(pipeline::Refused::SourceChanged { .. }) => {
             crate::meters::SOURCE_ERRORS.add_for(&["changed"], 1);
@@ -139,7 +139,9 @@ pub(crate) async fn manifest(office: &Office, admitted: &Admitted) -> Result<Sea
     let Some(key) = office.keyring.with(live.id, |key| key.manifest_key(rank)) else {
         return Err(over(office, live.id).await);
     };
-    let Ok(permit) = Arc::clone(&office.manifests).acquire_owned().await else {
+    let own = live.presence(rank).manifests().acquire_owned().await;
+    let permit = Arc::clone(&office.manifests).acquire_owned().await;
+    let (Ok(own), Ok(permit)) = (own, permit) else {
         return Err(Refusal::internal("no manifests are made any more", &live.id));
     };
     let (id, layout) = (live.id, live.view().document.lease.layout);
@@ -150,7 +152,7 @@ pub(crate) async fn manifest(office: &Office, admitted: &Admitted) -> Result<Sea
     let len = if plain.is_empty() { sealed_len(0) } else { pieces.sum() };
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _permits = (own, permit);
         for piece in pipeline::seal_manifest(&plain, &key, id, layout, random::<SALT_LEN>) {
             if sender.blocking_send(Ok(Bytes::from(piece))).is_err() {
                 break;

@@ -1,5 +1,6 @@
 //! What a daemon says of itself: log lines, metrics, and a small listener for operators.
 
+mod chain;
 pub mod exposition;
 mod lines;
 pub mod meter;
@@ -8,6 +9,7 @@ pub mod ops;
 mod otlp;
 pub mod process;
 
+pub use chain::chain;
 pub use lines::{FILTER_VARIABLE, Format, TelemetryError, init, init_with_traces, of_lease};
 
 /// Sends what waits to be sent to a collector. To be called at the end of a program.

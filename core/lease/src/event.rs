@@ -70,6 +70,8 @@ pub enum Refusal {
     OutOfShare,
     #[error("the rank has stated its wipe")]
     RankWiped,
+    #[error("a newer process of this worker has attached")]
+    Superseded,
     #[error("the token is bound to another worker")]
     TokenBound,
     #[error("the blocks are more than one release may hand out")]

@@ -190,7 +190,11 @@ impl Lease {
         self.phase = Phase::Active;
         if let Ok(held) = self.current_mut(rank) {
             if held.token == token {
-                (held.instance, held.last_seen) = (instance, now);
+                if held.past.contains(&instance) {
+                    return Err(Refusal::Superseded);
+                }
+                held.passes_to(instance);
+                held.last_seen = now;
                 return Ok(());
             }
             held.fenced_at = Some(now);
@@ -199,6 +203,7 @@ impl Lease {
             rank,
             identity,
             instance,
+            past: Vec::new(),
             token,
             attached_at: now,
             last_seen: now,

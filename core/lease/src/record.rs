@@ -101,6 +101,10 @@ pub struct Attachment {
     pub identity: Identity,
     /// The newest process of this identity.
     pub instance: InstanceId,
+    /// Processes before it, the newest last, as far as they are remembered. None of them comes back:
+    /// an attach request that is seen again must not take the rank from a later process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<InstanceId>,
     pub token: TokenId,
     /// Seconds since the epoch.
     pub attached_at: u64,
@@ -116,7 +120,21 @@ pub struct Attachment {
     pub wiped: bool,
 }
 
+/// Former processes that are remembered: more than may attach while a request can be replayed.
+const PAST: usize = 32;
+
 impl Attachment {
+    /// Another process of the same worker takes over.
+    pub(crate) fn passes_to(&mut self, instance: InstanceId) {
+        if self.instance != instance {
+            if self.past.len() >= PAST {
+                self.past.remove(0);
+            }
+            self.past.push(self.instance);
+            self.instance = instance;
+        }
+    }
+
     /// It holds its rank now.
     pub fn is_current(&self) -> bool {
         self.fenced_at.is_none()

@@ -21,7 +21,9 @@ impl Ledger {
     }
 
     /// Checks that the entry is in the ledger under a head signed with the join file's key, that
-    /// it says what it should, and that the head is no fork of one seen before.
+    /// it says what it should, and that no other head of the same size was seen before. That a larger
+    /// head goes on from a smaller one is not proved here: an auditor sees it, who holds the log
+    /// against the checkpoints that left.
     pub(super) fn check(
         &self,
         receipt: &Receipt,

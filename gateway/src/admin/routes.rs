@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::HeaderMap;
 use serde::{Deserialize, Serialize};
+use tidegate_kit::telemetry::chain;
 use tidegate_lease::{Event as LeaseEvent, Refusal as LeaseRefusal};
 use tidegate_ledger::Action;
 use tidegate_plan::{LeaseId, SelectionSpec};
@@ -24,7 +25,7 @@ use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::{Refusal, only_problems};
 use crate::record::RecordError;
-use crate::recovery::{chain, find_any};
+use crate::recovery::find_any;
 use crate::shelf::CutError;
 use crate::source::{S3Options, SourceSpec};
 use crate::status::{LeaseStatus, status};
@@ -234,6 +235,7 @@ fn refused(error: GrantError) -> Refusal {
         GrantError::Survey(_)
         | GrantError::NoDirectory { .. }
         | GrantError::NoSuchRank { .. }
+        | GrantError::Ranks { .. }
         | GrantError::Duration { .. } => ProblemKind::Malformed,
         _ => ProblemKind::Unavailable,
     };

@@ -4,7 +4,8 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_seal::{HEADER_LEN, SEALED_CHUNK_LEN, TAG_LEN};
-use tokio::sync::OwnedSemaphorePermit;
+
+use super::permit::Permit;
 
 /// Chunks of a frame: 256 KiB of plaintext stay in a core's second-level cache from read to seal.
 pub(super) const CHUNKS: usize = 16;
@@ -42,7 +43,7 @@ const KEPT: usize = 64;
 pub(super) struct Unused(Mutex<Vec<Buffer>>);
 
 impl Unused {
-    pub(super) fn lend(this: &Arc<Self>, permit: OwnedSemaphorePermit) -> (Buffer, Lent) {
+    pub(super) fn lend(this: &Arc<Self>, permit: Permit) -> (Buffer, Lent) {
         let buffer = this.lock().pop().unwrap_or_else(Buffer::allocate);
         (buffer, Lent { unused: Arc::clone(this), _permit: permit })
     }
@@ -56,7 +57,7 @@ impl Unused {
 #[derive(Debug)]
 pub(super) struct Lent {
     unused: Arc<Unused>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Lent {

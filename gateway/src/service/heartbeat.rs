@@ -43,7 +43,7 @@ pub(super) async fn heartbeat(
     // Also while draining: the wipe certificate is still to come.
     let certificate = if presence.wants_certificate(now) {
         if office.is_replicated() {
-            write_down(&office, &admitted.live).await?;
+            write_down(&office, &admitted.live, now).await?;
         }
         let holder = Holder {
             rank: admitted.rank,

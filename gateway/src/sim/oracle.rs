@@ -125,6 +125,7 @@ impl Run<'_> {
         }
         self.closing(id, history, last);
         self.certificates(id, last);
+        self.fences(id, last);
     }
 
     fn transitions(&mut self, history: &[Revised]) {
@@ -310,6 +311,19 @@ impl Run<'_> {
         for handed in handed.iter().filter(|handed| handed.grant.lease == id) {
             if closed.is_some_and(|(at, _)| handed.at > *at + REPLY) {
                 self.say(format!("release {} left after the close", handed.grant.epoch));
+            }
+        }
+    }
+
+    /// The ledger says of everybody who was fenced that he was.
+    fn fences(&mut self, id: LeaseId, last: &Document) {
+        for held in last.lease.attachments.iter().filter(|held| !held.is_current()) {
+            let said = self.entries.iter().any(|(.., entry)| {
+                matches!(&entry.event, Event::Fenced { lease, rank, instance }
+                    if (*lease, *rank, *instance) == (id, held.rank, held.instance))
+            });
+            if !said {
+                self.say(format!("a worker of rank {} was fenced without an entry", held.rank));
             }
         }
     }

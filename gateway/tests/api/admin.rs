@@ -32,6 +32,7 @@ pub(crate) async fn ask(home: &Home, method: &str, path: &str, body: Value) -> (
 pub(crate) fn with_admin(dir: &std::path::Path) -> tidegate_gateway::GatewayConfig {
     Home::config(dir, |config| {
         config.embedded = false;
+        config.limits = tidegate_gateway::Limits::default();
         config.admin_socket = Some(dir.join("admin"));
     })
 }
@@ -163,6 +164,7 @@ async fn what_cannot_be_done_is_said_with_its_cause() {
             "empty",
         ),
         (json!({ "source": data, "duration_s": 60, "ranks": 0 }), 400, "rank"),
+        (json!({ "source": data, "duration_s": 60, "ranks": 257 }), 400, "limits.ranks"),
         (json!({ "source": data, "duration": 60 }), 400, ""),
         (json!({ "source": "gs://bucket", "duration_s": 60 }), 400, "gs://bucket"),
     ];

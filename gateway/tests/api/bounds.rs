@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use tidegate_kit::tls::client_config;
+use tidegate_gateway::{GrantError, GrantRequest};
+use tidegate_kit::tls::{ClientIdentity, client_config};
+use tidegate_plan::SelectionSpec;
 use tidegate_wire::ProblemKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::worker::{Home, Worker, eventually};
@@ -109,6 +111,69 @@ async fn buffers_are_given_back() {
     while let Some(status) = reads.join_next().await {
         assert_eq!(status.unwrap(), 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_has_no_more_ranks_than_the_config_says() {
+    let home = Home::start_with(|config| config.limits.ranks = 3).await;
+    let refused = home.gateway.grant(GrantRequest { ranks: 4, ..home.request() }).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, GrantError::Ranks { ranks: 4, max: 3 }), "{error:?}");
+    assert!(error.to_string().contains("limits.ranks"), "{error}");
+    assert_eq!(home.grant_ranks(3).await.joins.len(), 3);
+}
+
+/// A connection on which a block was asked for and begins to come; the kernel takes little of it.
+async fn asks_and_does_not_read(worker: &Worker) -> TlsStream<TcpStream> {
+    let certificate = worker.certificate.clone().unwrap();
+    let identity = ClientIdentity { certificate, key: worker.identity.clone() };
+    let config = client_config(&worker.join.ca, Some(&identity)).unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let stream = socket.connect(worker.addr).await.unwrap();
+    let name = "127.0.0.1".try_into().unwrap();
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: g\r\n\r\n", worker.path("blocks/0"));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stream
+}
+
+/// A worker that takes none of its answers holds its own part of the buffers, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_does_not_read_leaves_buffers_for_others() {
+    let home = Home::start_with(|config| config.limits.buffers = 16 << 20).await;
+    for n in 0..12 {
+        // Four to a block, so that each is gathered whole before any of it is sent.
+        let path = home.dir.path().join(format!("data/a/million-{n:02}"));
+        std::fs::write(path, vec![n; 1_040_000]).unwrap();
+    }
+    let selection = SelectionSpec { include: vec!["a/million-*".to_owned()], ..<_>::default() };
+    let request = || GrantRequest { selection: selection.clone(), ..home.request() };
+    let slow = home.gateway.grant(request()).await.unwrap();
+    let other = home.gateway.grant(request()).await.unwrap();
+    let (slow, other) = (
+        Worker::attached(&home, &slow.joins[0]).await,
+        Worker::attached(&home, &other.joins[0]).await,
+    );
+    let mut unread = Vec::new();
+    let kept_waiting = loop {
+        match tokio::time::timeout(Duration::from_secs(3), asks_and_does_not_read(&slow)).await {
+            Ok(connection) => unread.push(connection),
+            Err(_) => break true,
+        }
+        if unread.len() == 60 {
+            break false;
+        }
+    };
+    assert!(kept_waiting, "it is made to wait for what it took before");
+    let block = tokio::time::timeout(Duration::from_secs(30), other.get("blocks/0"));
+    assert_eq!(block.await.expect("another worker's block comes").status, 200);
+    drop(unread);
+    assert_eq!(slow.get("blocks/0").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

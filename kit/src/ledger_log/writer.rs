@@ -19,6 +19,7 @@ use super::{Head, LedgerConfig};
 use crate::clock::Clock;
 use crate::keyfile;
 use crate::state::{Creation, StateStore};
+use crate::telemetry::chain;
 
 /// Most events that share a batch. Even at 64 KiB each, doubled by escapes, they stay below the
 /// batch's limit.
@@ -310,16 +311,4 @@ async fn signing_key(
 pub(super) fn parse_key(text: &[u8]) -> Result<SigningKey, LogError> {
     let text = std::str::from_utf8(text).map_err(|_| tidegate_ledger::KeyError::Syntax)?;
     Ok(SigningKey::parse(text)?)
-}
-
-/// An error with its causes, for one line of log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words.push_str(": ");
-        words.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    words
 }

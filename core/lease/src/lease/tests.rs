@@ -238,6 +238,25 @@ fn a_restarted_worker_comes_back_with_what_it_was_given() {
 }
 
 #[test]
+fn a_former_process_does_not_come_back() {
+    let as_process =
+        |n| Event::Attach { token: token(0), identity: Identity([10; 32]), instance: instance(n) };
+    let mut lease = active();
+    for n in [50, 51, 51] {
+        lease = lease.apply(as_process(n), START).unwrap();
+    }
+    assert_eq!(lease.attachment(0).unwrap().instance, instance(51));
+    for n in [10, 50] {
+        assert_eq!(refusal(&lease, as_process(n)), Refusal::Superseded);
+    }
+    for n in 100..=255 {
+        lease = lease.apply(as_process(n), START).unwrap();
+    }
+    assert_eq!(lease.attachment(0).unwrap().past.len(), 32, "what is remembered is bounded");
+    assert_eq!(refusal(&lease, as_process(254)), Refusal::Superseded);
+}
+
+#[test]
 fn tokens() {
     let lease = active();
     assert_eq!(lease.token(&token(0)).unwrap().bound, Some(Identity([10; 32])));
