@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
-use tidegate_lease::{Event, Lease, Refusal};
+use tidegate_lease::{Attachment, Event, Lease, Refusal};
 use tidegate_ledger::Digest;
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::Base64;
@@ -142,6 +142,21 @@ impl Document {
     /// Plaintext bytes whose keys were released, counted once for each worker that had them.
     pub(crate) fn released_in_all(&self) -> u64 {
         self.fenced_bytes + self.released_bytes.values().sum::<u64>()
+    }
+
+    /// Whether a wipe of this worker may still come.
+    pub(crate) fn waits_for(&self, held: &Attachment) -> bool {
+        held.is_current()
+            && !self.certificates.contains_key(&held.rank)
+            && !self.given_up.contains(&held.rank)
+    }
+
+    /// For how long the workers' statements were waited for, once that is `limit`, as long as is allowed.
+    /// By the lease's own time, so that neither a restart nor another replica begins anew.
+    pub(crate) fn overdue(&self, limit: u32, now: u64) -> Option<u64> {
+        let limit = u64::from(limit);
+        let gone = self.key_destroyed_at?;
+        (now > gone.saturating_add(limit)).then_some(limit)
     }
 
     /// Notes what became of the lease's key.

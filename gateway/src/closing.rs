@@ -8,6 +8,7 @@
 //! what had been released is recorded, and nobody claims to have seen the node. Each step can be
 //! taken again: a closing that broke off is finished by whoever comes next.
 
+use tidegate_kit::telemetry::chain;
 use tidegate_lease::{Attachment, Cause, Event as LeaseEvent, Phase, Refusal};
 use tidegate_ledger::{Event, Outcome, WipeCertificate};
 use tidegate_plan::LeaseId;
@@ -15,13 +16,11 @@ use tidegate_wire::Receipt;
 
 use crate::book::{Certified, Document, FencedCertified, KeysGone};
 use crate::certificates::{Statement, certificate};
-use crate::keepers::{is_waited_for, overdue};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
 use crate::owed::{certified_event, outcome, settle_up};
 use crate::record::RecordError;
-use crate::recovery::chain;
 
 /// How a lease ended.
 #[derive(Clone, Debug)]
@@ -165,8 +164,8 @@ pub(crate) async fn finish(
         for held in current(&document) {
             if !document.certificates.contains_key(&held.rank) {
                 let mut made = certificate(live, &document, held, gone, None, now);
-                if is_waited_for(&document, held) {
-                    made.observed.waited_s = overdue(office, &document, now);
+                if document.waits_for(held) {
+                    made.observed.waited_s = document.overdue(office.config.wipe_s, now);
                 }
                 certificates.push((held.rank, store(office, &made).await?));
             }

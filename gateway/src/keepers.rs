@@ -101,23 +101,8 @@ pub(crate) fn is_anybody_wiping(
     now: u64,
 ) -> bool {
     let lease = with_what_was_heard(office, live, document);
-    let mut waited_for = lease.attachments.iter().filter(|held| is_waited_for(document, held));
+    let mut waited_for = lease.attachments.iter().filter(|held| document.waits_for(held));
     waited_for.any(|held| !lease.policy.is_gone(held.last_seen, now))
-}
-
-/// Whether a wipe of this worker may still come.
-pub(crate) fn is_waited_for(document: &Document, held: &Attachment) -> bool {
-    held.is_current()
-        && !document.certificates.contains_key(&held.rank)
-        && !document.given_up.contains(&held.rank)
-}
-
-/// For how long the workers' statements were waited for, once that is as long as is allowed. By the
-/// lease's own time, so that neither a restart nor another replica begins anew.
-pub(crate) fn overdue(office: &Office, document: &Document, now: u64) -> Option<u64> {
-    let limit = u64::from(office.config.wipe_s);
-    let gone = document.key_destroyed_at?;
-    (now > gone.saturating_add(limit)).then_some(limit)
 }
 
 /// Writes down which workers of this replica are taken for gone, so that others need not wait for them
@@ -130,7 +115,7 @@ pub(crate) async fn give_up(
 ) -> Result<(), AdvanceError> {
     let lease = with_what_was_heard(office, live, document);
     let gone = |held: &&Attachment| {
-        is_waited_for(document, held)
+        document.waits_for(held)
             && document.is_kept_by(held.rank, &office.replica)
             && lease.policy.is_gone(held.last_seen, now)
     };

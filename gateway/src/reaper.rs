@@ -8,7 +8,7 @@ use tidegate_lease::{Event as LeaseEvent, Phase};
 use tracing::Instrument as _;
 
 use crate::closing::{CloseError, cut_off, finish, has_ended, retire_epochs};
-use crate::keepers::{due, give_up, is_anybody_wiping, overdue};
+use crate::keepers::{due, give_up, is_anybody_wiping};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::owed::{owes, settle_up};
@@ -131,7 +131,7 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 return Ok(());
             }
             if is_anybody_wiping(office, live, &document, now) {
-                let Some(wipe_s) = overdue(office, &document, now) else {
+                let Some(wipe_s) = document.overdue(office.config.wipe_s, now) else {
                     return Ok(give_up(office, live, &document, now).await?);
                 };
                 tracing::warn!(

@@ -1,5 +1,6 @@
 //! A worker's last words: checked, certified, entered, and the same answer when they come again.
 
+use tidegate_kit::telemetry::chain;
 use tidegate_ledger::{Stated, WipeCertificate, verify_stated};
 use tidegate_wire::{ProblemKind, WipeReceipt, WipeStatement};
 
@@ -9,7 +10,6 @@ use crate::certificates::Statement;
 use crate::closing::{CloseError, receipt_again, settle, settle_fenced};
 use crate::office::Office;
 use crate::problem::Refusal;
-use crate::recovery::chain;
 use crate::refusals::Reason;
 
 pub(crate) async fn wiped(
