@@ -44,12 +44,14 @@ pub(crate) fn has_ended(document: &Document) -> bool {
     hard || matches!(document.lease.phase, Phase::Wiping | Phase::Closed(_))
 }
 
-/// Makes the revision after which no replica releases anything, unless there is one.
+/// Makes the revision after which no replica releases anything, unless there is one, or the newest head
+/// is `still` not for it.
 async fn end(
     office: &Office,
     live: &Live,
     causes: &[LeaseEvent],
     now: u64,
+    still: impl Fn(&Document) -> Result<(), Refusal>,
 ) -> Result<(), CloseError> {
     if has_ended(&live.view().document) {
         return Ok(());
@@ -58,6 +60,7 @@ async fn end(
         .advance(live, |document| {
             // Another replica may have ended it meanwhile.
             if !has_ended(document) {
+                still(document)?;
                 for cause in causes {
                     document.lease = document.lease.apply(cause.clone(), now)?;
                 }
@@ -128,7 +131,7 @@ pub(crate) async fn cut_off(
     if live.is_closed() || !waits_for_a_wipe(&live.view().document) {
         return finish(office, live, cause, now).await.map(Some);
     }
-    end(office, live, &[cause], now).await?;
+    end(office, live, &[cause], now, |_| Ok(())).await?;
     let gone = destroy_keys(office, live, now).await?;
     office
         .advance(live, |document| {
@@ -156,7 +159,7 @@ pub(crate) async fn finish(
     cause: LeaseEvent,
     now: u64,
 ) -> Result<Closed, CloseError> {
-    end(office, live, &[cause], now).await?;
+    end(office, live, &[cause], now, |_| Ok(())).await?;
     if !live.is_closed() {
         let gone = destroy_keys(office, live, now).await?;
         let document = live.view().document;
@@ -200,12 +203,15 @@ pub(crate) async fn settle(
     let (digest, text, last) = loop {
         let last = is_last(live, &live.view().document, rank);
         let gone = if last {
-            end(office, live, &[LeaseEvent::Drain, LeaseEvent::Wiping], now).await?;
+            let causes = [LeaseEvent::Drain, LeaseEvent::Wiping];
+            let still = |document: &Document| holds(document, rank, &statement);
+            end(office, live, &causes, now, still).await?;
             destroy_keys(office, live, now).await?
         } else {
             KeysGone::default()
         };
         let document = live.view().document;
+        holds(&document, rank, &statement).map_err(AdvanceError::Refused)?;
         let held = document.lease.attachment(rank).ok_or(CloseError::NoSuchLease)?;
         let made = certificate(live, &document, held, gone, Some(statement.clone()), now);
         made.check()?;
@@ -233,6 +239,13 @@ pub(crate) async fn settle(
         live.clear();
     }
     Ok((text, receipt))
+}
+
+/// That the statement is of the worker that holds the rank: another may have taken it over meanwhile.
+fn holds(document: &Document, rank: u16, statement: &Statement) -> Result<(), Refusal> {
+    let held = document.lease.attachment(rank);
+    let its = held.is_some_and(|held| held.instance == statement.stated.instance);
+    its.then_some(()).ok_or(Refusal::NotAttached)
 }
 
 /// Notes the certificate that a rank's own statement made, unless another replica took one before or

@@ -1,14 +1,15 @@
 //! A worker's last words: checked, certified, entered, and the same answer when they come again.
 
 use tidegate_kit::telemetry::chain;
+use tidegate_lease::Refusal as LeaseRefusal;
 use tidegate_ledger::{Stated, WipeCertificate, verify_stated};
-use tidegate_wire::{ProblemKind, WipeReceipt, WipeStatement};
+use tidegate_wire::{ProblemKind, Receipt, WipeReceipt, WipeStatement};
 
 use crate::admission::{Admitted, over, refuse, refused};
 use crate::book::Certified;
 use crate::certificates::Statement;
 use crate::closing::{CloseError, receipt_again, settle, settle_fenced};
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
 use crate::refusals::Reason;
 
@@ -37,12 +38,11 @@ pub(crate) async fn wiped(
         tracing::warn!(lease = %live.id, rank, %shortfall, "a worker's wipe is not complete");
     }
     let statement = Statement { stated: stated.clone(), signature: statement.signature.0 };
-    let document = live.view().document;
-    let settled = match admitted.held_before(&document.lease) {
-        // It lost the rank while it wiped: its words are about itself alone.
-        Some(held) => settle_fenced(office, live, held, statement, now).await,
-        None => settle(office, live, rank, statement, now).await,
-    };
+    let mut settled = settle_part(office, admitted, statement.clone(), now).await;
+    if let Err(CloseError::Advance(AdvanceError::Refused(LeaseRefusal::NotAttached))) = settled {
+        // Another worker has just taken the rank over at another replica.
+        settled = settle_part(office, admitted, statement, now).await;
+    }
     match settled {
         Ok((certificate, receipt)) => {
             let receipt = WipeReceipt { certificate, receipt };
@@ -55,6 +55,21 @@ pub(crate) async fn wiped(
             None => Err(refused(office, live.id, error).await),
         },
         Err(error) => Err(Refusal::unavailable("the wipe cannot be recorded now", &error)),
+    }
+}
+
+async fn settle_part(
+    office: &Office,
+    admitted: &Admitted,
+    statement: Statement,
+    now: u64,
+) -> Result<(String, Receipt), CloseError> {
+    let live = &admitted.live;
+    let document = live.view().document;
+    match admitted.held_before(&document.lease) {
+        // It lost the rank while it wiped: its words are about itself alone.
+        Some(held) => settle_fenced(office, live, held, statement, now).await,
+        None => settle(office, live, admitted.rank, statement, now).await,
     }
 }
 
