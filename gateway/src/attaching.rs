@@ -13,12 +13,13 @@ use crate::certifying::{Holder, issue};
 use crate::live::{Live, Presence};
 use crate::lookups::Known;
 use crate::nonce::NonceError;
-use crate::office::Office;
+use crate::office::{AdvanceError, Office};
 use crate::owed::{fenced_events, fenced_recorded};
 use crate::problem::Refusal;
 use crate::record::RecordError;
 use crate::recovery::{chain, find_open};
 use crate::refusals::Reason;
+use crate::releasing::LATEST;
 use crate::serving::dormant;
 
 /// Longest text of facts and evidence that becomes a document, bytes: the facts of a node are some
@@ -36,7 +37,7 @@ pub(crate) async fn attach(
     office: &Office,
     request: AttachRequest,
 ) -> Result<AttachResponse, Refusal> {
-    let now = office.now();
+    let (now, begun) = (office.now(), office.clock.boottime());
     let Proven { live, identity, rank } = prove(office, &request, now).await?;
     // From here on the caller is known: the log may say whose it is.
     tracing::Span::current().record("lease", tracing::field::display(live.id)).record("rank", rank);
@@ -54,16 +55,24 @@ pub(crate) async fn attach(
     if facts.len() > FACTS_MAX {
         return Err(Refusal::new(ProblemKind::TooLarge, "facts and evidence have at most 8 KiB"));
     }
-    live.presence(rank).allow_attach(now)?;
-
-    let turn = live.turn.lock().await;
     let change = LeaseEvent::Attach {
         token: request.token,
         identity: Identity(identity),
         instance: request.instance,
     };
+    // What no later head allows either is not counted against the rank's own worker.
+    if let Err(refusal) = live.view().document.lease.apply(change.clone(), now) {
+        return Err(refused(office, live.id, AdvanceError::Refused(refusal)).await);
+    }
+    live.presence(rank).allow_attach(now)?;
+
+    let turn = live.turn.lock().await;
     let advanced = office
         .advance(&live, |document| {
+            // Whoever asked has given up by now, and may have attached elsewhere.
+            if office.clock.boottime().saturating_sub(begun) > LATEST {
+                return Err(LeaseRefusal::NotDue);
+            }
             // Whoever stated a wipe, complete or not, has got what there was to get.
             if document.certificates.contains_key(&rank) {
                 return Err(LeaseRefusal::RankWiped);
@@ -76,6 +85,12 @@ pub(crate) async fn attach(
         .await;
     let (revision, document) = match advanced {
         Ok(advanced) => advanced,
+        Err(AdvanceError::Refused(LeaseRefusal::NotDue)) => {
+            return Err(Refusal::unavailable(
+                "the lease's state cannot be written",
+                &"it took too long",
+            ));
+        }
         Err(error) => return Err(refused(office, live.id, error).await),
     };
     let facts = facts_document(office, &live.presence(rank), facts).await?;
@@ -159,15 +174,15 @@ async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Pro
 async fn look_up(office: &Office, id: LeaseId) -> Result<Option<Arc<Live>>, Refusal> {
     let now = office.clock.boottime();
     let unread = || Refusal::new(ProblemKind::Unavailable, UNREAD);
-    match office.lookups.begin(id, now) {
-        Ok(()) => {}
+    let _look = match office.lookups.begin(id, now) {
+        Ok(look) => look,
         Err(Known::Absent) => return Ok(None),
         Err(Known::Unread) => return Err(unread()),
         Err(Known::TooMany) => {
             let detail = "too many leases are asked for that this gateway does not serve";
             return Err(Refusal::new(ProblemKind::TooMany, detail));
         }
-    }
+    };
     match find_open(office, id).await {
         Ok(found) => {
             if found.is_none() {

@@ -126,6 +126,7 @@ pub(crate) async fn cut_off(
 ) -> Result<Option<Closed>, CloseError> {
     // Whether or not it can be written down: then that is tried again by the reaper.
     live.cut_off(&cause, office.now());
+    office.keyring.forget(live.id);
     let _turn = live.turn.lock().await;
     let now = office.now();
     if live.is_closed() || !waits_for_a_wipe(&live.view().document) {
@@ -167,7 +168,8 @@ pub(crate) async fn finish(
         for held in current(&document) {
             if !document.certificates.contains_key(&held.rank) {
                 let mut made = certificate(live, &document, held, gone, None, now);
-                if document.waits_for(held) {
+                let heard = live.presence(held.rank).last_seen().max(held.last_seen);
+                if document.waits_for(held) && !document.lease.policy.is_gone(heard, now) {
                     made.observed.waited_s = document.overdue(office.config.wipe_s, now);
                 }
                 certificates.push((held.rank, store(office, &made).await?));
@@ -203,7 +205,8 @@ pub(crate) async fn settle(
     let (digest, text, last) = loop {
         let last = is_last(live, &live.view().document, rank);
         let gone = if last {
-            let causes = [LeaseEvent::Drain, LeaseEvent::Wiping];
+            // The worker may have been quicker than whoever writes down why it was cut off.
+            let causes = [live.cut().unwrap_or(LeaseEvent::Drain), LeaseEvent::Wiping];
             let still = |document: &Document| holds(document, rank, &statement);
             end(office, live, &causes, now, still).await?;
             destroy_keys(office, live, now).await?

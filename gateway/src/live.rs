@@ -232,9 +232,12 @@ impl Live {
         self.goods.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What was not to be had when the lease was taken up.
+    /// What was not to be had when the lease was taken up; not for one that has ended meanwhile.
     pub(crate) fn supply(&self, goods: Goods) {
-        *self.goods.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(goods));
+        let mut held = self.goods.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_over() {
+            *held = Some(Arc::new(goods));
+        }
     }
 
     /// Its right goes on, and it may be ended; but there is nothing here to serve it with.
@@ -286,10 +289,9 @@ impl Live {
         self.end(now);
     }
 
-    /// What ended it here.
-    pub(crate) fn cause(&self) -> Event {
-        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
-        cut.clone().unwrap_or(Event::Abandon)
+    /// Why it was cut off here, if it was.
+    pub(crate) fn cut(&self) -> Option<Event> {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn is_over(&self) -> bool {

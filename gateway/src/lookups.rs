@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidegate_plan::LeaseId;
 
-/// Looks a second, and at once. Every worker of a large job comes for one lease, which needs one.
+/// Looks a second, and at once. The workers of a large job come for one lease together, which needs one.
 const LOOKS: u32 = 32;
 /// For how long what was found is taken for granted; a worker asks again every second.
 const HOLD: Duration = Duration::from_secs(5);
@@ -35,25 +35,50 @@ pub(crate) struct Lookups(Mutex<Inner>);
 struct Inner {
     /// No more of them than looks in [`HOLD`].
     found: HashMap<LeaseId, (Duration, Known)>,
+    /// Who waits for a look that is under way; no more leases than looks were taken.
+    under_way: HashMap<LeaseId, usize>,
     /// Time until which looks are used up.
     spent: Duration,
     last_line: Option<Duration>,
 }
 
+/// A look that is under way.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    lookups: &'a Lookups,
+    lease: LeaseId,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.lookups.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = inner.under_way.get_mut(&self.lease) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                inner.under_way.remove(&self.lease);
+            }
+        }
+    }
+}
+
 impl Lookups {
-    /// Counts a look at `now` on the boot clock, or says why there is none to be taken.
-    pub(crate) fn begin(&self, lease: LeaseId, now: Duration) -> Result<(), Known> {
+    /// Counts a look at `now` on the boot clock, or says why there is none to be taken. Who comes for
+    /// a lease that is being looked for waits for the same.
+    pub(crate) fn begin(&self, lease: LeaseId, now: Duration) -> Result<Look<'_>, Known> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.found.retain(|_, (at, _)| now < *at + HOLD);
         if let Some((_, known)) = inner.found.get(&lease) {
             return Err(*known);
         }
-        let each = Duration::from_secs(1) / LOOKS;
-        if inner.spent > now + each * (LOOKS - 1) {
-            return Err(Known::TooMany);
+        if !inner.under_way.contains_key(&lease) {
+            let each = Duration::from_secs(1) / LOOKS;
+            if inner.spent > now + each * (LOOKS - 1) {
+                return Err(Known::TooMany);
+            }
+            inner.spent = inner.spent.max(now) + each;
         }
-        inner.spent = inner.spent.max(now) + each;
-        Ok(())
+        *inner.under_way.entry(lease).or_default() += 1;
+        Ok(Look { lookups: self, lease })
     }
 
     /// Notes what came of a look that found nothing to serve.
@@ -91,7 +116,7 @@ mod tests {
             let named = from..from + 1000;
             let looks = named.map(|n| (lookups.begin(lease(n), now), lease(n)));
             let taken = looks.filter(|(look, id)| {
-                assert!(matches!(look, Ok(()) | Err(Known::TooMany)));
+                assert!(matches!(look, Ok(_) | Err(Known::TooMany)));
                 lookups.note(*id, Known::Absent, now);
                 look.is_ok()
             });
@@ -108,13 +133,23 @@ mod tests {
         let cases = [(100, Known::Absent), (200, Known::Unread)];
         for (at, known) in cases {
             let (id, now) = (lease(at), at * SECOND);
-            assert_eq!(lookups.begin(id, now), Ok(()));
+            assert!(lookups.begin(id, now).is_ok());
             lookups.note(id, known, now);
-            assert_eq!(lookups.begin(id, now + HOLD - SECOND), Err(known));
-            assert_eq!(lookups.begin(id, now + HOLD), Ok(()));
+            assert_eq!(lookups.begin(id, now + HOLD - SECOND).unwrap_err(), known);
+            assert!(lookups.begin(id, now + HOLD).is_ok());
         }
         let inner = lookups.0.lock().unwrap();
-        assert!(inner.found.is_empty(), "nothing is kept of what was asked for");
+        assert!(inner.found.is_empty() && inner.under_way.is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn who_comes_for_the_same_lease_waits_for_the_same_look() {
+        let (lookups, now) = (Lookups::default(), 100 * SECOND);
+        let looks: Vec<_> = (0..1000).map(|_| lookups.begin(lease(7), now).unwrap()).collect();
+        let others = (100..1000).filter(|n| lookups.begin(lease(*n), now).is_ok()).count();
+        assert_eq!(others, 31, "it was one look");
+        drop(looks);
+        assert!(lookups.0.lock().unwrap().under_way.is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The least pace at which a peer must take its answers.
 //!
 //! What waits for a peer lies in buffers that others wait for, and a peer that takes a few bytes now
-//! and then would keep them for ever. So a minute of waiting must bring a mebibyte, or the
+//! and then would keep them for ever. So a minute of waiting must bring 64 KiB, or the
 //! connection ends. Only time counts in which something waits to be sent: a source that is slow, a
 //! rate limit or an idle connection is not the peer's fault.
 
@@ -16,8 +16,9 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Long against what the kernel's send buffer makes of a slow link: it takes a mebibyte at once, and
 /// then nothing for a while.
 const SPAN: Duration = Duration::from_secs(60);
-/// A block is with its peer within four minutes and a half, or never.
-const LEAST: u64 = 1 << 20;
+/// A hundredth of what each of 256 workers with 4 connections has of a link of 10 Gbit/s, and a tenth of that
+/// of 1 Gbit/s. How much a slow peer may hold meanwhile is its part of the buffers.
+const LEAST: u64 = 64 << 10;
 
 /// A connection whose peer must keep pace.
 pub(crate) struct Paced<S> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tidegate_lease::{Event as LeaseEvent, Phase};
+use tokio::time::{Interval, MissedTickBehavior};
 use tracing::Instrument as _;
 
 use crate::closing::{CloseError, cut_off, finish, has_ended, retire_epochs};
@@ -27,23 +28,37 @@ const ROUND: Duration = Duration::from_secs(10);
 /// A look that comes so much later than it should: we were stopped, or the wall clock was set.
 const LATE_S: u64 = 5;
 
-/// Runs until told to stop.
+/// Looks after the leases until told to stop.
 pub(crate) async fn keep(office: Arc<Office>, mut stop: Stop) {
-    let mut ticks = tokio::time::interval(PERIOD);
-    let mut rounds = tokio::time::interval(ROUND);
-    for timer in [&mut ticks, &mut rounds] {
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    }
+    let mut ticks = timer(PERIOD);
     let mut last = office.now();
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
             _ = ticks.tick() => look(&office, last).await,
-            _ = rounds.tick() => round(&office).await,
         }
         last = office.now();
     }
+}
+
+/// Makes the rounds until told to stop. A task apart from [`keep`]: a store that does not answer holds up
+/// no deadline.
+pub(crate) async fn go_round(office: Arc<Office>, mut stop: Stop) {
+    let mut ticks = timer(ROUND);
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            _ = ticks.tick() => round(&office).await,
+        }
+    }
+}
+
+fn timer(period: Duration) -> Interval {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 /// What is done now and then.
@@ -121,8 +136,9 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
         // Its keys are gone; its worker may wipe for as long as it is heard, within the limit.
         _ if live.is_over() => {
             // Whoever ended it may be gone before its key was.
-            if document.key_destroyed_at.is_none() && is_left {
-                cut_off(office, live, live.cause()).await?;
+            let cut = live.cut();
+            if document.key_destroyed_at.is_none() && (is_left || cut.is_some()) {
+                cut_off(office, live, cut.unwrap_or(LeaseEvent::Abandon)).await?;
             }
             // Whoever was heard lately or long ago has this long to hear of the end.
             let grace = u64::from(document.lease.policy.grace_s);
@@ -140,7 +156,8 @@ async fn look_at(office: &Office, live: &Live) -> Result<(), CloseError> {
                 );
             }
             let _turn = live.turn.lock().await;
-            finish(office, live, live.cause(), office.now()).await?;
+            let cause = live.cut().unwrap_or(LeaseEvent::Abandon);
+            finish(office, live, cause, office.now()).await?;
             Ok(())
         }
         _ => match due(office, live, &document, now) {

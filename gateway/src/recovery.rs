@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use rustix::fs::{FlockOperation, flock};
 pub(crate) use tidegate_kit::telemetry::chain;
 use tidegate_lease::{Event as LeaseEvent, Lease, Phase};
@@ -50,6 +52,10 @@ pub(crate) struct Alive {
     path: PathBuf,
 }
 
+/// Leases that are tried again together.
+const AT_ONCE: usize = 8;
+/// A source that takes longer to open is away for now.
+const OPENING: Duration = Duration::from_secs(5);
 /// A grant of another replica that takes longer than this was given up.
 const GRANTING_S: u64 = 600;
 const DIRECTORY: &str = "gateways";
@@ -239,26 +245,32 @@ pub(crate) async fn look_around(office: &Office) {
             return;
         }
     };
-    for id in open {
-        let looked = match office.find(id) {
-            Some(live) if live.is_dormant() => wake(office, &live).await,
-            Some(_) => Ok(()),
-            None => find_any(office, id).await.map(drop),
-        };
-        if let Err(error) = looked {
-            tracing::warn!(lease = %id, error = %chain(&error), "a lease cannot be taken up");
-        }
+    let looks = open.into_iter().map(|id| look_at(office, id).boxed());
+    futures_util::stream::iter(looks).for_each_concurrent(AT_ONCE, |look| look).await;
+}
+
+async fn look_at(office: &Office, id: LeaseId) {
+    let looked = match office.find(id) {
+        Some(live) if live.is_dormant() => wake(office, &live).await,
+        Some(_) => Ok(()),
+        None => find_any(office, id).await.map(drop),
+    };
+    if let Err(error) = looked {
+        tracing::warn!(lease = %id, error = %chain(&error), "a lease cannot be taken up");
     }
 }
 
-/// Serves a lease whose source or key could not be reached before, if they can be now.
+/// Serves a lease whose source or key could not be reached before, if they can be now. It may end
+/// meanwhile: then its key goes again.
 async fn wake(office: &Office, live: &Live) -> Result<(), RecoveryError> {
-    let _one = office.adopting.lock().await;
-    if let Some(goods) = unlocked(office, &live.view().document).await? {
-        live.supply(goods);
+    let unlocked = unlocked(office, &live.view().document).await;
+    let outcome = unlocked.map(|goods| goods.into_iter().for_each(|goods| live.supply(goods)));
+    if live.goods().is_some() {
         tracing::info!(lease = %live.id, "a lease goes on here");
+    } else {
+        office.keyring.forget(live.id);
     }
-    Ok(())
+    outcome
 }
 
 /// Takes a lease up that this process did not grant. What is due is for the reaper to see. What
@@ -344,6 +356,8 @@ pub enum GoodsError {
     Inadmissible(#[from] Inadmissible),
     #[error("its {0} cannot be read")]
     Kept(&'static str, #[source] RecordError),
+    #[error("its source does not answer")]
+    Slow(#[from] tokio::time::error::Elapsed),
     #[error("its source cannot be used")]
     Source(#[from] SourceError),
     #[error(transparent)]
@@ -357,13 +371,17 @@ pub enum GoodsError {
 impl GoodsError {
     /// Whether it is worth to try again.
     const fn may_pass(&self) -> bool {
-        matches!(self, Self::Source(_) | Self::Task(_) | Self::Kept(_, RecordError::Store(_)))
+        matches!(
+            self,
+            Self::Slow(_) | Self::Source(_) | Self::Task(_) | Self::Kept(_, RecordError::Store(_))
+        )
     }
 }
 
 async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError> {
     let lease = &document.lease;
-    let source = Arc::new(Source::open(office.config.admit(&document.source)?).await?);
+    let opening = Source::open(office.config.admit(&document.source)?);
+    let source = Arc::new(tokio::time::timeout(OPENING, opening).await??);
     office.config.admit(&source.place()?)?;
     let cut = match office.shelf.cut(lease.snapshot, lease.selection, lease.ranks) {
         Some(cut) => cut,

@@ -19,7 +19,7 @@ use crate::serving::{goods, window_bytes};
 
 /// A worker drops a reply that is older, so it need not be sent. Measured on the boot clock: gateway
 /// time may stand still.
-const LATEST: Duration = Duration::from_secs(10);
+pub(crate) const LATEST: Duration = Duration::from_secs(10);
 
 pub(crate) async fn release(
     office: &Office,

@@ -57,7 +57,7 @@ pub struct Policy {
     /// Seconds of silence after which a worker destroys its keys and serves nothing.
     pub grace_s: u32,
     /// Seconds of silence after which the gateway takes a worker for gone. Longer than the grace, so
-    /// that one whose link was cut finds its lease alive. Absent from leases of before: the grace.
+    /// that one whose link was cut finds its lease alive. Absent: the grace.
     #[serde(default)]
     pub silence_s: u32,
     /// Blocks whose keys one release may hand out.
@@ -120,7 +120,8 @@ pub struct Attachment {
     pub wiped: bool,
 }
 
-/// Former processes that are remembered: more than may attach while a request can be replayed.
+/// Former processes that are remembered: more than one gateway lets attach while a request of theirs can be
+/// replayed.
 const PAST: usize = 32;
 
 impl Attachment {

@@ -21,6 +21,7 @@ use crate::store::{Adopted, Demand, Store, StoreConfig};
 
 use super::identity::KeptIdentity;
 use super::patience::Patience;
+use super::returning::Returning;
 use super::turn::{Return, Turn};
 use super::{WorkerError, deadman, heartbeat, returning};
 
@@ -56,7 +57,7 @@ pub(super) struct Live {
 struct Silence {
     /// Ends with the sealed blocks that lie complete on the disk.
     retiring: JoinHandle<Vec<Adopted>>,
-    returning: JoinHandle<()>,
+    returning: Returning,
 }
 
 impl Live {
@@ -267,14 +268,11 @@ impl Live {
     pub(super) async fn destroy_keys(&mut self) {
         self.over = true;
         if let Some(Silence { retiring, returning }) = self.silence.take() {
-            returning.abort();
-            let _ended_either_way = retiring.await;
-            while let Ok(turn) = self.turns.try_recv() {
-                if let Turn::Returned(Ok(back)) = turn {
-                    back.keys.destroy();
-                    self.client = back.client; // the one that the gateway listens to now
-                }
+            if let Some(client) = returning.give_up() {
+                client.ring().destroy();
+                self.client = client;
             }
+            let _ended_either_way = retiring.await;
             self.heartbeat = self.beat();
         }
         self.close(ReadError::LeaseOver).await;

@@ -1,7 +1,7 @@
 //! The way back of a worker that heard no gateway for the grace: it attaches again as who it is, and is
 //! given keys anew, each release with an entry of its own. It has none of its former keys to come with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tidegate_wire::{NodeFacts, ProblemKind};
@@ -16,16 +16,33 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Times that a gateway may not know us: one that was just started may take a nonce of before for wrong.
 const UNKNOWN: u32 = 3;
 
+/// A worker on its way back.
+pub(super) struct Returning {
+    task: JoinHandle<()>,
+    /// The attachment that a gateway listens to since, whether it gave keys to it or not.
+    attached: Arc<OnceLock<Arc<Client>>>,
+}
+
+impl Returning {
+    /// Ends the way back. What the gateway listens to now, if that changed.
+    pub(super) fn give_up(self) -> Option<Arc<Client>> {
+        self.task.abort();
+        self.attached.get().cloned()
+    }
+}
+
 /// Tries until a gateway gives keys or says that it never will.
 pub(super) fn start(
     client: Arc<Client>,
     facts: NodeFacts,
     turns: UnboundedSender<Turn>,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
+) -> Returning {
+    let attached = Arc::new(OnceLock::new());
+    let known = Arc::clone(&attached);
+    let task = tokio::spawn(async move {
         let mut unknown = 0;
         let outcome = loop {
-            let outcome = come_back(&client, &facts).await;
+            let outcome = come_back(&client, &facts, &known).await;
             let refusal = outcome.as_ref().err().and_then(ClientError::refusal);
             unknown += u32::from(refusal == Some(ProblemKind::Unauthenticated));
             match outcome {
@@ -37,12 +54,24 @@ pub(super) fn start(
             }
         };
         let _already_leaving = turns.send(Turn::Returned(outcome));
-    })
+    });
+    Returning { task, attached }
 }
 
-async fn come_back(client: &Client, facts: &NodeFacts) -> Result<Return, ClientError> {
-    let attached = client.attach_again(facts.clone()).await?;
-    let (client, first) = (attached.client, attached.terms.first_block);
+/// Attaches, once, and asks for keys.
+async fn come_back(
+    client: &Client,
+    facts: &NodeFacts,
+    known: &OnceLock<Arc<Client>>,
+) -> Result<Return, ClientError> {
+    let client = match known.get() {
+        Some(attached) => Arc::clone(attached),
+        None => {
+            let attached = client.attach_again(facts.clone()).await?;
+            Arc::clone(known.get_or_init(|| attached.client))
+        }
+    };
+    let first = client.terms().first_block;
     // That keys are given at all; those of blocks are asked for as they are read.
     client.keys(first..first).await?;
     let keys = Arc::clone(client.ring());

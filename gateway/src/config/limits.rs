@@ -78,8 +78,8 @@ impl Limits {
                 return Err((key, "must be at least 1"));
             }
         }
-        if self.buffers < 16 << 20 {
-            return Err(("limits.buffers", "must be at least 16 MiB (16777216)"));
+        if self.buffers < 32 << 20 {
+            return Err(("limits.buffers", "must be at least 32 MiB (33554432)"));
         }
         if self.snapshots < 1 << 20 {
             return Err(("limits.snapshots", "must be at least 1 MiB (1048576)"));

@@ -97,7 +97,7 @@ async fn the_rate_holds_over_all_blocks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn buffers_are_given_back() {
-    let home = Home::start_with(|config| config.limits.buffers = 16 << 20).await;
+    let home = Home::start_with(|config| config.limits.buffers = 32 << 20).await;
     let granted = home.grant().await;
     let mut worker = Worker::new(&home, &granted.joins[0]);
     let terms = worker.attach().await.unwrap().terms;
@@ -145,7 +145,7 @@ async fn asks_and_does_not_read(worker: &Worker) -> TlsStream<TcpStream> {
 /// A worker that takes none of its answers holds its own part of the buffers, and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_does_not_read_leaves_buffers_for_others() {
-    let home = Home::start_with(|config| config.limits.buffers = 16 << 20).await;
+    let home = Home::start_with(|config| config.limits.buffers = 32 << 20).await;
     for n in 0..12 {
         // Four to a block, so that each is gathered whole before any of it is sent.
         let path = home.dir.path().join(format!("data/a/million-{n:02}"));
@@ -170,6 +170,7 @@ async fn a_worker_that_does_not_read_leaves_buffers_for_others() {
         }
     };
     assert!(kept_waiting, "it is made to wait for what it took before");
+    assert!(!unread.is_empty(), "it was given something");
     let block = tokio::time::timeout(Duration::from_secs(30), other.get("blocks/0"));
     assert_eq!(block.await.expect("another worker's block comes").status, 200);
     drop(unread);

@@ -59,7 +59,7 @@ impl Revisions {
         loop {
             let next = match self.latest(document).await {
                 Ok(Some(found)) if !found.body.is_empty() => return Ok(Some(found.body)),
-                // Claimed before there were terms.
+                // Claimed without terms.
                 Ok(Some(found)) => found.number + 1,
                 Ok(None) => 1,
                 Err(StateError::Foreign(_)) => return Ok(None),

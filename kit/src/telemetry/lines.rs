@@ -58,9 +58,6 @@ pub enum TelemetryError {
     Filter(#[source] tracing_subscriber::filter::ParseError),
     #[error("logging was already set up in this process")]
     Twice,
-    #[cfg(feature = "otlp")]
-    #[error("spans cannot be sent to the collector that the environment names")]
-    Traces(#[source] opentelemetry_otlp::ExporterBuildError),
 }
 
 /// Sets logging up for the process; `default_filter` (say `"warn"`) holds when the variable is unset.
@@ -74,8 +71,18 @@ pub fn init(format: Format, default_filter: &str) -> Result<(), TelemetryError> 
 pub fn init_with_traces(format: Format, default_filter: &str) -> Result<(), TelemetryError> {
     let lines = filtered(default_filter)?.with(lines(format));
     #[cfg(feature = "otlp")]
-    let lines = lines.with(super::otlp::layer().map_err(TelemetryError::Traces)?);
-    lines.try_init().map_err(|_| TelemetryError::Twice)
+    let (spans, fault) = match super::otlp::layer() {
+        Ok(spans) => (spans, None),
+        Err(fault) => (None, Some(fault)),
+    };
+    #[cfg(feature = "otlp")]
+    let lines = lines.with(spans);
+    lines.try_init().map_err(|_| TelemetryError::Twice)?;
+    #[cfg(feature = "otlp")]
+    if let Some(fault) = fault {
+        tracing::warn!(%fault, "no spans are sent: the collector that the environment names cannot be used");
+    }
+    Ok(())
 }
 
 /// What the filter lets through.

@@ -27,7 +27,8 @@ pub(super) fn layer<S>() -> Result<Option<impl Layer<S>>, ExporterBuildError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    if ENDPOINTS.iter().all(|name| std::env::var_os(name).is_none()) {
+    let names_one = |name: &&str| std::env::var_os(name).is_some_and(|url| !url.is_empty());
+    if !ENDPOINTS.iter().any(names_one) {
         return Ok(None);
     }
     let exporter =

@@ -34,7 +34,7 @@ impl Site {
         dataset::flat(home.path(), files, 2 << 20, 60)?;
         let ops = Ops(port::free()?);
         let extra = format!(
-            "heartbeat_s = 1\ngrace_s = 30\nlimits.buffers = 16777216\nops_listen = \"127.0.0.1:{}\"",
+            "heartbeat_s = 1\ngrace_s = 30\nlimits.buffers = 33554432\nops_listen = \"127.0.0.1:{}\"",
             ops.0
         );
         let gateway = GatewayProgram::start(&home.path().display().to_string(), &extra)?;

@@ -44,7 +44,7 @@ fn past_the_grace_a_worker_may_come_back_until_it_is_gone() {
     assert_eq!(gone.apply(back(77), last + 1), Err(Refusal::LeaseOver));
 }
 
-/// Leases that were granted before there was a silence of its own.
+/// A document that does not say how long a silence may be.
 #[test]
 fn without_a_silence_of_its_own_it_is_the_grace() {
     let mut document = serde_json::to_value(active()).unwrap();
