@@ -1,7 +1,7 @@
 //! The way back of a worker that heard no gateway for the grace: it attaches again as who it is, and is
 //! given keys anew, each release with an entry of its own. It has none of its former keys to come with.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_wire::{NodeFacts, ProblemKind};
@@ -19,15 +19,21 @@ const UNKNOWN: u32 = 3;
 /// A worker on its way back.
 pub(super) struct Returning {
     task: JoinHandle<()>,
-    /// The attachment that a gateway listens to since, whether it gave keys to it or not.
-    attached: Arc<OnceLock<Arc<Client>>>,
+    attached: Newest,
+}
+
+/// The attachment that a gateway listens to, whether it gave keys to it or not.
+type Newest = Arc<Mutex<Option<Arc<Client>>>>;
+
+fn newest(attached: &Newest) -> Option<Arc<Client>> {
+    attached.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 impl Returning {
     /// Ends the way back. What the gateway listens to now, if that changed.
     pub(super) fn give_up(self) -> Option<Arc<Client>> {
         self.task.abort();
-        self.attached.get().cloned()
+        newest(&self.attached)
     }
 }
 
@@ -37,7 +43,7 @@ pub(super) fn start(
     facts: NodeFacts,
     turns: UnboundedSender<Turn>,
 ) -> Returning {
-    let attached = Arc::new(OnceLock::new());
+    let attached = Newest::default();
     let known = Arc::clone(&attached);
     let task = tokio::spawn(async move {
         let mut unknown = 0;
@@ -58,17 +64,19 @@ pub(super) fn start(
     Returning { task, attached }
 }
 
-/// Attaches, once, and asks for keys.
+/// Attaches, unless that was done within the grace, and asks for keys.
 async fn come_back(
     client: &Client,
     facts: &NodeFacts,
-    known: &OnceLock<Arc<Client>>,
+    known: &Newest,
 ) -> Result<Return, ClientError> {
-    let client = match known.get() {
-        Some(attached) => Arc::clone(attached),
+    let lives = |client: &Arc<Client>| client.ring().life().past().is_none();
+    let client = match newest(known).filter(lives) {
+        Some(attached) => attached,
         None => {
-            let attached = client.attach_again(facts.clone()).await?;
-            Arc::clone(known.get_or_init(|| attached.client))
+            let attached = client.attach_again(facts.clone()).await?.client;
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&attached));
+            attached
         }
     };
     let first = client.terms().first_block;

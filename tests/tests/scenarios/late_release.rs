@@ -138,8 +138,8 @@ impl Scene {
 
     /// Lets the first replica go on once the pause was long enough: what it then says to the request
     /// that it had recorded.
-    fn go_on(&self, window: &Range<u64>, since: Instant) -> Result<Answer> {
-        thread::sleep(PAUSE.saturating_sub(since.elapsed()));
+    fn go_on(&self, window: &Range<u64>, since: Instant, pause: Duration) -> Result<Answer> {
+        thread::sleep(pause.saturating_sub(since.elapsed()));
         let known = self.answers().len();
         signal_pid(self.site.gateways[0].pid(), Signal::CONT)?;
         wait_for("the late answer", || {
@@ -174,6 +174,10 @@ fn end_of(reader: JoinHandle<Reading>) -> Result<Reading> {
 /// The lease is revoked at the other replica meanwhile: it stays revoked, and the keys stay at home.
 #[test]
 fn what_was_recorded_before_a_revocation_is_not_given_after_it() -> Result<()> {
+    recorded_and_revoked(PAUSE)
+}
+
+pub(crate) fn recorded_and_revoked(pause: Duration) -> Result<()> {
     let mut scene = Scene::new(640)?;
     wait_for("the other to learn of the lease", || scene.site.gateways[1].show(&scene.join).ok())?;
     let (window, since, reader) = scene.stop_within_a_release()?;
@@ -188,7 +192,7 @@ fn what_was_recorded_before_a_revocation_is_not_given_after_it() -> Result<()> {
     };
     let ended = wait_for("the lease to be closed", || closed(&scene, 1))?;
 
-    let late = scene.go_on(&window, since)?;
+    let late = scene.go_on(&window, since, pause)?;
     ensure!(late.status == 410 || late.status == 503, "{}", late.status);
     ensure!(!late.has_keys, "keys left after the lease had been revoked");
 
@@ -211,7 +215,7 @@ fn what_is_too_old_is_not_given_though_the_lease_lives() -> Result<()> {
     let (window, since, reader) = scene.stop_within_a_release()?;
     let read = end_of(reader)??;
     ensure!(read == fs::read(scene.site.home.path().join(Scene::name(FAR)))?, "other bytes");
-    let late = scene.go_on(&window, since)?;
+    let late = scene.go_on(&window, since, PAUSE)?;
     assert_eq!((late.status, late.has_keys), (503, false));
     for file in 0..FILES {
         let read = fs::read(scene.mount.data().join(Scene::name(file)))?;
