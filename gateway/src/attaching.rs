@@ -146,6 +146,7 @@ async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Pro
         Some(live) => live,
         None => look_up(office, request.lease).await?.ok_or_else(stranger)?,
     };
+    live.tried().await;
     if live.is_dormant() {
         return Err(dormant());
     }
@@ -172,27 +173,34 @@ async fn prove(office: &Office, request: &AttachRequest, now: u64) -> Result<Pro
 
 /// A lease that is not served here, or not yet.
 async fn look_up(office: &Office, id: LeaseId) -> Result<Option<Arc<Live>>, Refusal> {
-    let now = office.clock.boottime();
+    let now = || office.clock.boottime();
     let unread = || Refusal::new(ProblemKind::Unavailable, UNREAD);
-    let _look = match office.lookups.begin(id, now) {
-        Ok(look) => look,
-        Err(Known::Absent) => return Ok(None),
-        Err(Known::Unread) => return Err(unread()),
-        Err(Known::TooMany) => {
+    let nothing = |known| match known {
+        Known::Absent => Ok(None),
+        Known::Unread => Err(unread()),
+        Known::TooMany => {
             let detail = "too many leases are asked for that this gateway does not serve";
-            return Err(Refusal::new(ProblemKind::TooMany, detail));
+            Err(Refusal::new(ProblemKind::TooMany, detail))
         }
     };
+    let look = match office.lookups.begin(id, now()) {
+        Ok(look) => look,
+        Err(known) => return nothing(known),
+    };
+    let _turn = look.turn().await;
+    if let Some(known) = office.lookups.known(id, now()) {
+        return nothing(known);
+    }
     match find_open(office, id).await {
         Ok(found) => {
             if found.is_none() {
-                office.lookups.note(id, Known::Absent, now);
+                office.lookups.note(id, Known::Absent, now());
             }
             Ok(found)
         }
         Err(error) => {
-            office.lookups.note(id, Known::Unread, now);
-            if office.lookups.says(now) {
+            office.lookups.note(id, Known::Unread, now());
+            if office.lookups.says(now()) {
                 tracing::error!(cause = %chain(&error), "{UNREAD}");
             }
             Err(unread())

@@ -16,6 +16,7 @@ use tidegate_wire::Receipt;
 
 use crate::book::{Certified, Document, FencedCertified, KeysGone};
 use crate::certificates::{Statement, certificate};
+use crate::heard::as_heard;
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
@@ -164,12 +165,13 @@ pub(crate) async fn finish(
     if !live.is_closed() {
         let gone = destroy_keys(office, live, now).await?;
         let document = live.view().document;
+        let lease = as_heard(office, live, &document);
         let mut certificates = Vec::new();
         for held in current(&document) {
             if !document.certificates.contains_key(&held.rank) {
                 let mut made = certificate(live, &document, held, gone, None, now);
-                let heard = live.presence(held.rank).last_seen().max(held.last_seen);
-                if document.waits_for(held) && !document.lease.policy.is_gone(heard, now) {
+                let is_heard = |heard: &Attachment| !lease.policy.is_gone(heard.last_seen, now);
+                if document.waits_for(held) && lease.attachment(held.rank).is_some_and(is_heard) {
                     made.observed.waited_s = document.overdue(office.config.wipe_s, now);
                 }
                 certificates.push((held.rank, store(office, &made).await?));

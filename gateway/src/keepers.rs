@@ -3,10 +3,11 @@
 //! A worker may have connections to several replicas at once. One of them keeps it, by its
 //! heartbeats; the others do not take its silence towards them for its end.
 
-use tidegate_lease::{Attachment, Event as LeaseEvent, Lease};
+use tidegate_lease::{Attachment, Event as LeaseEvent};
 
 use crate::admission::{Admitted, refused};
 use crate::book::Document;
+use crate::heard::as_heard;
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
@@ -88,7 +89,7 @@ pub(crate) fn due(
     document: &Document,
     now: u64,
 ) -> Option<LeaseEvent> {
-    with_what_was_heard(office, live, document).due(now)
+    as_heard(office, live, document).due(now)
 }
 
 /// Whether a worker that is still to wipe is not taken for gone yet: a large cache takes longer to
@@ -100,7 +101,7 @@ pub(crate) fn is_anybody_wiping(
     document: &Document,
     now: u64,
 ) -> bool {
-    let lease = with_what_was_heard(office, live, document);
+    let lease = as_heard(office, live, document);
     let mut waited_for = lease.attachments.iter().filter(|held| document.waits_for(held));
     waited_for.any(|held| !lease.policy.is_gone(held.last_seen, now))
 }
@@ -113,7 +114,7 @@ pub(crate) async fn give_up(
     document: &Document,
     now: u64,
 ) -> Result<(), AdvanceError> {
-    let lease = with_what_was_heard(office, live, document);
+    let lease = as_heard(office, live, document);
     let gone = |held: &&Attachment| {
         document.waits_for(held)
             && document.is_kept_by(held.rank, &office.replica)
@@ -129,20 +130,4 @@ pub(crate) async fn give_up(
         Ok(())
     });
     written.await.map(drop)
-}
-
-/// The lease with the latest signs of life, of the ranks that have something left to say.
-fn with_what_was_heard(office: &Office, live: &Live, document: &Document) -> Lease {
-    let mut lease: Lease = document.lease.clone();
-    live.note_seen(&mut lease);
-    lease.attachments.retain(|held| !document.certificates.contains_key(&held.rank));
-    for held in &mut lease.attachments {
-        // Who speaks to another replica is heard there, and that is written down in time.
-        if document.keepers.contains_key(&held.rank)
-            && !document.is_kept_by(held.rank, &office.replica)
-        {
-            held.last_seen = held.last_seen.saturating_add(u64::from(office.config.certificate_s));
-        }
-    }
-    lease
 }

@@ -11,12 +11,13 @@ use tidegate_ledger::Commitment;
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::book::Document;
 use crate::pipeline::Budget;
 use crate::problem::Refusal;
 use crate::shelf::Cut;
-use crate::source::Source;
+use crate::source::{Source, SourceError};
 
 /// Releases of one rank in a span: ten a second is more than any window asks for.
 const RELEASES_MAX: u32 = 600;
@@ -26,6 +27,9 @@ const RELEASES_SPAN_S: u64 = 60;
 const ATTACHES: u64 = 12;
 const ATTACH_S: u64 = 5;
 const MANIFESTS_EACH: usize = 2;
+
+/// A source that is being opened.
+pub(crate) type Opening = JoinHandle<Result<Source, SourceError>>;
 
 /// What a lease gives out: the source and how its selection is cut.
 pub(crate) struct Goods {
@@ -165,6 +169,8 @@ pub(crate) struct Live {
     view: RwLock<View>,
     /// Held while a revision is made and recorded, so that entries follow revisions in order.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Its source, while it is being opened. Held by whoever tries to serve a dormant lease.
+    pub(crate) opening: tokio::sync::Mutex<Option<Opening>>,
     presence: Mutex<HashMap<u16, Arc<Presence>>>,
     /// Answers to wipe statements, for workers that lost theirs.
     receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
@@ -197,6 +203,7 @@ impl Live {
                 checked: Duration::ZERO,
             }),
             turn: tokio::sync::Mutex::new(()),
+            opening: tokio::sync::Mutex::default(),
             presence: Mutex::default(),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
@@ -243,6 +250,13 @@ impl Live {
     /// Its right goes on, and it may be ended; but there is nothing here to serve it with.
     pub(crate) fn is_dormant(&self) -> bool {
         !self.is_over() && self.goods().is_none()
+    }
+
+    /// Waits for whoever tries to serve a dormant lease just now, if anybody does.
+    pub(crate) async fn tried(&self) {
+        if self.is_dormant() && self.opening.try_lock().is_err() {
+            drop(self.opening.lock().await);
+        }
     }
 
     /// Lets go of source and layout.

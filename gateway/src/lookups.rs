@@ -5,7 +5,7 @@
 //! once, and that the state is away is said in the log now and then.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_plan::LeaseId;
@@ -35,28 +35,37 @@ pub(crate) struct Lookups(Mutex<Inner>);
 struct Inner {
     /// No more of them than looks in [`HOLD`].
     found: HashMap<LeaseId, (Duration, Known)>,
-    /// Who waits for a look that is under way; no more leases than looks were taken.
-    under_way: HashMap<LeaseId, usize>,
+    /// Looks under way, each with the turn of those who came for the same lease.
+    under_way: HashMap<LeaseId, Turn>,
     /// Time until which looks are used up.
     spent: Duration,
     last_line: Option<Duration>,
 }
+
+/// Whoever holds it looks; the others wait for what comes of it.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// A look that is under way.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
     lookups: &'a Lookups,
     lease: LeaseId,
+    turn: Turn,
+}
+
+impl Look<'_> {
+    /// Waits for those who came before for the same lease.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
 }
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
         let mut inner = self.lookups.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waiting) = inner.under_way.get_mut(&self.lease) {
-            *waiting -= 1;
-            if *waiting == 0 {
-                inner.under_way.remove(&self.lease);
-            }
+        // The map's and ours.
+        if Arc::strong_count(&self.turn) <= 2 {
+            inner.under_way.remove(&self.lease);
         }
     }
 }
@@ -77,8 +86,14 @@ impl Lookups {
             }
             inner.spent = inner.spent.max(now) + each;
         }
-        *inner.under_way.entry(lease).or_default() += 1;
-        Ok(Look { lookups: self, lease })
+        let turn = Arc::clone(inner.under_way.entry(lease).or_default());
+        Ok(Look { lookups: self, lease, turn })
+    }
+
+    /// What another look has found within the last seconds.
+    pub(crate) fn known(&self, lease: LeaseId, now: Duration) -> Option<Known> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.found.get(&lease).filter(|(at, _)| now < *at + HOLD).map(|(_, known)| *known)
     }
 
     /// Notes what came of a look that found nothing to serve.

@@ -28,6 +28,8 @@ use tidegate_kit::tls::Authority;
 const HEAD_AGE: Duration = Duration::from_secs(4);
 /// Nothing is served by a head older than this, however long looking at it takes (design: 5 s).
 const HEAD_AGE_MAX: Duration = Duration::from_secs(5);
+/// Sources of dormant leases that are being opened at once.
+const OPENINGS: usize = 64;
 /// Manifests in memory at once.
 const MANIFESTS: usize = 4;
 /// Lost races for one revision before the gateway gives up; only another gateway can win them.
@@ -59,6 +61,8 @@ pub(crate) struct Office {
     pub(crate) clock: Arc<dyn Clock>,
     /// One lease at a time is taken up from the state.
     pub(crate) adopting: tokio::sync::Mutex<()>,
+    /// Sources that may be waited for at once: each that hangs keeps a thread.
+    pub(crate) openings: Arc<Semaphore>,
     /// Marks the leases of an embedded gateway; `None` for a daemon's.
     pub(crate) owner: Option<String>,
     leases: RwLock<HashMap<LeaseId, Arc<Live>>>,
@@ -116,6 +120,7 @@ impl Office {
             replica,
             granting: Arc::default(),
             adopting: tokio::sync::Mutex::default(),
+            openings: Arc::new(Semaphore::new(OPENINGS)),
         }
     }
 

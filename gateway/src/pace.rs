@@ -16,8 +16,8 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Long against what the kernel's send buffer makes of a slow link: it takes a mebibyte at once, and
 /// then nothing for a while.
 const SPAN: Duration = Duration::from_secs(60);
-/// A hundredth of what each of 256 workers with 4 connections has of a link of 10 Gbit/s, and a tenth of that
-/// of 1 Gbit/s. How much a slow peer may hold meanwhile is its part of the buffers.
+/// With 256 workers of 4 connections each on a link of 100 Mbit/s a connection has ten times as much. How
+/// much a slow peer may hold meanwhile is its part of the buffers.
 const LEAST: u64 = 64 << 10;
 
 /// A connection whose peer must keep pace.

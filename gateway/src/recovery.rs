@@ -5,24 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use rustix::fs::{FlockOperation, flock};
 pub(crate) use tidegate_kit::telemetry::chain;
-use tidegate_lease::{Event as LeaseEvent, Lease, Phase};
+use tidegate_lease::{Event as LeaseEvent, Phase};
 use tidegate_plan::LeaseId;
 
 use crate::book::{BookError, Document};
 use crate::closing::{CloseError, finish, has_ended};
-use crate::config::Inadmissible;
 use crate::keyring::{KeyringError, random};
-use crate::live::{Goods, Live};
+use crate::live::Live;
 use crate::office::Office;
 use crate::owed::{owes, unmark};
-use crate::record::RecordError;
-use crate::shelf::{Cut, CutError};
-use crate::source::{Source, SourceError};
+use crate::waking::{GoodsError, wake};
 
 /// The state directory is in use, or its leases cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +35,6 @@ pub enum RecoveryError {
     Keyring(#[from] KeyringError),
     #[error("an abandoned lease cannot be withdrawn")]
     Close(#[from] CloseError),
-    #[error("a lease cannot be served as it was granted")]
-    Goods(#[from] Box<GoodsError>),
 }
 
 /// A mark that this process lives, held by a file lock that the kernel drops with it.
@@ -53,9 +48,7 @@ pub(crate) struct Alive {
 }
 
 /// Leases that are tried again together.
-const AT_ONCE: usize = 8;
-/// A source that takes longer to open is away for now.
-const OPENING: Duration = Duration::from_secs(5);
+const AT_ONCE: usize = 32;
 /// A grant of another replica that takes longer than this was given up.
 const GRANTING_S: u64 = 600;
 const DIRECTORY: &str = "gateways";
@@ -140,6 +133,7 @@ pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
     if gone.is_empty() && !daemon {
         return Ok(());
     }
+    let mut found = Vec::new();
     for id in open_leases(office).await? {
         let (revision, document) = match head(office, id).await {
             Ok(Some(head)) => head,
@@ -157,10 +151,19 @@ pub(crate) async fn recover(office: &Arc<Office>) -> Result<(), RecoveryError> {
                 withdraw(office, id, revision, document).await?;
             }
             None if daemon && half_granted => withdraw(office, id, revision, document).await?,
-            None if daemon => take_up(office, revision, document).await.map(drop)?,
+            None if daemon => found.extend(take_up(office, revision, document).await?),
             _ => {}
         }
     }
+    let mut up = FuturesUnordered::new();
+    for live in &found {
+        if up.len() >= AT_ONCE {
+            up.try_next().await?;
+        }
+        up.push(bring_up(office, live));
+    }
+    while up.try_next().await?.is_some() {}
+    drop(up);
     for (lock, path) in gone.into_values() {
         let _ = std::fs::remove_file(path);
         drop(lock);
@@ -220,8 +223,17 @@ pub(crate) async fn find_any(
     id: LeaseId,
 ) -> Result<Option<Arc<Live>>, RecoveryError> {
     if let Some(live) = office.find(id) {
+        live.tried().await;
         return Ok(Some(live));
     }
+    let live = adopt(office, id).await?;
+    if let Some(live) = &live {
+        bring_up(office, live).await?;
+    }
+    Ok(live)
+}
+
+async fn adopt(office: &Office, id: LeaseId) -> Result<Option<Arc<Live>>, RecoveryError> {
     let _one = office.adopting.lock().await;
     if let Some(live) = office.find(id) {
         return Ok(Some(live));
@@ -251,7 +263,7 @@ pub(crate) async fn look_around(office: &Office) {
 
 async fn look_at(office: &Office, id: LeaseId) {
     let looked = match office.find(id) {
-        Some(live) if live.is_dormant() => wake(office, &live).await,
+        Some(live) if live.is_dormant() => bring_up(office, &live).await,
         Some(_) => Ok(()),
         None => find_any(office, id).await.map(drop),
     };
@@ -260,22 +272,26 @@ async fn look_at(office: &Office, id: LeaseId) {
     }
 }
 
-/// Serves a lease whose source or key could not be reached before, if they can be now. It may end
-/// meanwhile: then its key goes again.
-async fn wake(office: &Office, live: &Live) -> Result<(), RecoveryError> {
-    let unlocked = unlocked(office, &live.view().document).await;
-    let outcome = unlocked.map(|goods| goods.into_iter().for_each(|goods| live.supply(goods)));
-    if live.goods().is_some() {
-        tracing::info!(lease = %live.id, "a lease goes on here");
-    } else {
-        office.keyring.forget(live.id);
+/// Serves a lease that lies dormant, if it can be served from here. One that nobody can serve any more is
+/// withdrawn.
+async fn bring_up(office: &Office, live: &Live) -> Result<(), RecoveryError> {
+    match wake(office, live).await {
+        Ok(()) => Ok(()),
+        Err(GoodsError::Keyring(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(lease = %live.id, error = %chain(&error), "a lease cannot be served here");
+            if !office.is_replicated() && !error.may_pass() {
+                tracing::warn!(lease = %live.id, "withdrawing a lease that cannot go on");
+                let _turn = live.turn.lock().await;
+                finish(office, live, LeaseEvent::Abandon, office.now()).await?;
+            }
+            Ok(())
+        }
     }
-    outcome
 }
 
-/// Takes a lease up that this process did not grant. What is due is for the reaper to see. What
-/// cannot go on here is withdrawn; it lies dormant where another replica may be able to serve it, or
-/// its source may come back.
+/// Takes a lease up that this process did not grant, so that it can be ended; to serve it is for
+/// [`bring_up`]. What is due is for the reaper to see.
 async fn take_up(
     office: &Office,
     revision: u64,
@@ -283,7 +299,7 @@ async fn take_up(
 ) -> Result<Option<Arc<Live>>, RecoveryError> {
     let id = document.lease.id;
     let now = office.now();
-    let (goods, key_is_gone) = match document.lease.phase {
+    let key_is_gone = match document.lease.phase {
         // Somebody may be granting it just now; nobody was told of it yet.
         Phase::Requested => {
             if now > document.lease.changed_at + GRANTING_S {
@@ -299,114 +315,19 @@ async fn take_up(
             if !owes(&document) {
                 unmark(office, id).await;
             }
-            (None, true)
+            true
         }
-        _ => match unlocked(office, &document).await {
-            Ok(Some(goods)) => (Some(goods), false),
-            Ok(None) => (None, true),
-            Err(RecoveryError::Goods(error)) => {
-                tracing::error!(lease = %id, error = %chain(&error), "a lease cannot be served here");
-                office.keyring.forget(id);
-                if !office.is_replicated() && !error.may_pass() {
-                    withdraw(office, id, revision, document).await?;
-                    return Ok(None);
-                }
-                (None, false)
-            }
-            Err(error) => return Err(error),
-        },
+        _ => !office.keyring.has(id).await?,
     };
     let count_lost = !document.lease.attachments.is_empty();
     let over = key_is_gone || has_ended(&document);
-    let is_served = goods.is_some();
-    let live = Live::new(revision, document, goods, count_lost);
+    let live = Live::new(revision, document, None, count_lost);
     for worker in &live.view().document.lease.attachments {
         // Its silence was ours: it is measured from now on.
         live.presence(worker.rank).seen(now);
     }
     if over {
         live.end(now);
-    } else if is_served {
-        tracing::info!(lease = %id, "a lease goes on here");
     }
     Ok(Some(office.put(live)))
-}
-
-/// Key and goods of a lease; `None` when its key is destroyed.
-async fn unlocked(office: &Office, document: &Document) -> Result<Option<Goods>, RecoveryError> {
-    let lost = |error| RecoveryError::Goods(Box::new(GoodsError::Key(error)));
-    match office.keyring.load(document.lease.id).await {
-        Ok(true) => Ok(Some(goods(office, document).await.map_err(Box::new)?)),
-        Ok(false) => Ok(None),
-        // Unreadable for good, here at least.
-        Err(
-            error @ (KeyringError::Damaged | KeyringError::NoEpoch(_) | KeyringError::Unwrap(_)),
-        ) => Err(lost(error)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// A lease cannot be served any more as it was granted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GoodsError {
-    #[error("its key is lost")]
-    Key(#[source] KeyringError),
-    #[error(transparent)]
-    Inadmissible(#[from] Inadmissible),
-    #[error("its {0} cannot be read")]
-    Kept(&'static str, #[source] RecordError),
-    #[error("its source does not answer")]
-    Slow(#[from] tokio::time::error::Elapsed),
-    #[error("its source cannot be used")]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Cut(#[from] CutError),
-    #[error("it was given up")]
-    Task(#[from] tokio::task::JoinError),
-    #[error("its selection is cut in another way by this version")]
-    Layout,
-}
-
-impl GoodsError {
-    /// Whether it is worth to try again.
-    const fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::Slow(_) | Self::Source(_) | Self::Task(_) | Self::Kept(_, RecordError::Store(_))
-        )
-    }
-}
-
-async fn goods(office: &Office, document: &Document) -> Result<Goods, GoodsError> {
-    let lease = &document.lease;
-    let opening = Source::open(office.config.admit(&document.source)?);
-    let source = Arc::new(tokio::time::timeout(OPENING, opening).await??);
-    office.config.admit(&source.place()?)?;
-    let cut = match office.shelf.cut(lease.snapshot, lease.selection, lease.ranks) {
-        Some(cut) => cut,
-        None => read_cut(office, lease).await?,
-    };
-    if cut.layout.id() != lease.layout {
-        return Err(GoodsError::Layout);
-    }
-    let _place = Arc::clone(&office.places).try_acquire_owned().ok();
-    Ok(Goods { source, cut, _place })
-}
-
-/// Reads the snapshot, unless another lease has it, and selects and cuts as at the grant.
-async fn read_cut(office: &Office, lease: &Lease) -> Result<Arc<Cut>, GoodsError> {
-    let unread = |what| move |why| GoodsError::Kept(what, why);
-    let snapshot = match office.shelf.snapshot(lease.snapshot) {
-        Some(snapshot) => snapshot,
-        None => {
-            let read = office.record.snapshot(lease.snapshot).await;
-            office.shelf.keep(read.map_err(unread("snapshot"))?)
-        }
-    };
-    let selection = office.record.selection(lease.selection).await;
-    let selection = selection.map_err(unread("selection"))?;
-    let (shelf, ranks) = (Arc::clone(&office.shelf), lease.ranks);
-    let making = move || shelf.make(snapshot, &selection, ranks);
-    Ok(tokio::task::spawn_blocking(making).await??)
 }

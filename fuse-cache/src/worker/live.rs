@@ -268,7 +268,7 @@ impl Live {
     pub(super) async fn destroy_keys(&mut self) {
         self.over = true;
         if let Some(Silence { retiring, returning }) = self.silence.take() {
-            if let Some(client) = returning.give_up() {
+            if let Some(client) = returning.give_up().await {
                 client.ring().destroy();
                 self.client = client;
             }

@@ -1,6 +1,7 @@
 //! The way back of a worker that heard no gateway for the grace: it attaches again as who it is, and is
 //! given keys anew, each release with an entry of its own. It has none of its former keys to come with.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio::task::JoinHandle;
 use super::turn::{Return, Turn};
 use crate::client::{Client, ClientError};
 
+/// For how long an end waits for the try that is under way.
+const LAST_TRY: Duration = Duration::from_secs(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Times that a gateway may not know us: one that was just started may take a nonce of before for wrong.
@@ -19,6 +22,8 @@ const UNKNOWN: u32 = 3;
 /// A worker on its way back.
 pub(super) struct Returning {
     task: JoinHandle<()>,
+    /// Nobody wants to come back any more.
+    leaving: Arc<AtomicBool>,
     attached: Newest,
 }
 
@@ -30,9 +35,13 @@ fn newest(attached: &Newest) -> Option<Arc<Client>> {
 }
 
 impl Returning {
-    /// Ends the way back. What the gateway listens to now, if that changed.
-    pub(super) fn give_up(self) -> Option<Arc<Client>> {
-        self.task.abort();
+    /// Ends the way back. What the gateway listens to now, if that changed: an attachment that is just
+    /// being made is waited for.
+    pub(super) async fn give_up(mut self) -> Option<Arc<Client>> {
+        self.leaving.store(true, Ordering::SeqCst);
+        if tokio::time::timeout(LAST_TRY, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
         newest(&self.attached)
     }
 }
@@ -43,7 +52,8 @@ pub(super) fn start(
     facts: NodeFacts,
     turns: UnboundedSender<Turn>,
 ) -> Returning {
-    let attached = Newest::default();
+    let (attached, leaving) = (Newest::default(), Arc::<AtomicBool>::default());
+    let leaves = Arc::clone(&leaving);
     let known = Arc::clone(&attached);
     let task = tokio::spawn(async move {
         let mut unknown = 0;
@@ -55,13 +65,16 @@ pub(super) fn start(
                 Err(error) if unknown < UNKNOWN && !is_final(refusal) => {
                     tracing::debug!(%error, "no way back yet");
                     tokio::time::sleep(PAUSE).await;
+                    if leaves.load(Ordering::SeqCst) {
+                        return;
+                    }
                 }
                 outcome => break outcome,
             }
         };
         let _already_leaving = turns.send(Turn::Returned(outcome));
     });
-    Returning { task, attached }
+    Returning { task, leaving, attached }
 }
 
 /// Attaches, unless that was done within the grace, and asks for keys.
