@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +21,7 @@ use tidegate_tests::programs::{GatewayProgram, MountProgram};
 use tidegate_tests::reader::python;
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::Run;
+use tidegate_tests::wan::Wan;
 
 /// A worker is taken for gone as soon as it has destroyed its keys.
 const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 4";
@@ -38,20 +40,26 @@ fn home() -> Result<Scratch> {
 
 struct Site {
     home: Scratch,
-    gateway: GatewayProgram,
-    join: PathBuf,
     mount: MountProgram,
+    gateway: GatewayProgram,
+    wan: Arc<Wan>,
+    join: PathBuf,
 }
 
 impl Site {
     fn new(config: &str, lease: &[&str]) -> Result<Self> {
+        let wan = Wan::start(Duration::from_millis(20), 1_000_000_000)?;
+        Self::over(Arc::new(wan), config, lease)
+    }
+
+    fn over(wan: Arc<Wan>, config: &str, lease: &[&str]) -> Result<Self> {
         let home = home()?;
         let from = home.path().display().to_string();
-        let gateway = GatewayProgram::start(&from, config)?;
+        let gateway = GatewayProgram::start_at(wan.home(), &from, config)?;
         let join = gateway
             .lease("one.join", ["--from", &from].into_iter().chain(lease.iter().copied()))?;
-        let mount = MountProgram::start(&join, &[])?;
-        Ok(Self { home, gateway, join, mount })
+        let mount = MountProgram::start_at(wan.cloud(), &join, &[])?;
+        Ok(Self { home, mount, gateway, wan, join })
     }
 
     /// Every byte of the mount is as at home.
@@ -303,7 +311,7 @@ fn the_newest_worker_of_a_rank_fences_the_older() -> Result<()> {
     let mut readers = Readers::of(site.mount.data())?;
     let further = site.gateway.token(&site.join, "two.join")?;
     ensure!(readers.read() == [Ok(()), Ok(())], "a token alone changes nothing");
-    let newer = MountProgram::start(&further, &[])?;
+    let newer = MountProgram::start_at(site.wan.cloud(), &further, &[])?;
     readers.expect_the_end()?;
     drop(readers);
     let status = site.mount.process().wait()?;

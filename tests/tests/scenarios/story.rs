@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -14,12 +15,14 @@ use tidegate_tests::process::{check, signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of, succeed};
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::tidegate;
+use tidegate_tests::wan::Wan;
 
 const QUICK: &str = "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 4\n";
 
 struct Site {
     home: Scratch,
     gateway: GatewayProgram,
+    wan: Wan,
     copy: Scratch,
 }
 
@@ -27,8 +30,10 @@ impl Site {
     fn new(extra: &str) -> Result<Self> {
         let home = Scratch::new()?;
         dataset::flat(home.path(), 3, 3 << 20, 80)?;
-        let gateway = GatewayProgram::start(&home.path().display().to_string(), extra)?;
-        Ok(Self { home, gateway, copy: Scratch::new()? })
+        let wan = Wan::start(Duration::from_millis(20), 1_000_000_000)?;
+        let gateway =
+            GatewayProgram::start_at(wan.home(), &home.path().display().to_string(), extra)?;
+        Ok(Self { home, gateway, wan, copy: Scratch::new()? })
     }
 
     fn lease(&self) -> Result<PathBuf> {
@@ -78,7 +83,7 @@ fn of_a_lease_that_was_wiped() -> Result<()> {
     let site = Site::new("key_epoch_s = 3\n")?;
     let join = site.lease()?;
     let lease = lease_of(&join)?;
-    let mount = MountProgram::start(&join, &[])?;
+    let mount = MountProgram::start_at(site.wan.cloud(), &join, &[])?;
     fs::read(mount.data().join("00001.bin"))?;
     let open = site.copied()?;
     assert_tells(&open, &lease, &["(open)", "nothing is gone yet"])?;
@@ -143,7 +148,7 @@ fn of_a_lease_that_was_wiped() -> Result<()> {
 fn of_a_lease_whose_worker_vanished() -> Result<()> {
     let site = Site::new(QUICK)?;
     let join = site.lease()?;
-    let mut mount = MountProgram::start(&join, &[])?;
+    let mut mount = MountProgram::start_at(site.wan.cloud(), &join, &[])?;
     fs::read(mount.data().join("00000.bin"))?;
     let worker = mount.worker()?;
     mount.process().stop(Signal::KILL)?;
@@ -173,7 +178,7 @@ fn of_a_lease_whose_worker_vanished() -> Result<()> {
 fn of_a_lease_that_was_taken_away() -> Result<()> {
     let site = Site::new(QUICK)?;
     let join = site.lease()?;
-    let mut mount = MountProgram::start(&join, &[])?;
+    let mut mount = MountProgram::start_at(site.wan.cloud(), &join, &[])?;
     fs::read(mount.data().join("00000.bin"))?;
     site.gateway.revoke(&join)?;
     mount.process().wait()?;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -14,6 +15,7 @@ use tidegate_tests::process::{signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of, succeed};
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::tidegate;
+use tidegate_tests::wan::Wan;
 
 const BLOCK: usize = 4 << 20;
 /// Two blocks a window.
@@ -26,6 +28,7 @@ const SMALL_CACHE: &[&str] = &["--cache-size", "22MiB"];
 struct Site {
     home: Scratch,
     gateway: GatewayProgram,
+    wan: Wan,
     blocks: u64,
 }
 
@@ -33,8 +36,10 @@ impl Site {
     fn new(files: u64, seed: u64) -> Result<Self> {
         let home = Scratch::new()?;
         dataset::flat(home.path(), files, BLOCK, seed)?;
-        let gateway = GatewayProgram::start(&home.path().display().to_string(), SMALL)?;
-        Ok(Self { home, gateway, blocks: files })
+        let wan = Wan::start(Duration::from_millis(20), 1_000_000_000)?;
+        let gateway =
+            GatewayProgram::start_at(wan.home(), &home.path().display().to_string(), SMALL)?;
+        Ok(Self { home, gateway, wan, blocks: files })
     }
 
     fn lease(&self) -> Result<PathBuf> {
@@ -95,7 +100,7 @@ fn assert_certified(receipt: &Value, released: &[(u64, u64)]) -> Result<()> {
 fn in_order_each_window_is_released_once() -> Result<()> {
     let site = Site::new(24, 700)?;
     let join = site.lease()?;
-    let mount = MountProgram::start(&join, SMALL_CACHE)?;
+    let mount = MountProgram::start_at(site.wan.cloud(), &join, SMALL_CACHE)?;
     for file in 0..site.blocks {
         site.check(&mount, file)?;
     }
@@ -114,7 +119,7 @@ fn shuffled_reading_asks_no_more_than_twice_a_window() -> Result<()> {
     const SEED: u64 = 0x5eed_0701;
     let site = Site::new(24, 710)?;
     let join = site.lease()?;
-    let mount = MountProgram::start(&join, SMALL_CACHE)?;
+    let mount = MountProgram::start_at(site.wan.cloud(), &join, SMALL_CACHE)?;
     let mut dice = Dice::new(SEED);
     for _ in 0..3 {
         let mut order: Vec<u64> = (0..site.blocks).collect();
@@ -140,7 +145,7 @@ fn shuffled_reading_asks_no_more_than_twice_a_window() -> Result<()> {
 fn a_revocation_leaves_the_rest_unreleased() -> Result<()> {
     let site = Site::new(24, 720)?;
     let join = site.lease()?;
-    let mut mount = MountProgram::start(&join, SMALL_CACHE)?;
+    let mut mount = MountProgram::start_at(site.wan.cloud(), &join, SMALL_CACHE)?;
     for file in 0..4 {
         site.check(&mount, file)?;
     }
@@ -172,7 +177,7 @@ fn a_revocation_leaves_the_rest_unreleased() -> Result<()> {
 fn a_window_waits_for_a_gateway_that_is_away() -> Result<()> {
     let mut site = Site::new(16, 730)?;
     let join = site.lease()?;
-    let mount = MountProgram::start(&join, SMALL_CACHE)?;
+    let mount = MountProgram::start_at(site.wan.cloud(), &join, SMALL_CACHE)?;
     site.check(&mount, 0)?;
     site.gateway.process().stop(Signal::KILL)?;
     let late = std::thread::scope(|scope| -> Result<bool> {
@@ -207,7 +212,7 @@ fn a_window_waits_for_a_gateway_that_is_away() -> Result<()> {
 fn a_restarted_worker_asks_again_for_what_it_needs() -> Result<()> {
     let site = Site::new(12, 740)?;
     let join = site.lease()?;
-    let mount = MountProgram::start(&join, &[])?;
+    let mount = MountProgram::start_at(site.wan.cloud(), &join, &[])?;
     let want = digest::tree(site.home.path())?;
     digest::assert_same(&want, &digest::tree(mount.data())?);
     let before = site.released(&join)?.len();
@@ -236,7 +241,7 @@ fn ranks_of_one_lease_see_their_own_shares() -> Result<()> {
     let mut mounts = Vec::new();
     for rank in 0..3 {
         let join = join.with_extension(format!("join.{rank}"));
-        let mount = MountProgram::start(&join, &[])?;
+        let mount = MountProgram::start_at(site.wan.cloud(), &join, &[])?;
         let mine = digest::contents(mount.data())?;
         ensure!(!mine.is_empty() && mine.len() < 12, "{mine:?}");
         names.extend(mine);

@@ -3,32 +3,23 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tidegate_tests::process::wait_for;
-use tidegate_tests::programs::{GatewayProgram, MountProgram};
+use tidegate_tests::programs::GatewayProgram;
 use tidegate_tests::wan::Wan;
 
-use super::{LEASE_LOST, Readers, Site, home, silence_and_return};
+use super::{LEASE_LOST, Readers, Site, silence_and_return};
 
 /// The grace is over long before the worker is taken for gone.
 const PATIENT: &str = "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 100";
 /// Of a cut, seconds: two graces and a heartbeat.
 const TWO_GRACES: u64 = 9;
 
-/// A site whose worker is at the other end of a link.
-fn apart(wan: &Wan, config: &str) -> Result<Site> {
-    let home = home()?;
-    let from = home.path().display().to_string();
-    let gateway = GatewayProgram::start_at(wan.home(), &from, config)?;
-    let join = gateway.lease("one.join", ["--from", &from])?;
-    let mount = MountProgram::start_at(wan.cloud(), &join, &[])?;
-    Ok(Site { home, gateway, join, mount })
-}
-
-fn link() -> Result<Wan> {
-    Wan::start(Duration::from_millis(20), 0)
+fn link() -> Result<Arc<Wan>> {
+    Ok(Arc::new(Wan::start(Duration::from_millis(20), 0)?))
 }
 
 /// Waits until the link was cut for two graces; the gateway has not given the worker up.
@@ -48,7 +39,7 @@ fn keys_are_destroyed(site: &Site) -> Result<()> {
 #[test]
 fn s38_reads_come_back_after_a_cut_longer_than_the_grace() -> Result<()> {
     let wan = link()?;
-    let mut site = apart(&wan, PATIENT)?;
+    let mut site = Site::over(Arc::clone(&wan), PATIENT, &[])?;
     let (join, cut) = (site.join.clone(), Instant::now());
     silence_and_return(
         &mut site,
@@ -78,7 +69,8 @@ fn s38_reads_come_back_after_a_cut_longer_than_the_grace() -> Result<()> {
 #[test]
 fn a_cut_that_outlasts_the_silence_ends_the_lease_and_the_mount() -> Result<()> {
     let wan = link()?;
-    let mut site = apart(&wan, "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 15")?;
+    let mut site =
+        Site::over(Arc::clone(&wan), "heartbeat_s = 1\ngrace_s = 4\nsilence_s = 15", &[])?;
     let mut readers = Readers::of(site.mount.data())?;
     wan.cut();
     let cut = Instant::now();
@@ -104,7 +96,7 @@ fn a_cut_that_outlasts_the_silence_ends_the_lease_and_the_mount() -> Result<()> 
 fn a_lease_that_ends_during_a_cut_waits_for_its_worker_s_word() -> Result<()> {
     for end in [GatewayProgram::revoke, GatewayProgram::drain] {
         let wan = link()?;
-        let mut site = apart(&wan, PATIENT)?;
+        let mut site = Site::over(Arc::clone(&wan), PATIENT, &[])?;
         let mut readers = Readers::of(site.mount.data())?;
         wan.cut();
         let cut = Instant::now();
