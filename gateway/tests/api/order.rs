@@ -471,7 +471,7 @@ async fn a_lost_key_ends_its_lease_and_not_the_gateway() {
     let home = Home { gateway: Gateway::start(config).await.unwrap(), dir };
     worker.addr = home.gateway.addr();
     worker.keys(0, 1).await;
-    assert!(home.gateway.status(lost.lease).is_none());
+    assert_eq!(home.gateway.status(lost.lease).unwrap().phase, "withdrawn");
     let withdrawn = home.events().await.into_iter().any(|event| {
         matches!(event, Event::LeaseClosed { lease, outcome: Outcome::Withdrawn, .. } if lease == lost.lease)
     });
