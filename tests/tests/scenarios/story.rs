@@ -115,7 +115,6 @@ fn of_a_lease_that_was_wiped() -> Result<()> {
             "Release 1: keys of",
             "stated, signed, that it destroyed its keys",
             "closed as WIPED",
-            "was destroyed",
             "Keys that open at most",
             "crossed the line, sealed",
             "Seen by the gateway: - The gateway destroyed the lease's key at",
@@ -126,6 +125,9 @@ fn of_a_lease_that_was_wiped() -> Result<()> {
             "Not confirmed",
         ],
     )?;
+    // Before the closing or after it, as the period happened to end.
+    let period = ["The key under which this lease's key was stored", "was destroyed", "What left"];
+    assert_tells(&copy, &lease, &period)?;
     let document: Value = serde_json::from_str(&show(&copy, &lease, &["--json"])?)?;
     assert_eq!(document["state"], "wiped", "{document:#}");
     assert_eq!(document["certificates"][0]["lease"], lease.as_str());
