@@ -75,6 +75,7 @@ pub(crate) async fn wake(office: &Office, live: &Live) -> Result<(), GoodsError>
         office.keyring.forget(live.id);
     }
     match loaded {
+        Ok(true) if live.is_over() => {}
         Ok(true) => tracing::info!(lease = %live.id, "a lease goes on here"),
         // Destroyed by whoever ended it.
         Ok(false) => live.end(office.now()),

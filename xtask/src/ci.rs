@@ -10,11 +10,12 @@ use serde_json::Value;
 
 use crate::{parts, shell, tidy};
 
-/// What a step found: how many tests passed and failed.
+/// What a step found: how many tests passed and failed, and how many were left out by name.
 #[derive(Clone, Copy, Default)]
 struct Tests {
     passed: usize,
     failed: usize,
+    left_out: usize,
 }
 
 #[derive(Default)]
@@ -57,7 +58,10 @@ pub(crate) fn run() -> Result<()> {
     report.step("unit tests", || sum(of(Kind::Unit).map(|binary| tests(&mut binary.command()))));
     report.step("fuzz smoke", || sum(of(Kind::Fuzz).map(|binary| tests(&mut binary.command()))));
     report.step("scenarios", || {
-        sum(of(Kind::Scenario).map(|binary| tests(binary.alone().args(["--skip", FULL]))))
+        let ran =
+            sum(of(Kind::Scenario).map(|binary| tests(binary.alone().args(["--skip", FULL]))))?;
+        ensure!(ran.left_out > 0, "the full tier ran with it, whose parts are not here");
+        Ok(ran)
     });
     report.not_run.push(
         "the full tier, `cargo xtask full`: MinIO, a soak of 20 minutes (its sample was)".into(),
@@ -182,6 +186,7 @@ fn sum(parts: impl Iterator<Item = Result<Tests>>) -> Result<Tests> {
         let part = part?;
         sum.passed += part.passed;
         sum.failed += part.failed;
+        sum.left_out += part.left_out;
     }
     ensure!(sum.passed + sum.failed > 0, "no test ran");
     Ok(sum)
@@ -259,6 +264,7 @@ fn tests(command: &mut Command) -> Result<Tests> {
         if let Some(tests) = parse_result(&line) {
             sum.passed += tests.passed;
             sum.failed += tests.failed;
+            sum.left_out += tests.left_out;
         }
     }
     let status = child.wait()?;
@@ -271,7 +277,9 @@ fn parse_result(line: &str) -> Option<Tests> {
     let rest = line.strip_prefix("test result: ")?;
     let (_, counts) = rest.split_once(". ")?;
     let mut numbers = counts.split("; ").map(|part| part.split(' ').next()?.parse().ok());
-    Some(Tests { passed: numbers.next()??, failed: numbers.next()?? })
+    let (passed, failed) = (numbers.next()??, numbers.next()??);
+    // Ignored and measured ones come between.
+    Some(Tests { passed, failed, left_out: numbers.nth(2)?? })
 }
 
 #[cfg(test)]
@@ -280,10 +288,9 @@ mod tests {
 
     #[test]
     fn result_lines_are_read() {
-        let line =
-            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 2 filtered out; finished in 1s";
         let tests = parse_result(line).unwrap();
-        assert_eq!((tests.passed, tests.failed), (12, 3));
+        assert_eq!((tests.passed, tests.failed, tests.left_out), (12, 3, 2));
         assert!(parse_result("test a::b ... ok").is_none());
     }
 }
