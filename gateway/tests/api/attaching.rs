@@ -28,8 +28,8 @@ async fn fenced(home: &Home) -> Vec<InstanceId> {
     fenced.collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fence_is_in_the_ledger_once_however_often_its_worker_attaches() {
+/// A worker, and another that took its rank over while the ledger could not be written.
+async fn fenced_unrecorded() -> (Home, Worker, Worker) {
     let home = start().await;
     let granted = home.grant().await;
     let first = Worker::attached(&home, &granted.joins[0]).await;
@@ -38,6 +38,12 @@ async fn a_fence_is_in_the_ledger_once_however_often_its_worker_attaches() {
     let mut second = Worker::new(&home, &join);
     assert_eq!(second.attach().await, Err(ProblemKind::Unavailable));
     mend();
+    (home, first, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_is_in_the_ledger_once_however_often_its_worker_attaches() {
+    let (home, first, mut second) = fenced_unrecorded().await;
     assert_eq!(first.heartbeat().await.problem(), ProblemKind::Forbidden, "it is fenced");
     assert!(fenced(&home).await.is_empty());
     for _ in 0..3 {
@@ -49,14 +55,7 @@ async fn a_fence_is_in_the_ledger_once_however_often_its_worker_attaches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fence_whose_worker_does_not_come_again_is_recorded_too() {
-    let home = start().await;
-    let granted = home.grant().await;
-    let first = Worker::attached(&home, &granted.joins[0]).await;
-    let join = further(&home, &granted.joins[0]).await;
-    let mend = break_ledger(&home);
-    let mut second = Worker::new(&home, &join);
-    assert_eq!(second.attach().await, Err(ProblemKind::Unavailable));
-    mend();
+    let (home, first, _second) = fenced_unrecorded().await;
     let said = async || (fenced(&home).await == [first.instance]).then_some(());
     crate::worker::eventually(said).await;
 }
