@@ -165,13 +165,15 @@ async fn a_revoked_worker_is_told_to_die_and_may_still_say_it_wiped() {
     assert_eq!(cause(&home, granted.lease).await, Some(Cause::Revoked));
 }
 
-/// Why the ledger says that a lease ended.
+/// Why the ledger says that a lease ended; the entry follows the closing revision.
 async fn cause(home: &Home, ended: LeaseId) -> Option<Cause> {
-    let closed = home.events().await.into_iter().find_map(|event| match event {
-        Event::LeaseClosed { lease, cause, .. } if lease == ended => Some(cause),
-        _ => None,
-    });
-    closed.expect("no closing entry")
+    eventually(async || {
+        home.events().await.into_iter().find_map(|event| match event {
+            Event::LeaseClosed { lease, cause, .. } if lease == ended => Some(cause),
+            _ => None,
+        })
+    })
+    .await
 }
 
 /// Waits until the lease has ended; the reaper looks every second.
