@@ -358,6 +358,7 @@ fn request(args: &RunArgs, from: &SourceArgs, spec: &SourceSpec) -> Result<Grant
         duration: args.duration.0,
         subject: subject(),
         dataset: String::new(),
+        results: None,
     })
 }
 

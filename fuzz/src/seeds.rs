@@ -156,6 +156,7 @@ pub fn certificates() -> Vec<Vec<u8>> {
         page_cache_bytes_freed_without_overwrite: 7,
         counters: StatedCounters::default(),
         facts: StatedFacts { swap: vec!["/dev/sda2".into()], ..StatedFacts::default() },
+        results: None,
     };
     let certificate = WipeCertificate {
         version: WipeCertificate::VERSION,

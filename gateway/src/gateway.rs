@@ -240,6 +240,7 @@ mod tests {
             duration: Duration::from_secs(3600),
             subject: "somebody".to_owned(),
             dataset: "set".to_owned(),
+            results: None,
         };
         let granted = gateway.grant(request).await.unwrap();
         let (office, live) = (&gateway.office, gateway.office.find(granted.lease).unwrap());

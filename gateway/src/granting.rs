@@ -35,6 +35,22 @@ pub struct GrantRequest {
     pub subject: String,
     /// What the dataset is called; empty for none.
     pub dataset: String,
+    /// Where its results go; nowhere when absent.
+    pub results: Option<ResultsRequest>,
+}
+
+/// Results that a job may bring home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultsRequest {
+    /// A directory, or a bucket with a prefix.
+    pub home: SourceSpec,
+    /// Show the worker what is there already.
+    pub resume: bool,
+    /// Most bytes and files, what is stored again counted again; as the configuration says when absent.
+    pub bytes: Option<u64>,
+    pub files: Option<u64>,
+    /// Digest of the job's image, for the provenance of what it makes.
+    pub image: Option<String>,
 }
 
 /// What was granted.
@@ -275,6 +291,7 @@ async fn record_grant(
         deadline: lease.deadline,
         selected: Some(selected),
         key_epoch: Some(lease.key_epoch),
+        results: None,
     };
     office.record.append(vec![taken, granted]).await?;
     office

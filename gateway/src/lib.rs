@@ -71,7 +71,7 @@ pub use config::{
     Allowed, ConfigError, GatewayConfig, Inadmissible, Limits, LogConfig, SourcesConfig,
 };
 pub use gateway::Gateway;
-pub use granting::{GrantError, GrantRequest, Granted};
+pub use granting::{GrantError, GrantRequest, Granted, ResultsRequest};
 pub use keyring::KeyringError;
 pub use nodes::NodePolicy;
 pub use office::AdvanceError;

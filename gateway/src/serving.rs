@@ -80,6 +80,7 @@ pub(crate) async fn terms(
         deadline: lease.deadline,
         heartbeat: lease.policy.heartbeat_s,
         grace: lease.policy.grace_s,
+        results: None,
     })
 }
 

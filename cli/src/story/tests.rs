@@ -88,6 +88,7 @@ impl Desk {
             deadline: T + 8 * 3600,
             selected,
             key_epoch: Some(2967),
+            results: None,
         });
         subject
     }
@@ -149,6 +150,7 @@ impl Desk {
             page_cache_bytes_freed_without_overwrite: 70_000,
             counters: StatedCounters::default(),
             facts: StatedFacts { core_pattern: "|/bin/false".into(), ..StatedFacts::default() },
+            results: None,
         }
     }
 

@@ -79,6 +79,22 @@ pub struct StatedFacts {
     pub cache_fs: String,
 }
 
+/// Most names in [`StatedResults::lost`].
+pub const LOST_NAMES_MAX: usize = 1000;
+
+/// What the worker says of the results.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatedResults {
+    /// Brought home; a file that was stored again counts again.
+    pub stored_files: u64,
+    pub stored_bytes: u64,
+    /// Written by the job and not at home as it was last written.
+    pub lost_files: u64,
+    /// Their names, at most [`LOST_NAMES_MAX`] of them.
+    pub lost: Vec<String>,
+}
+
 /// The worker's own words about its wipe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +119,9 @@ pub struct Stated {
     pub page_cache_bytes_freed_without_overwrite: u64,
     pub counters: StatedCounters,
     pub facts: StatedFacts,
+    /// Absent for a lease that brings nothing home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<StatedResults>,
 }
 
 impl Stated {

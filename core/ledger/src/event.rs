@@ -49,6 +49,18 @@ pub enum Action {
     Void,
 }
 
+/// What became of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ResultsAct {
+    Stored,
+    Renamed,
+    Removed,
+    Read,
+    Lost,
+}
+
 /// The ledger before this one, as it was found when this one was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +120,9 @@ pub enum Event {
         /// Epoch of the key that wraps the lease key.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key_epoch: Option<u32>,
+        /// Where its results may go and how many; absent: nowhere.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        results: Option<Commitment>,
     },
     Attached {
         lease: LeaseId,
@@ -138,6 +153,18 @@ pub enum Event {
     Wiped { lease: LeaseId, rank: u16, certificate: Digest },
     /// A rank ended without a statement.
     Withdrawn { lease: LeaseId, rank: u16, certificate: Digest },
+    /// Results of a rank; `listing` is a document that names them (a [`ResultsListing`]).
+    ///
+    /// Stored, renamed, removed: it has happened and is durable at home. Read: written before the bytes
+    /// leave. Lost: they were written on the worker and did not come home.
+    Results {
+        lease: LeaseId,
+        rank: u16,
+        act: ResultsAct,
+        files: u64,
+        bytes: u64,
+        listing: Commitment,
+    },
     LeaseClosed {
         lease: LeaseId,
         outcome: Outcome,

@@ -19,6 +19,7 @@ mod event;
 mod history;
 mod note;
 mod receipt;
+mod results;
 mod tree;
 mod verify;
 
@@ -27,16 +28,19 @@ pub mod tiles;
 pub use batch::{Batch, BatchError, Fault, MAX_BATCH_BYTES, Why, batch_name};
 pub use canonical::{CanonicalError, to_canonical};
 pub use certificate::{
-    CertificateError, Discarded, METHOD_OVERWRITE, Observed, Shortfall, Stated, StatedCounters,
-    StatedFacts, WipeCertificate, verify_signature, verify_stated,
+    CertificateError, Discarded, LOST_NAMES_MAX, METHOD_OVERWRITE, Observed, Shortfall, Stated,
+    StatedCounters, StatedFacts, StatedResults, WipeCertificate, verify_signature, verify_stated,
 };
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use digest::{Digest, DigestError};
 pub use document::{Commitment, Document, DocumentError, commit};
-pub use event::{Action, Cause, Entry, EntryError, Event, MAX_ENTRY_BYTES, Outcome, Predecessor};
+pub use event::{
+    Action, Cause, Entry, EntryError, Event, MAX_ENTRY_BYTES, Outcome, Predecessor, ResultsAct,
+};
 pub use history::{Ledger, ProposeError};
 pub use note::{KeyError, NoteError, SigningKey, VerifierKey, open_note};
 pub use receipt::{Receipt, ReceiptError, verify_receipt};
+pub use results::{LISTED_MAX, ListedResult, ResultsListing};
 pub use tree::{Tree, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 pub use verify::{Report, verify, verify_followed};
 

@@ -109,3 +109,7 @@ id!(
     /// BLAKE3 of (snapshot, selection, ranks, layout version).
     LayoutId, 32, "layout"
 );
+id!(
+    /// One version of a result's bytes: random, and no digest of them.
+    ContentId, 32, "content"
+);

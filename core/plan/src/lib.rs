@@ -4,9 +4,11 @@
 //!
 //! One way through the crate: a listing becomes a [`Snapshot`]; a [`SelectionSpec`] picks a
 //! [`Selection`] of it; [`Layout`] cuts the selection into shares and blocks; [`build_manifest`]
-//! writes one share's names and places; [`Manifest`] reads them on the other side.
+//! writes one share's names and places; [`Manifest`] reads them on the other side. Results go the other
+//! way, cut into blocks and parts: [`PartHash`].
 
 mod codec;
+mod content;
 mod entry;
 mod estimate;
 mod ids;
@@ -19,9 +21,15 @@ mod snapshot;
 mod testing;
 
 pub use codec::FormatError;
+pub use content::{
+    PartHash, RESULT_BLOCK_LEN, RESULT_LEN_MAX, RESULT_PART_LEN, RESULT_PARTS_MAX, result_blocks,
+    result_parts,
+};
 pub use entry::{Entry, Kind, Timestamp, Unshown, Version};
 pub use estimate::{Estimate, sealed_len};
-pub use ids::{IdError, InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId};
+pub use ids::{
+    ContentId, IdError, InstanceId, LayoutId, LeaseId, SelectionId, SnapshotId, TokenId,
+};
 pub use layout::{
     BLOCK_MAX, Block, BlockKind, CHUNK, Extent, LAYOUT_VERSION, Layout, LayoutError, MAX_BLOCKS,
     PACK_DATA_MAX, PACK_EXTENTS_MAX, Share, bitmap_len,

@@ -1,6 +1,6 @@
 //! The place of a sealed message, bound into its keys.
 
-use tidegate_plan::{LayoutId, LeaseId};
+use tidegate_plan::{ContentId, LayoutId, LeaseId};
 
 /// What a sealed message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,15 +23,23 @@ const FORMAT: &[u8; 16] = b"tidegate sealed1";
 pub struct Context {
     pub kind: Kind,
     pub lease: LeaseId,
-    /// Zero for a wrapped lease key.
+    /// Zero for a wrapped lease key. Results: the content's id in a layout's place.
     pub layout: LayoutId,
     /// Block: its number in the layout. Manifest: the piece. Lease key: the epoch.
+    /// Results: the block's number in the content.
     pub number: u64,
     /// Block: blocks of the lease. Manifest: pieces of that share. Lease key: zero.
+    /// Results: zero, since a block is sealed before the length of its file is known.
     pub count: u64,
 }
 
 impl Context {
+    /// The place of one block of a result.
+    pub fn result(lease: LeaseId, content: &ContentId, block: u64) -> Self {
+        let layout = LayoutId::from_bytes(*content.as_bytes());
+        Self { kind: Kind::Results, lease, layout, number: block, count: 0 }
+    }
+
     /// The one fixed-width encoding: format, kind, lease, layout, number and count (big-endian).
     pub fn encode(&self) -> [u8; CONTEXT_LEN] {
         let mut out = [0; CONTEXT_LEN];

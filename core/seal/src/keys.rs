@@ -136,7 +136,7 @@ impl LeaseKey {
         self.0.derive(&[b"tidegate/v1 manifest", &rank.to_be_bytes()]).into()
     }
 
-    /// Key of the lease's results.
+    /// Key of the lease's results, from which its HPKE key pair and its proofs follow.
     pub fn results_key(&self) -> ResultsKey {
         self.0.derive(&[b"tidegate/v1 results"]).into()
     }
@@ -158,6 +158,16 @@ impl NodeKey {
 
     pub(crate) fn leaf(&self) -> BlockKey {
         self.0.derive(&[b"tidegate/v1 leaf"]).into()
+    }
+}
+
+impl ResultsKey {
+    pub(crate) fn pair_seed(&self) -> Secret32 {
+        self.0.derive(&[b"tidegate/v1 results pair"])
+    }
+
+    pub(crate) fn proof_key(&self) -> Secret32 {
+        self.0.derive(&[b"tidegate/v1 results proof"])
     }
 }
 

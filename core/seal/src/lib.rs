@@ -5,6 +5,8 @@
 //! * Every message is bound to its place by a [`Context`]: kind, lease, layout, number and count.
 //! * One [`LeaseKey`] gives all keys of a lease; block keys hang on a binary tree of which a worker
 //!   is handed a minimal [`Cover`] of its window.
+//! * Results are sealed under a key of their own for each content, which goes to the lease's results key
+//!   under HPKE (mode base): [`seal_content_key`], [`open_content_key`].
 //! * Covers travel in a [`Release`] under HPKE (RFC 9180, mode PSK, X-Wing): [`seal_release`].
 //!
 //! The crate is pure: salts and generators of random numbers are passed in.
@@ -17,6 +19,7 @@ mod keys;
 mod message;
 mod opener;
 mod release;
+mod results;
 mod schedule;
 mod sealer;
 mod stack;
@@ -35,6 +38,10 @@ pub use keys::{
 pub use message::{open_message, seal_message};
 pub use opener::{Authenticated, OpenError, Opener};
 pub use release::{HPKE_PUBLIC_LEN, HpkeKeyPair, Release, seal_release};
+pub use results::{
+    RESULTS_PUBLIC_LEN, open_content_key, results_proof, results_public_key, seal_content_key,
+    verify_results_proof,
+};
 pub use sealer::{SealError, Sealer};
 pub use tree::{Cover, FormatError, depth};
 pub use wrap::{WRAPPED_KEY_LEN, unwrap_lease_key, wrap_lease_key};

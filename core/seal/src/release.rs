@@ -23,7 +23,7 @@ const INFO: &[u8] = b"tidegate/v1 release";
 const VERSION: u8 = 1;
 const KEY_LEN: usize = 32;
 /// Words of stack wiped behind a decapsulation: ML-KEM's matrices and what it decrypts.
-const HPKE_STACK: usize = 8 * 1024;
+pub(crate) const HPKE_STACK: usize = 8 * 1024;
 
 type PublicKey = <XWing as Kem>::PublicKey;
 type PrivateKey = <XWing as Kem>::PrivateKey;

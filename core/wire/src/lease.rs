@@ -3,7 +3,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use tidegate_plan::{InstanceId, LayoutId, LeaseId, SnapshotId};
 
-use crate::{Base64, NodeFacts, Receipt};
+use crate::{Base64, NodeFacts, Receipt, ResultsTerms};
 
 /// What was granted: everything a worker must know to ask for, open and place blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct LeaseTerms {
     /// Seconds between heartbeats, and how long the worker may serve without one.
     pub heartbeat: u32,
     pub grace: u32,
+    /// What the worker may bring home; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsTerms>,
 }
 
 impl LeaseTerms {
@@ -102,6 +105,14 @@ pub struct Counters {
     pub refetched: u64,
     /// Blocks resident on disk now.
     pub resident: u64,
+    /// Bytes of results that are not at home yet.
+    #[serde(default)]
+    pub results_unsent: u64,
+    /// Files and bytes of results brought home.
+    #[serde(default)]
+    pub results_files: u64,
+    #[serde(default)]
+    pub results_bytes: u64,
 }
 
 /// `POST /v1/leases/{lease}/heartbeat`.
@@ -176,6 +187,7 @@ mod tests {
             deadline: 0,
             heartbeat: 1,
             grace: 3,
+            results: None,
         }
     }
 

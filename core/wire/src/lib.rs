@@ -11,6 +11,7 @@ mod join;
 mod lease;
 mod problem;
 mod receipt;
+mod results;
 
 pub use attach::{AttachRequest, AttachResponse, Challenge};
 pub use bytes::Base64;
@@ -22,6 +23,12 @@ pub use lease::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use receipt::Receipt;
+pub use results::{
+    AbandonRequest, Attributes, BeginReply, BeginRequest, Change, ChangeRequest, Changed,
+    CommitRequest, CopyRequest, Found, ListReply, ListRequest, MAX_COMMIT_BODY, MAX_RESULT_HEAD,
+    PartReceipt, PartRequest, ReadRequest, ResultsTerms, StoreRequest, Stored, frame_head,
+    head_len,
+};
 
 /// Media type of sealed bytes (blocks and manifests).
 pub const SEALED_MEDIA_TYPE: &str = "application/octet-stream";

@@ -28,6 +28,16 @@ pub enum ProblemKind {
     Internal,
     /// 502: the source at home failed.
     SourceUnavailable,
+    /// 404: no such file or upload among the results.
+    Absent,
+    /// 409: the directory at home is not empty, or a name is taken by something of another kind.
+    Occupied,
+    /// 501: the store at home has nothing of the kind.
+    NotOffered,
+    /// 507: more results than the lease may bring home.
+    OverBudget,
+    /// 507: the store at home is full.
+    NoSpace,
     /// 503: state or ledger cannot be written, or shutting down.
     Unavailable,
 }
@@ -46,6 +56,10 @@ impl ProblemKind {
             Self::TooMany => 429,
             Self::Internal => 500,
             Self::SourceUnavailable => 502,
+            Self::Absent => 404,
+            Self::Occupied => 409,
+            Self::NotOffered => 501,
+            Self::OverBudget | Self::NoSpace => 507,
             Self::Unavailable => 503,
         }
     }
@@ -63,6 +77,11 @@ impl ProblemKind {
             Self::TooMany => "Too many requests",
             Self::Internal => "The gateway failed",
             Self::SourceUnavailable => "The source at home cannot be read",
+            Self::Absent => "There is no such result",
+            Self::Occupied => "The name is in use at home",
+            Self::NotOffered => "The store at home does not offer this",
+            Self::OverBudget => "The lease may not bring more results home",
+            Self::NoSpace => "The store at home is full",
             Self::Unavailable => "The gateway cannot serve this now",
         }
     }

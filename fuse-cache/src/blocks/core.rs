@@ -259,7 +259,7 @@ impl Totals {
             reads: now(&self.reads),
             read_errors: now(&self.read_errors),
             refetched: now(&self.refetched),
-            resident: 0,
+            ..Counters::default()
         }
     }
 }

@@ -28,6 +28,7 @@ fn terms() -> LeaseTerms {
         deadline: 0,
         heartbeat: 1,
         grace: 3,
+        results: None,
     }
 }
 

@@ -23,6 +23,7 @@ fn terms(lease: u8) -> LeaseTerms {
         deadline: 0,
         heartbeat: 1,
         grace: 3,
+        results: None,
     }
 }
 

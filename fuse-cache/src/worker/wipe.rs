@@ -103,6 +103,7 @@ async fn wipe(
         page_cache_bytes_freed_without_overwrite: page_cache_bytes,
         counters: stated_counters(&progress),
         facts: crate::facts::stated(&facts),
+        results: None,
     };
     let statement = stated.to_canonical()?;
     let post = || client.wipe_certificate(statement.clone(), facts.clone());

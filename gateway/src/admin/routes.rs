@@ -209,6 +209,7 @@ pub(super) async fn create(
                 None => peer.subject(),
             },
             dataset: request.dataset,
+            results: None,
         },
     )
     .await

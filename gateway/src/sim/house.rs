@@ -85,6 +85,7 @@ impl House {
             duration,
             subject: "somebody".to_owned(),
             dataset: "set".to_owned(),
+            results: None,
         }
     }
 

@@ -402,6 +402,7 @@ impl<'a> Process<'a> {
             page_cache_bytes_freed_without_overwrite: 0,
             counters: StatedCounters::default(),
             facts: StatedFacts::default(),
+            results: None,
         };
         let text = stated.to_canonical().unwrap();
         let signature = self.worker.identity.sign(text.as_bytes()).as_slice().into();

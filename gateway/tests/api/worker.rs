@@ -82,6 +82,7 @@ impl Home {
             duration: Duration::from_secs(3600),
             subject: "somebody".to_owned(),
             dataset: "set".to_owned(),
+            results: None,
         }
     }
 
@@ -334,6 +335,7 @@ impl Worker {
             page_cache_bytes_freed_without_overwrite: 0,
             counters: StatedCounters::default(),
             facts: StatedFacts::default(),
+            results: None,
         }
     }
 

@@ -26,6 +26,7 @@ fn stated() -> Stated {
         page_cache_bytes_freed_without_overwrite: 12,
         counters: StatedCounters::default(),
         facts: StatedFacts::default(),
+        results: None,
     }
 }
 

@@ -86,6 +86,7 @@ impl Home {
             deadline: u64::MAX >> 1,
             heartbeat: 1,
             grace: 600,
+            results: None,
         }
     }
 
