@@ -2,15 +2,16 @@
 
 use serde_json::json;
 use tidegate_ledger::{
-    Discarded, Event, LeaseId, Ledger, METHOD_OVERWRITE, Observed, Outcome, SigningKey, Stated,
-    StatedCounters, StatedFacts, WipeCertificate,
+    Digest, Discarded, Event, LeaseId, Ledger, ListedResult, METHOD_OVERWRITE, Observed, Outcome,
+    ResultsAct, ResultsListing, SelectionId, SigningKey, SnapshotId, Stated, StatedCounters,
+    StatedFacts, WipeCertificate,
 };
 use tidegate_plan::{
     Entry, InstanceId, Kind, Layout, LayoutId, RelPath, Selection, SelectionSpec, Snapshot,
     Timestamp, Unshown, Version, build_manifest,
 };
 use tidegate_seal::{BlockKey, Context, Cover, LeaseKey, Release, depth, seal_message};
-use tidegate_wire::{Base64, Problem, ProblemKind};
+use tidegate_wire::{Base64, Problem, ProblemKind, frame_head};
 
 /// What the seeds of `targets::sealed` hold.
 pub(crate) const PLAIN: &[u8] = &[0x5a; 20_000];
@@ -198,7 +199,19 @@ pub fn messages() -> Vec<Vec<u8>> {
     let terms = json!({"lease": id16, "snapshot": id32, "layout": id32, "rank": 0, "ranks": 1,
         "blocks": 3, "first_block": 0, "end_block": 3, "manifest_len": 200, "bytes": 9, "files": 1,
         "deadline": 2, "heartbeat": 5, "grace": 20});
+    let attributes = json!({"mode": 420, "mtime_s": -1, "mtime_ns": 5});
+    let part = json!({"part": 0, "len": 9, "hash": bytes(32), "tag": "\"t\"", "proof": bytes(32)});
     let messages = [
+        json!({"path": "a/ü", "seq": 4, "attributes": attributes, "content": id32, "key": bytes(99),
+            "len": 7}),
+        json!({"upload": "u", "content": id32, "key": bytes(99), "part": 1, "len": 9}),
+        json!({"upload": "u", "path": "a", "version": "v", "receipt": part}),
+        json!({"upload": "u", "path": "a", "seq": 4, "attributes": attributes, "content": id32,
+            "len": 18, "parts": [part, part]}),
+        json!({"seq": 1, "change": {"do": "rename", "from": "a", "to": "b"}}),
+        json!({"found": [{"path": "a", "directory": false, "len": 1, "attributes": attributes,
+            "version": "v"}], "next": "a"}),
+        json!({"path": "a", "version": "v", "offset": 1, "len": 2}),
         json!({"nonce": bytes(32), "expires_in": 30, "time": 1}),
         attach,
         json!({"terms": terms, "certificate": "-----", "certificate_expires": 9, "revision": 2,
@@ -216,5 +229,32 @@ pub fn messages() -> Vec<Vec<u8>> {
     ];
     let problem =
         serde_json::to_vec(&Problem::new(ProblemKind::LeaseOver, "over")).unwrap_or_default();
-    messages.iter().map(|message| message.to_string().into_bytes()).chain([problem]).collect()
+    let framed = frame_head(&messages[0]).unwrap_or_default();
+    let messages = messages.iter().map(|message| message.to_string().into_bytes());
+    messages.chain([problem, framed]).collect()
+}
+
+/// A listing of results, of one file that was stored and one that was renamed.
+pub fn listings() -> Vec<Vec<u8>> {
+    let file = |path: &str, from: Option<&str>, blake3| ListedResult {
+        path: path.into(),
+        from: from.map(Into::into),
+        bytes: 7,
+        blake3,
+    };
+    let listing = ResultsListing {
+        v: ResultsListing::VERSION,
+        act: ResultsAct::Stored,
+        lease: LeaseId::from_bytes([1; 16]),
+        rank: 2,
+        snapshot: SnapshotId::from_bytes([3; 32]),
+        selection: SelectionId::from_bytes([4; 32]),
+        image: Some("sha256:00".into()),
+        home: "s3://bucket/prefix/".into(),
+        files: vec![
+            file("a/ü.pt", None, Some(Digest::from_bytes([5; 32]))),
+            file("b", Some("a"), None),
+        ],
+    };
+    vec![listing.to_canonical().expect("plain values").into_bytes()]
 }

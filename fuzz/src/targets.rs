@@ -3,14 +3,16 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_ledger::{
-    Batch, Checkpoint, Entry, Ledger, SigningKey, Stated, VerifierKey, WipeCertificate, open_note,
-    verify,
+    Batch, Checkpoint, Entry, Ledger, ResultsListing, SigningKey, Stated, VerifierKey,
+    WipeCertificate, open_note, verify,
 };
 use tidegate_plan::{Manifest, RelPath, SelectionSpec, Snapshot};
 use tidegate_seal::{BlockKey, Cover, HEADER_LEN, Opener, Release, open_message};
 use tidegate_wire::{
-    AttachRequest, AttachResponse, Challenge, Heartbeat, HeartbeatReply, JoinFile, KeyGrant,
-    KeyRequest, Problem, WipeReceipt, WipeStatement,
+    AttachRequest, AttachResponse, BeginRequest, Challenge, ChangeRequest, CommitRequest,
+    CopyRequest, Heartbeat, HeartbeatReply, JoinFile, KeyGrant, KeyRequest, ListReply,
+    MAX_RESULT_HEAD, PartReceipt, PartRequest, Problem, ReadRequest, StoreRequest, Stored,
+    WipeReceipt, WipeStatement, frame_head, head_len,
 };
 
 use crate::seeds;
@@ -119,6 +121,13 @@ pub fn entry(data: &[u8]) {
     assert_eq!(entry.to_canonical().ok().as_deref(), Some(text), "two encodings of one entry");
 }
 
+/// The document behind an entry about results.
+pub fn listing(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Some(listing) = ResultsListing::parse(text) else { return };
+    assert_eq!(listing.to_canonical().ok().as_deref(), Some(text), "two encodings of one listing");
+}
+
 /// A stored batch, alone and in a ledger that is verified.
 pub fn batch(data: &[u8]) {
     let key = seeds::signing_key();
@@ -165,6 +174,25 @@ pub fn wire(data: &[u8]) {
     stable::<Problem>(data);
     if let Ok(request) = serde_json::from_slice::<AttachRequest>(data) {
         assert!(request.transcript().starts_with(b"tidegate/v1 attach\0"));
+    }
+    stable::<StoreRequest>(data);
+    stable::<BeginRequest>(data);
+    stable::<PartRequest>(data);
+    stable::<PartReceipt>(data);
+    stable::<CopyRequest>(data);
+    stable::<CommitRequest>(data);
+    stable::<ChangeRequest>(data);
+    stable::<ListReply>(data);
+    stable::<ReadRequest>(data);
+    stable::<Stored>(data);
+    if let Some((prefix, rest)) = data.split_first_chunk()
+        && let Some(len) = head_len(*prefix)
+    {
+        assert!(len <= MAX_RESULT_HEAD);
+        if let Some(Ok(head)) = rest.get(..len).map(serde_json::from_slice::<StoreRequest>) {
+            let framed = frame_head(&head).unwrap_or_default();
+            assert_eq!(framed.first_chunk().copied().and_then(head_len), Some(framed.len() - 4));
+        }
     }
     if let Ok(file) = JoinFile::parse(data) {
         assert!(!format!("{file:?}").contains("secret"));

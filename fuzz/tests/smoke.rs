@@ -27,6 +27,7 @@ targets! {
     entry: seeds::entries();
     batch: seeds::batches();
     certificate: seeds::certificates();
+    listing: seeds::listings();
     wire: seeds::messages();
 }
 
@@ -44,6 +45,11 @@ fn the_seeds_are_valid() {
     let text = |seed: &Vec<u8>| String::from_utf8(seed.clone()).unwrap();
     assert!(seeds::entries().iter().all(|seed| tidegate_ledger::Entry::parse(&text(seed)).is_ok()));
     assert!(seeds::batches().iter().all(|seed| tidegate_ledger::Batch::parse(seed).is_ok()));
+    assert!(
+        seeds::listings()
+            .iter()
+            .all(|seed| { tidegate_ledger::ResultsListing::parse(&text(seed)).is_some() })
+    );
     let certificates = seeds::certificates();
     assert!(tidegate_ledger::Stated::parse(&text(&certificates[0])).is_ok());
     assert!(tidegate_ledger::WipeCertificate::parse(&text(&certificates[1])).is_ok());
