@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -37,10 +37,16 @@ impl Capture {
     /// Ends the capture once it has written all that was sent so far; the file it wrote.
     pub fn stop(mut self) -> Result<PathBuf> {
         let mark = Canary::new()?;
+        // Others may send more than can be looked through between two looks: none of it is passed over.
+        let mut written = File::open(&self.file)?;
+        let mut seen = Vec::new();
+        written.seek(SeekFrom::End(0))?;
         send(mark.bytes())?;
         wait_for("the capture to catch up", || {
-            let written = tail(&self.file, 1 << 20).ok()?;
-            written.windows(mark.bytes().len()).any(|part| part == mark.bytes()).then_some(())
+            written.read_to_end(&mut seen).ok()?;
+            let found = seen.windows(mark.bytes().len()).any(|part| part == mark.bytes());
+            seen.drain(..seen.len().saturating_sub(mark.bytes().len()));
+            found.then_some(())
         })?;
         self.process.stop(Signal::INT)?;
         let log = self.process.log();
@@ -58,14 +64,4 @@ fn send(message: &[u8]) -> Result<()> {
     drop(stream);
     io::copy(&mut peer, &mut io::sink())?;
     Ok(())
-}
-
-/// The last bytes of a file, at most `len`.
-fn tail(path: &Path, len: u64) -> Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let end = file.metadata()?.len();
-    file.seek(SeekFrom::Start(end.saturating_sub(len)))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
