@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::control::{Control, Figures, FromWorker, Progress, Start, ToWorker};
 use crate::holder::Mount;
 
+use super::results::{HeldResults, ResultsMount};
 use super::{Phase, SupervisorError, WorkerLaunch, WorkerReport};
 
 /// Deaths in a row that are put up with: of workers that never got ready, and of workers that got
@@ -123,6 +124,7 @@ impl Link {
 
 pub(super) struct Watcher {
     mount: Mount,
+    results: Option<HeldResults>,
     launch: WorkerLaunch,
     /// The lease's grace, once a worker has told it.
     grace: u32,
@@ -162,12 +164,14 @@ enum Reached {
 impl Watcher {
     pub(super) fn new(
         mount: Mount,
+        results: Option<ResultsMount>,
         launch: WorkerLaunch,
         link: Arc<Link>,
         says: Says,
     ) -> io::Result<Self> {
         let identity = rustix::fs::memfd_create("tidegate-identity", MemfdFlags::CLOEXEC)?;
-        Ok(Self { mount, launch, grace: 0, identity, link, says, inodes: 0 })
+        let results = results.map(HeldResults::new).transpose()?;
+        Ok(Self { mount, results, launch, grace: 0, identity, link, says, inodes: 0 })
     }
 
     pub(super) fn run(mut self) {
@@ -180,13 +184,18 @@ impl Watcher {
                 if self.inodes > 0 {
                     self.mount.end_readers(self.inodes);
                 }
-                self.remove_cache();
+                if let Some(results) = &mut self.results {
+                    results.mount.end_readers(0);
+                }
+                self.remove_ciphertext();
                 Phase::Failed(error)
             }
         };
-        let Self { mount, says, .. } = self;
-        if let Err(error) = mount.close() {
-            tracing::error!(%error, "could not unmount");
+        let Self { mount, results, says, .. } = self;
+        for mount in std::iter::once(mount).chain(results.map(|results| results.mount)) {
+            if let Err(error) = mount.close() {
+                tracing::error!(%error, "could not unmount");
+            }
         }
         says.phase.send_replace(phase);
     }
@@ -214,7 +223,9 @@ impl Watcher {
                 End::Failed(error) => return Err(error),
                 End::Died(reached) => {
                     tracing::warn!(generation, "the worker died");
-                    if !self.mount.can_resend() {
+                    let mounts = std::iter::once(&self.mount)
+                        .chain(self.results.as_ref().map(|results| &results.mount));
+                    if !mounts.into_iter().all(Mount::can_resend) {
                         return Err(SupervisorError::CannotResend);
                     }
                     (unready, idle) = match reached {
@@ -268,6 +279,10 @@ impl Watcher {
                     reached = Reached::Ready;
                     self.grace = ready.grace;
                     self.inodes = ready.inodes;
+                    if ready.results.is_none() {
+                        // Dropping it unmounts.
+                        self.results = None;
+                    }
                     self.says.phase.send_replace(Phase::Ready(ready));
                 }
                 Ok(Some((FromWorker::Progress(progress), _))) => {
@@ -291,10 +306,7 @@ impl Watcher {
                 }
                 Ok(Some((FromWorker::KeysDestroyed, _))) => {
                     self.link.serves(None);
-                    let clean = self.mount.unmount().unwrap_or_else(|error| {
-                        tracing::error!(%error, "could not unmount");
-                        false
-                    });
+                    let clean = self.unmount();
                     if control.send(&ToWorker::Unmounted { clean }, &[]).is_err() {
                         return End::Died(reached);
                     }
@@ -319,6 +331,18 @@ impl Watcher {
         }
     }
 
+    /// Each of the mounts, whatever becomes of the other.
+    fn unmount(&mut self) -> bool {
+        let results = self.results.as_mut().map(|results| &mut results.mount);
+        let taken = std::iter::once(&mut self.mount).chain(results).map(|mount| {
+            mount.unmount().unwrap_or_else(|error| {
+                tracing::error!(%error, "could not unmount");
+                false
+            })
+        });
+        !taken.collect::<Vec<_>>().contains(&false)
+    }
+
     fn send_start(&self, control: &Control, generation: u32) -> io::Result<()> {
         let start = Start {
             join: self.launch.join.clone(),
@@ -335,23 +359,29 @@ impl Watcher {
             before: *self.says.progress.borrow(),
             owner: self.mount.owner(),
             metered: self.launch.metered,
+            results: self.results.as_ref().map(HeldResults::start),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.identity.as_fd()];
+        descriptors.extend(self.results.as_ref().map(HeldResults::journal));
         descriptors.extend(self.mount.devices());
+        descriptors
+            .extend(self.results.as_ref().into_iter().flat_map(|results| results.mount.devices()));
         control.send(&ToWorker::Start(Box::new(start)), &descriptors)
     }
 
     /// Ciphertext of a worker that ended without wiping is of no more use to anybody.
-    fn remove_cache(&self) {
-        let path = crate::store::path_in(
-            &self.launch.cache.dir,
-            self.launch.join.lease,
-            self.launch.join.rank,
-        );
-        match std::fs::remove_file(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed the sealed cache"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "the sealed cache stays"),
+    fn remove_ciphertext(&self) {
+        let (dir, join) = (&self.launch.cache.dir, &self.launch.join);
+        let cache = crate::store::path_in(dir, join.lease, join.rank);
+        let spool = crate::results::path_in(dir, join.lease, join.rank);
+        for path in [cache, spool] {
+            match std::fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed the sealed bytes"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the sealed bytes stay");
+                }
+            }
         }
     }
 }
