@@ -7,6 +7,7 @@ mod certified;
 mod daemon;
 mod doctor;
 mod exit;
+mod home;
 mod job;
 mod memory;
 #[cfg(test)]

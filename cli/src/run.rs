@@ -1,7 +1,7 @@
 //! `tidegate run`: the main job on one machine. Lease, mount, command, wipe, receipt.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use tidegate_fuse_cache::supervisor::Supervisor;
 use tidegate_gateway::source::SourceSpec;
 use tidegate_gateway::{
-    Allowed, CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
+    Allowed, CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, ResultsRequest,
+    SurveyError,
 };
 use tidegate_kit::telemetry::{self, Format};
 use tidegate_wire::{Directive, JoinFile};
@@ -18,10 +19,10 @@ use tokio::sync::watch;
 use crate::args::{RunArgs, SourceArgs};
 use crate::job::{self, Job};
 use crate::progress::Bar;
-use crate::receipt::{Receipt, ReceiptFile};
+use crate::receipt::{Receipt, ReceiptFile, ReceiptResults};
 use crate::signals::{Insisting, Signals, exit_code};
-use crate::stage::{self, Stage, Watch};
-use crate::{Usage, exit, memory, namespace, paths, source};
+use crate::stage::{self, Places, ResultsPlace, Stage, Watch};
+use crate::{Usage, exit, home, memory, namespace, paths, source};
 
 pub(crate) fn main(args: RunArgs, json: bool, format: Format) -> Result<u8> {
     telemetry::init(format, "warn")?;
@@ -36,7 +37,13 @@ pub(crate) fn main(args: RunArgs, json: bool, format: Format) -> Result<u8> {
 /// Where the lease comes from.
 enum Origin {
     /// A gateway in this very process, on loopback.
-    Embedded { gateway: Box<Gateway>, granted: Box<Granted>, spec: SourceSpec },
+    Embedded {
+        gateway: Box<Gateway>,
+        granted: Box<Granted>,
+        spec: SourceSpec,
+        /// Where results go.
+        home: Option<SourceSpec>,
+    },
     /// A gateway elsewhere, which granted already.
     Elsewhere(JoinFile),
 }
@@ -60,8 +67,16 @@ async fn drive(args: RunArgs, json: bool, format: Format) -> Result<u8> {
         Origin::Embedded { spec: SourceSpec::Directory(path), .. } => Some(path.clone()),
         _ => None,
     };
+    // A lease that was granted elsewhere may bring results home or not.
+    let wanted = args.results.results.is_some() || args.join.is_some();
+    let results = wanted.then(|| ResultsPlace {
+        at: args.results_at.clone(),
+        spool: &args.spool,
+        required: args.join.is_none() || args.results_at.is_some(),
+    });
+    let places = Places { at: args.at.clone(), may_cover: covers.as_deref(), results };
     let begun = tokio::select! {
-        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref(), watch) => begun.map(Ok),
+        begun = Stage::begin(join, &args.cache, places, watch) => begun.map(Ok),
         signal = signals.next() => Ok(Err(signal)),
     };
     let stage = match begun {
@@ -95,8 +110,8 @@ async fn work(
     signals: &mut Signals,
     json: bool,
 ) -> Ended {
-    let strip = matches!(origin, Origin::Embedded { spec: SourceSpec::S3 { .. }, .. });
-    let mut job = match Job::start(&args.command, stage.path(), strip) {
+    let strip = origin.reaches_a_store();
+    let mut job = match Job::start(&args.command, stage.path(), stage.results_path(), strip) {
         Ok(job) => job,
         Err(refused) => {
             eprintln!("tidegate: {}", refused.message);
@@ -179,8 +194,10 @@ async fn close(
         }
         Err(error) => flaws.note(&error.context("what outlived the command was not ended")),
     }
-    let (ready, last) = (stage.ready, stage.progress());
-    let receipt = match stage.end().await {
+    let (ready, progress) = (stage.ready, stage.supervisor.progress());
+    let ended_stage = stage.end(json).await;
+    let last = *progress.borrow();
+    let receipt = match ended_stage {
         Ok(report) => stage::receipt(&ready, &report).map(Some),
         Err(error) => {
             eprintln!("tidegate: the wipe is not certified: {error}");
@@ -195,6 +212,10 @@ async fn close(
         None
     });
     let certified = receipt.as_ref().is_some_and(Receipt::certified);
+    let lost = match &receipt {
+        Some(receipt) => receipt.lost_results(),
+        None => last.results.as_ref().is_some_and(|seen| seen.unsent_bytes > 0),
+    };
     if let Some(mut receipt) = receipt {
         origin.annotate(&mut receipt);
         if let Some(Err(error)) = file.map(|file| file.write(&receipt)) {
@@ -206,6 +227,7 @@ async fn close(
     }
     origin.shutdown().await;
     Ok(match ended? {
+        0 if lost => exit::RESULTS_LOST,
         0 if !certified || flaws.any => exit::NOT_CERTIFIED,
         code => code,
     })
@@ -231,13 +253,26 @@ impl Origin {
             return Ok(Ok(Self::Elsewhere(read_join(file, args.gateway.as_deref())?)));
         }
         let from = &args.source;
+        let beside = args.results_at.is_some()
+            || args.spool.results_async
+            || args.spool.results_spool.is_some();
+        if args.results.results.is_none() && beside {
+            let why = "say with --results where results go, or join a lease that knows";
+            return Err(Usage(why.into()).into());
+        }
         if from.from.is_none() {
             return Err(Usage("name the data with --from, or a lease with --join".into()).into());
         }
         let spec = source::source(from)?;
-        let gateway = start_gateway(args, &spec).await?;
+        let results = home::request(&args.results, &from.s3, &spec)?;
+        let home = results.as_ref().map(|results| results.home.clone());
+        if let (Some(SourceSpec::Directory(home)), Some(at)) = (&home, &args.results_at) {
+            apart(home, at)?;
+        }
+        let request = request(args, from, &spec, results)?;
+        let gateway = start_gateway(args, &spec, home.as_ref()).await?;
         let granted = tokio::select! {
-            granted = gateway.grant(request(args, from, &spec)?) => granted,
+            granted = gateway.grant(request) => granted,
             signal = signals.next() => {
                 gateway.shutdown().await;
                 return Ok(Err(signal));
@@ -248,6 +283,7 @@ impl Origin {
                 gateway: Box::new(gateway),
                 granted: Box::new(granted),
                 spec,
+                home,
             })),
             Err(error) => {
                 gateway.shutdown().await;
@@ -268,6 +304,17 @@ impl Origin {
                 granted.joins.first().cloned().context("the gateway made no token")
             }
             Self::Elsewhere(join) => Ok(join.clone()),
+        }
+    }
+
+    /// The gateway of this process has credentials that are none of the command's business.
+    fn reaches_a_store(&self) -> bool {
+        let is_store = |spec: &SourceSpec| matches!(spec, SourceSpec::S3 { .. });
+        match self {
+            Self::Embedded { spec, home, .. } => {
+                is_store(spec) || home.as_ref().is_some_and(is_store)
+            }
+            Self::Elsewhere(_) => false,
         }
     }
 
@@ -301,6 +348,7 @@ impl Origin {
             read_bytes: last.bytes_read,
             read_errors: last.read_errors,
             first_byte_ms: last.first_byte_ms,
+            results: last.results.as_ref().map(ReceiptResults::last_seen),
             workers_replaced: 0,
             outcome: closed.outcome,
             certificate: certificate
@@ -325,12 +373,19 @@ impl Origin {
     }
 }
 
-async fn start_gateway(args: &RunArgs, spec: &SourceSpec) -> Result<Gateway> {
+async fn start_gateway(
+    args: &RunArgs,
+    spec: &SourceSpec,
+    home: Option<&SourceSpec>,
+) -> Result<Gateway> {
     let state = std::path::absolute(paths::state(args.ledger.ledger.clone())?)?;
     // Beside the ledger, not in it: a ledger that was set back alone is noticed at the next start.
     let copy = state.join("checkpoint");
     let mut config = GatewayConfig::embedded(state, allowed(spec)?);
     config.checkpoint_copy = Some(copy);
+    if let Some(home) = home {
+        config.allow_results(home);
+    }
     config.rate_limit = args.limit.map(|rate| rate.0);
     Ok(Gateway::start(config).await?)
 }
@@ -348,7 +403,23 @@ fn allowed(spec: &SourceSpec) -> Result<Allowed> {
     }
 }
 
-fn request(args: &RunArgs, from: &SourceArgs, spec: &SourceSpec) -> Result<GrantRequest> {
+/// The gateway writes to the home by its path, which a mount must not hide.
+fn apart(home: &Path, at: &Path) -> Result<()> {
+    let at = fs::canonicalize(at)
+        .map_err(|error| Usage(format!("--results-at {}: {error}", at.display())))?;
+    if at.starts_with(home) || home.starts_with(&at) {
+        let why = format!("--results-at {}: would hide the results' home", at.display());
+        return Err(Usage(why).into());
+    }
+    Ok(())
+}
+
+fn request(
+    args: &RunArgs,
+    from: &SourceArgs,
+    spec: &SourceSpec,
+    results: Option<ResultsRequest>,
+) -> Result<GrantRequest> {
     let (rank, ranks) = source::rank(from);
     Ok(GrantRequest {
         source: spec.clone(),
@@ -358,7 +429,7 @@ fn request(args: &RunArgs, from: &SourceArgs, spec: &SourceSpec) -> Result<Grant
         duration: args.duration.0,
         subject: subject(),
         dataset: String::new(),
-        results: None,
+        results,
     })
 }
 
