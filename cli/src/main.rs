@@ -15,6 +15,7 @@ mod metrics_doc;
 mod mount;
 mod namespace;
 mod ops;
+mod origin;
 mod paths;
 mod plan;
 mod progress;

@@ -7,8 +7,8 @@ use tidegate_kit::telemetry::{self, Format};
 use tidegate_wire::Directive;
 
 use crate::args::MountArgs;
+use crate::origin::read_join;
 use crate::receipt::ReceiptFile;
-use crate::run::read_join;
 use crate::signals::Signals;
 use crate::stage::{self, Places, ResultsPlace, Stage, Watch};
 use crate::{Usage, exit, memory};

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
+use tidegate_fuse_cache::Ready;
 use tidegate_fuse_cache::budget::Budget;
 use tidegate_fuse_cache::holder::{Mount, MountKind, MountOptions};
 use tidegate_fuse_cache::supervisor::{
     CacheConfig, ResultsMount, Supervisor, SupervisorError, WorkerLaunch, WorkerReport,
 };
-use tidegate_fuse_cache::Ready;
 use tidegate_kit::clock::boottime;
 use tidegate_kit::telemetry::Format;
 use tidegate_ledger::WipeCertificate;
