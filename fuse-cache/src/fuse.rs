@@ -7,7 +7,9 @@
 mod adaptor;
 mod assembly;
 mod later;
+mod listing;
 mod reads;
+mod replies;
 mod session;
 mod writing;
 

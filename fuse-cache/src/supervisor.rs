@@ -5,6 +5,7 @@
 //! that made it, so this must not be a thread of a pool. The async side talks to it through the
 //! control socket and a watch channel.
 
+mod link;
 mod results;
 mod worker;
 
@@ -22,7 +23,8 @@ use tokio::sync::watch;
 use crate::control::{FailureCode, Figures, Progress, Ready};
 use crate::holder::Mount;
 
-use self::worker::{Link, Says, Watcher};
+use self::link::Link;
+use self::worker::{Says, Watcher};
 
 pub use self::results::ResultsMount;
 

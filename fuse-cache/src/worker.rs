@@ -5,6 +5,7 @@
 
 mod deadman;
 mod figures;
+mod handed;
 mod harden;
 mod heartbeat;
 mod homeward;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    INodeNo, IoctlFlags, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
+    IoctlFlags, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FileType as Kind, OFlags};
 use zeroize::Zeroizing;
@@ -23,13 +23,13 @@ use crate::results::{Caller, NewAttributes, Results};
 
 use super::adaptor::{FOREVER, GENERATION, absence};
 use super::later::Later;
+use super::listing;
+use super::replies::{attributes, done, entry, opened, written};
 
 /// Set in the number of a request that is sent again (Linux 6.9).
 const RESENT: u64 = 1 << 63;
 /// Permission bits, with set-user-id and its like.
 const PERMISSIONS: u32 = 0o7777;
-/// Names of a directory that are asked for at a time.
-const NAMES: usize = 128;
 
 pub(super) struct Writing {
     results: Arc<Results>,
@@ -60,41 +60,6 @@ fn caller(request: &Request) -> Caller {
 
 fn has(flags: i32, flag: OFlags) -> bool {
     OFlags::from_bits_retain(flags.cast_unsigned()).contains(flag)
-}
-
-fn done(reply: ReplyEmpty, outcome: Result<(), FsError>) {
-    match outcome {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(error.errno()),
-    }
-}
-
-fn entry(reply: ReplyEntry, outcome: Result<FileAttr, FsError>) {
-    match outcome {
-        Ok(attributes) => reply.entry(&FOREVER, &attributes, GENERATION),
-        Err(error) => reply.error(error.errno()),
-    }
-}
-
-fn attributes(reply: ReplyAttr, outcome: Result<FileAttr, FsError>) {
-    match outcome {
-        Ok(attributes) => reply.attr(&FOREVER, &attributes),
-        Err(error) => reply.error(error.errno()),
-    }
-}
-
-fn opened(reply: ReplyOpen, outcome: Result<u64, FsError>) {
-    match outcome {
-        Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-        Err(error) => reply.error(error.errno()),
-    }
-}
-
-fn written(reply: ReplyWrite, outcome: Result<u32, FsError>) {
-    match outcome {
-        Ok(length) => reply.written(length),
-        Err(error) => reply.error(error.errno()),
-    }
 }
 
 fn time(given: TimeOrNow) -> SystemTime {
@@ -358,25 +323,10 @@ impl Filesystem for Writing {
         _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
-        mut offset: u64,
-        mut reply: ReplyDirectory,
+        offset: u64,
+        reply: ReplyDirectory,
     ) {
-        loop {
-            match self.results.list(ino.0, offset, NAMES) {
-                Ok(names) => {
-                    let Some(last) = names.last() else { return reply.ok() };
-                    offset = last.next;
-                    let is_full = names.iter().any(|found| {
-                        let name = OsStr::from_bytes(&found.name);
-                        reply.add(INodeNo(found.node), found.next, found.kind, name)
-                    });
-                    if is_full {
-                        return reply.ok();
-                    }
-                }
-                Err(error) => return reply.error(error.errno()),
-            }
-        }
+        listing::names(&self.results, ino, offset, reply);
     }
 
     fn readdirplus(
@@ -384,35 +334,10 @@ impl Filesystem for Writing {
         _req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
-        mut offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
     ) {
-        loop {
-            let names = match self.results.list(ino.0, offset, NAMES) {
-                Ok(names) => names,
-                Err(error) => return reply.error(error.errno()),
-            };
-            let Some(last) = names.last() else { return reply.ok() };
-            offset = last.next;
-            for found in &names {
-                let is_dots = matches!(found.name.as_slice(), b"." | b"..");
-                // The kernel holds a reference to all but the dots.
-                let attributes = if is_dots {
-                    self.results.attributes(found.node).ok()
-                } else {
-                    self.results.lookup(ino.0, &found.name).ok().flatten()
-                };
-                // Gone since it was listed.
-                let Some(attributes) = attributes else { continue };
-                let name = OsStr::from_bytes(&found.name);
-                if reply.add(attributes.ino, found.next, name, &FOREVER, &attributes, GENERATION) {
-                    if !is_dots {
-                        self.results.forget(attributes.ino.0, 1);
-                    }
-                    return reply.ok();
-                }
-            }
-        }
+        listing::names_and_attributes(&self.results, ino, offset, reply);
     }
 
     fn fsyncdir(

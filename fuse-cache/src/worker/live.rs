@@ -19,6 +19,7 @@ use crate::fs::Fs;
 use crate::fuse::{self, Connection, Served};
 use crate::store::{Adopted, Demand, Store, StoreConfig};
 
+use super::handed::HandedOver;
 use super::heartbeat::Counted;
 use super::homeward::{Beginnings, Homeward};
 use super::identity::KeptIdentity;
@@ -70,7 +71,7 @@ impl Live {
         mut start: Start,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Self, WorkerError> {
-        let handed = HandedOver::sort(&start, descriptors)
+        let handed = HandedOver::sort(start.results.as_ref(), descriptors)
             .ok_or_else(|| WorkerError::Internal("descriptors were not handed over".into()))?;
         let (kept, identity) = KeptIdentity::open(handed.identity).map_err(WorkerError::Serve)?;
         let successor = start.generation > 1;
@@ -342,28 +343,6 @@ impl Live {
             ),
             Err(error) => tracing::error!(%error, "cached pages were not dropped"),
         }
-    }
-}
-
-/// The descriptors behind a start message.
-struct HandedOver {
-    identity: OwnedFd,
-    journal: Option<OwnedFd>,
-    data: Vec<OwnedFd>,
-    results: Vec<OwnedFd>,
-}
-
-impl HandedOver {
-    fn sort(start: &Start, descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let mut descriptors = descriptors.into_iter();
-        let identity = descriptors.next()?;
-        let (journal, devices) = match &start.results {
-            Some(results) => (Some(descriptors.next()?), results.devices),
-            None => (None, 0),
-        };
-        let mut data: Vec<_> = descriptors.collect();
-        let results = data.split_off(data.len().checked_sub(devices)?);
-        Some(Self { identity, journal, data, results })
     }
 }
 
