@@ -13,10 +13,9 @@ use tidegate_ledger::StatedResults;
 use crate::budget::Budget;
 use crate::client::Client;
 use crate::errno::FsError;
-use crate::fs::Statfs;
 use crate::store::WipeFigures;
 
-pub(crate) fn path_in(dir: &std::path::Path, lease: tidegate_plan::LeaseId, rank: u16) -> PathBuf {
+pub(crate) fn spool_in(dir: &std::path::Path, lease: tidegate_plan::LeaseId, rank: u16) -> PathBuf {
     dir.join(format!("tidegate-{lease}-{rank}.spool"))
 }
 
@@ -65,6 +64,15 @@ pub(crate) struct ResultsFigures {
     pub(crate) home_bytes: u64,
     pub(crate) home_files: u64,
     pub(crate) oldest_unsaved_s: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Statfs {
+    pub(crate) name_max: u32,
+    pub(crate) blocks: u64,
+    pub(crate) free: u64,
+    pub(crate) files: u64,
+    pub(crate) free_files: u64,
 }
 
 #[derive(Debug)]

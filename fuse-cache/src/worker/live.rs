@@ -140,7 +140,7 @@ impl Live {
         let mut files = vec![store.path().to_owned()];
         if let Some(homeward) = &homeward {
             counted.results.get_or_init(|| Arc::clone(&homeward.results));
-            files.push(crate::results::path_in(&start.cache_dir, terms.lease, terms.rank));
+            files.push(crate::results::spool_in(&start.cache_dir, terms.lease, terms.rank));
         }
         let ready = Ready {
             files: terms.files,
