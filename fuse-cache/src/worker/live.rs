@@ -19,6 +19,7 @@ use crate::fs::Fs;
 use crate::fuse::{self, Connection, Served};
 use crate::store::{Adopted, Demand, Store, StoreConfig};
 
+use super::blocking::blocking;
 use super::handed::HandedOver;
 use super::heartbeat::Counted;
 use super::homeward::{Beginnings, Homeward};
@@ -383,12 +384,4 @@ async fn open_store(
     };
     let client = Arc::clone(client);
     Ok(blocking(move || Store::open(&config, client.terms(), demand)).await??)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, WorkerError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| WorkerError::Serve(io::Error::other(error)))
 }
