@@ -19,6 +19,8 @@ pub mod keys;
 pub mod life;
 pub mod meters;
 mod readmode;
+#[allow(dead_code, unused_imports, reason = "the mount that uses it comes next")]
+mod results;
 pub mod schedule;
 pub mod store;
 pub mod supervisor;

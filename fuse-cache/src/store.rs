@@ -29,10 +29,11 @@ use tidegate_wire::LeaseTerms;
 use tokio::sync::Notify;
 
 use crate::budget::PAGE;
-use file::CacheFile;
-use page::{SlotPage, Superblock};
+use page::SlotPage;
 
-pub(crate) use file::path_in;
+pub(crate) use file::{CacheFile, path_in};
+pub(crate) use page::Superblock;
+pub(crate) use wipe::{overwrite_foreign, wipe as wipe_file};
 pub use slot::Slot;
 pub use wipe::WipeFigures;
 
