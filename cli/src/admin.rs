@@ -95,9 +95,8 @@ fn grant(
         "only_rank": rank,
         "duration_s": duration.0.as_secs(),
     });
-    let results = home::body(results, s3)?;
-    if !results.is_null() {
-        body["results"] = results;
+    if let Some(body) = body.as_object_mut() {
+        body.extend(home::fields(results, s3)?);
     }
     Ok(body)
 }

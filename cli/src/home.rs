@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate_gateway::ResultsRequest;
 use tidegate_gateway::source::SourceSpec;
 
@@ -43,16 +43,17 @@ pub(crate) fn request(
     }))
 }
 
-/// What is asked of a gateway elsewhere, which knows its own directories.
-pub(crate) fn body(args: &ResultsArgs, s3: &S3Args) -> Result<Value> {
-    let Some(home) = home(args, s3)? else { return Ok(Value::Null) };
-    Ok(json!({
-        "to": home.to_string(),
-        "resume": args.resume,
-        "bytes": args.results_bytes.map(|size| size.0),
-        "files": args.results_files,
-        "image": args.image,
-    }))
+/// What is asked of a gateway elsewhere, which knows its own directories: fields of its request for a lease.
+pub(crate) fn fields(args: &ResultsArgs, s3: &S3Args) -> Result<Map<String, Value>> {
+    let Some(home) = home(args, s3)? else { return Ok(Map::new()) };
+    let fields = [
+        ("results", json!(home.to_string())),
+        ("resume", json!(args.resume)),
+        ("results_bytes", json!(args.results_bytes.map(|size| size.0))),
+        ("results_files", json!(args.results_files)),
+        ("image", json!(args.image)),
+    ];
+    Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// The directory's real path; made if its parent is there.
