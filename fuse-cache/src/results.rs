@@ -168,8 +168,7 @@ impl Results {
             let spool = Spool::open(&dir, spool_bytes, &terms, successor)?;
             Ok((journal, spool, successor))
         });
-        let (journal, spool, successor) =
-            opening.await.unwrap_or(Err(ResultsError::Thread))?;
+        let (journal, spool, successor) = opening.await.unwrap_or(Err(ResultsError::Thread))?;
         let model = journal.model();
         let (mut names, unsent) = beginning::taken_up(&model, &spool);
         let home = Home::new(Arc::clone(&client), model.seq);
@@ -384,23 +383,13 @@ impl Results {
         }
     }
 
-    pub(crate) async fn write(
-        &self,
-        node: u64,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<u32, FsError> {
+    pub(crate) async fn write(&self, node: u64, offset: u64, data: &[u8]) -> Result<u32, FsError> {
         let file = self.core.file(node)?;
         self.core.write(&file, offset, data).await
     }
 
     /// Short only at the end of the file.
-    pub(crate) async fn read(
-        &self,
-        node: u64,
-        offset: u64,
-        size: u32,
-    ) -> Result<Vec<u8>, FsError> {
+    pub(crate) async fn read(&self, node: u64, offset: u64, size: u32) -> Result<Vec<u8>, FsError> {
         let file = self.core.file(node)?;
         self.core.read(&file, offset, size).await
     }

@@ -33,9 +33,9 @@ use page::SlotPage;
 
 pub(crate) use file::{CacheFile, path_in};
 pub(crate) use page::Superblock;
-pub(crate) use wipe::{overwrite_foreign, wipe as wipe_file};
 pub use slot::Slot;
 pub use wipe::WipeFigures;
+pub(crate) use wipe::{overwrite_foreign, wipe as wipe_file};
 
 /// Fewer slots are refused, unless the share has fewer blocks.
 pub const LEAST_SLOTS: u32 = 4;

@@ -86,11 +86,7 @@ fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
 }
 
 fn at_home(record: &HomeRecord) -> AtHome {
-    AtHome {
-        version: record.version.clone(),
-        len: record.len,
-        receipts: record.receipts.clone(),
-    }
+    AtHome { version: record.version.clone(), len: record.len, receipts: record.receipts.clone() }
 }
 
 /// What was complete, if the spool still has all of it.
@@ -127,7 +123,8 @@ fn version(complete: &Complete, spool: &Arc<Spool>) -> Option<(Version, BTreeMap
                     let content = Arc::clone(content);
                     let block_ = Arc::new(Sealed::adopted(content, block, plain, slot));
                     let kept = Arc::clone(&block_);
-                    blocks.insert(block, Block::Sealed { sealed: kept, valid: plain, clean: false });
+                    blocks
+                        .insert(block, Block::Sealed { sealed: kept, valid: plain, clean: false });
                     sealed.push(block_);
                 }
                 Part::Sealed(sealed)

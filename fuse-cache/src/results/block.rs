@@ -187,9 +187,7 @@ impl Plain {
         for chunk in 0..=self.len / CHUNK_LEN {
             let start = place(chunk * CHUNK_LEN);
             let end = start + CHUNK_LEN.min(self.len - chunk * CHUNK_LEN);
-            let tag = sealer
-                .seal_chunk(&mut self.buffer[start..end])
-                .map_err(|_| FsError::Lost)?;
+            let tag = sealer.seal_chunk(&mut self.buffer[start..end]).map_err(|_| FsError::Lost)?;
             self.buffer[end..end + TAG_LEN].copy_from_slice(&tag);
         }
         let (len, end) = (self.len, sealed(self.len));
@@ -314,8 +312,7 @@ impl Sealed {
             let len = CHUNK_LEN.min(self.len - chunk * CHUNK_LEN) + TAG_LEN;
             let scratch = &mut scratch[..len];
             self.sealed_bytes(place(chunk * CHUNK_LEN), scratch)?;
-            let plain =
-                opener.open_chunk(chunk as u64, scratch).map_err(|_| FsError::Lost)?;
+            let plain = opener.open_chunk(chunk as u64, scratch).map_err(|_| FsError::Lost)?;
             out[from..from + many].copy_from_slice(&plain[within..within + many]);
         }
         Ok(())

@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) content: Option<Arc<Content>>,
     /// Differs from what was last taken to be brought home.
     pub(super) dirty: bool,
+    /// The journal says that there are bytes in memory only.
+    pub(super) told: bool,
     pub(super) upload: Option<Upload>,
     /// Parts whose way home has begun.
     pub(super) flying: HashSet<u32>,
@@ -110,6 +112,7 @@ impl State {
             blocks: BTreeMap::new(),
             content: None,
             dirty: true,
+            told: false,
             upload: None,
             flying: HashSet::new(),
             frozen: false,
@@ -254,7 +257,8 @@ impl State {
         // The part in which the new end lies becomes another one.
         let part = len / RESULT_PART_LEN as u64 * PART_BLOCKS;
         let mut cut = self.blocks.range(part..part + PART_BLOCKS);
-        if len < self.len && !len.is_multiple_of(RESULT_PART_LEN as u64)
+        if len < self.len
+            && !len.is_multiple_of(RESULT_PART_LEN as u64)
             && cut.any(|(_, block)| matches!(block, Block::Uploaded))
         {
             return Some(Need::Publish);
@@ -331,7 +335,8 @@ impl State {
         let start = u64::from(part) * RESULT_PART_LEN as u64;
         let len = self.len.saturating_sub(start).min(RESULT_PART_LEN as u64);
         let same = u64::from(receipt.len) == len && self.seen >= start + len;
-        let differs = |(_, block): (&u64, &Block)| !matches!(block, Block::Sealed { clean: true, .. });
+        let differs =
+            |(_, block): (&u64, &Block)| !matches!(block, Block::Sealed { clean: true, .. });
         (same && !self.blocks.range(Self::blocks_of(part)).any(differs)).then_some(receipt)
     }
 
@@ -345,7 +350,10 @@ impl State {
                 Block::Sealed { sealed, valid, .. }
                     if *valid == sealed.len && sealed.len == self.block_len(block) =>
                 {
-                    if found.first().is_some_and(|first| !Arc::ptr_eq(&first.content, &sealed.content)) {
+                    if found
+                        .first()
+                        .is_some_and(|first| !Arc::ptr_eq(&first.content, &sealed.content))
+                    {
                         return None;
                     }
                     found.push(Arc::clone(sealed));

@@ -90,8 +90,7 @@ impl Home {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        boottime() >= self.until()
-            || self.client().ring().life().past() == Some(Past::Deadline)
+        boottime() >= self.until() || self.client().ring().life().past() == Some(Past::Deadline)
     }
 
     pub(super) fn until(&self) -> Duration {
@@ -104,7 +103,8 @@ impl Home {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(0);
         let next = |last: u64| (last + 1).max(now);
-        let updated = self.seq.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |seq| Some(next(seq)));
+        let updated =
+            self.seq.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |seq| Some(next(seq)));
         next(updated.unwrap_or_else(|last| last))
     }
 

@@ -113,10 +113,10 @@ impl Core {
             }
             let mut state = file.state();
             let Some(parts) = parts(&state) else { continue };
-            let version =
-                Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
+            let version = Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
             state.content = None;
             state.dirty = false;
+            state.told = false;
             state.low = state.len;
             *lock(&file.pending) = Some(Arc::clone(&version));
             drop(state);
@@ -261,7 +261,9 @@ impl Core {
     fn came_to_nothing(&self, file: &File, version: &Arc<Version>) {
         let mut state = file.state();
         let mut pending = lock(&file.pending);
-        if !self.asynchronous && pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version)) {
+        if !self.asynchronous
+            && pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version))
+        {
             *pending = None;
             state.dirty = true;
         }
@@ -441,11 +443,8 @@ impl Core {
             id: upload.clone(),
             path: path.to_owned(),
         }]);
-        file.state().upload = Some(Upload {
-            id: upload.clone(),
-            path: path.to_owned(),
-            receipts: BTreeMap::new(),
-        });
+        file.state().upload =
+            Some(Upload { id: upload.clone(), path: path.to_owned(), receipts: BTreeMap::new() });
         Ok(upload)
     }
 
@@ -495,7 +494,8 @@ impl Core {
             }
             state.flying.insert(part);
         }
-        if let Err(Refusal::Kind(ProblemKind::Absent)) = self.fly(Flight { file, part }, &blocks, &upload).await
+        if let Err(Refusal::Kind(ProblemKind::Absent)) =
+            self.fly(Flight { file, part }, &blocks, &upload).await
         {
             self.forget_upload(file);
         }

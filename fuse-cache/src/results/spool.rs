@@ -15,9 +15,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use tidegate_plan::LeaseId;
 use tidegate_wire::LeaseTerms;
 
-use crate::store::{
-    CacheFile, StoreError, Superblock, WipeFigures, overwrite_foreign, wipe_file,
-};
+use crate::store::{CacheFile, StoreError, Superblock, WipeFigures, overwrite_foreign, wipe_file};
 use space::{PAGE, SLOT_PAGES, Space};
 
 /// A slot, bytes.
@@ -87,11 +85,8 @@ impl Spool {
         let most = u32::try_from(most / SLOT).unwrap_or(u32::MAX / SLOT_PAGES);
         let most = most.clamp(LEAST_SLOTS, u32::MAX / SLOT_PAGES);
         file.write_superblock(&Superblock { slots: most, ..superblock })?;
-        let reserved = if adopts {
-            u32::try_from(len.saturating_sub(BEGIN) / SLOT).unwrap_or(0)
-        } else {
-            0
-        };
+        let reserved =
+            if adopts { u32::try_from(len.saturating_sub(BEGIN) / SLOT).unwrap_or(0) } else { 0 };
         let state = State { space: Space::new(most), reserved, inherited: reserved, wiped: false };
         Ok(Arc::new(Self { file, most, state: Mutex::new(state) }))
     }
@@ -133,7 +128,8 @@ impl Spool {
     pub(super) fn wipe(&self) -> WipeFigures {
         let mut state = self.lock();
         state.wiped = true;
-        let slots = (0..state.space.slots().max(state.inherited)).map(|slot| (at(slot * SLOT_PAGES), SLOT));
+        let slots =
+            (0..state.space.slots().max(state.inherited)).map(|slot| (at(slot * SLOT_PAGES), SLOT));
         let ranges: Vec<_> = std::iter::once((0, PAGE as u64)).chain(slots).collect();
         wipe_file(&self.file, &ranges, BEGIN + u64::from(state.reserved) * SLOT)
     }

@@ -1,10 +1,14 @@
+mod faults;
 mod home;
+mod model;
+mod restarts;
 mod ways;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
+use tidegate_kit::clock::boottime;
 use tidegate_seal::results_public_key;
 use tidegate_wire::{NodeFacts, ResultsTerms};
 
@@ -27,13 +31,8 @@ struct How {
     resume: bool,
 }
 
-const PLAIN: How = How {
-    asynchronous: false,
-    spool: None,
-    budget: 128 << 20,
-    directories: true,
-    resume: false,
-};
+const PLAIN: How =
+    How { asynchronous: false, spool: None, budget: 128 << 20, directories: true, resume: false };
 
 /// A worker's results without a mount, and a home for them.
 struct Worker {
@@ -81,10 +80,10 @@ impl Worker {
     async fn killed(self) -> Self {
         let Self { home, gateway, results, journal, dir, how, generation, unique } = self;
         results.core.home.end_at(Duration::ZERO);
-        let core = Arc::downgrade(&results.core);
+        let spool = Arc::downgrade(&results.core.spool);
         // No key of the old worker's helps the new one.
         drop(results);
-        until(|| core.strong_count() == 0).await;
+        until(|| spool.strong_count() == 0).await;
         let generation = generation + 1;
         let results = begin(&gateway, &journal, dir.path(), how, generation).await;
         Self { home, gateway, results, journal, dir, how, generation, unique }
@@ -98,7 +97,8 @@ impl Worker {
     /// Node and handle of a new file.
     async fn create(&self, path: &str) -> (u64, u64) {
         let (parent, name) = self.place(path);
-        let created = self.results.create(self.caller(), parent, name.as_bytes(), 0o644, false, true);
+        let created =
+            self.results.create(self.caller(), parent, name.as_bytes(), 0o644, false, true);
         let (attributes, handle) = created.await.unwrap();
         (attributes.ino.0, handle)
     }
@@ -106,9 +106,8 @@ impl Worker {
     fn place<'a>(&self, path: &'a str) -> (u64, &'a str) {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let above = above.split('/').filter(|name| !name.is_empty());
-        let parent = above.fold(1, |at, name| {
-            self.results.lookup(at, name.as_bytes()).unwrap().unwrap().ino.0
-        });
+        let parent = above
+            .fold(1, |at, name| self.results.lookup(at, name.as_bytes()).unwrap().unwrap().ino.0);
         (parent, name)
     }
 

@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -128,8 +128,11 @@ pub(crate) struct Gateway {
 }
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
-pub(crate) type ResultsRoute =
-    Box<dyn Fn(String, Bytes) -> Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>> + Send + Sync>;
+pub(crate) type ResultsRoute = Box<
+    dyn Fn(String, Bytes) -> Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>
+        + Send
+        + Sync,
+>;
 
 impl Gateway {
     pub(crate) async fn start(home: Home) -> Arc<Self> {

@@ -12,27 +12,71 @@ const UNIQUES: usize = 1024;
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::results) enum Record {
-    Made { node: u64, parent: u64, name: String, directory: bool, attributes: Attributes },
+    Made {
+        node: u64,
+        parent: u64,
+        name: String,
+        directory: bool,
+        attributes: Attributes,
+    },
     /// `covers`: what another file left at home under this name is still there.
-    Named { node: u64, parent: u64, name: String, covers: bool },
-    Unnamed { node: u64 },
-    Attributes { node: u64, attributes: Attributes },
+    Named {
+        node: u64,
+        parent: u64,
+        name: String,
+        covers: bool,
+    },
+    Unnamed {
+        node: u64,
+    },
+    Attributes {
+        node: u64,
+        attributes: Attributes,
+    },
     /// Bytes are in a worker's memory only.
-    Dirty { node: u64 },
+    Dirty {
+        node: u64,
+    },
     /// The length is zero and nothing is lost any more.
-    Emptied { node: u64 },
+    Emptied {
+        node: u64,
+    },
     /// All of a version is sealed in the spool, or brought home already.
-    Complete { node: u64, complete: Box<Complete> },
-    Upload { node: u64, id: String, path: String },
-    Part { node: u64, receipt: PartReceipt },
+    Complete {
+        node: u64,
+        complete: Box<Complete>,
+    },
+    Upload {
+        node: u64,
+        id: String,
+        path: String,
+    },
+    Part {
+        node: u64,
+        receipt: PartReceipt,
+    },
     /// The upload was given up.
-    NoUpload { node: u64 },
+    NoUpload {
+        node: u64,
+    },
     /// `newest`: nothing of the file was taken to be brought home since.
-    Home { node: u64, home: HomeRecord, newest: bool },
+    Home {
+        node: u64,
+        home: HomeRecord,
+        newest: bool,
+    },
     /// The version's name at home is another one.
-    Version { node: u64, version: String },
-    Done { unique: u64 },
-    Next { node: u64, seq: u64 },
+    Version {
+        node: u64,
+        version: String,
+    },
+    Done {
+        unique: u64,
+    },
+    Next {
+        node: u64,
+        seq: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

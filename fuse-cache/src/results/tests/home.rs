@@ -167,11 +167,8 @@ impl ResultsHome {
                 return Err(io::Error::other("unheard"));
             }
             Some(Fault::Superseded) => {
-                let none = Stored {
-                    version: String::new(),
-                    blake3: Vec::new().into(),
-                    superseded: true,
-                };
+                let none =
+                    Stored { version: String::new(), blake3: Vec::new().into(), superseded: true };
                 return Ok(json(&none));
             }
         }
@@ -203,7 +200,14 @@ impl ResultsHome {
     }
 
     /// Opens sealed blocks one behind the other.
-    fn open(&self, content: &ContentId, key: &BlockKey, first: u64, len: u64, sealed: &[u8]) -> Vec<u8> {
+    fn open(
+        &self,
+        content: &ContentId,
+        key: &BlockKey,
+        first: u64,
+        len: u64,
+        sealed: &[u8],
+    ) -> Vec<u8> {
         let mut plain = Vec::new();
         let mut rest = sealed;
         for block in 0..result_blocks(len) {
@@ -304,7 +308,11 @@ impl ResultsHome {
             assert_eq!(receipt.part, number);
             self.check(&request.upload, receipt);
             let part = &upload.parts[&number];
-            assert_eq!(*receipt, self.receipt(&request.upload, number, part), "the part that is there");
+            assert_eq!(
+                *receipt,
+                self.receipt(&request.upload, number, part),
+                "the part that is there"
+            );
             hashes.push(PartHash(receipt.hash.0.as_slice().try_into().unwrap()));
             bytes.extend_from_slice(part);
         }
@@ -329,11 +337,23 @@ impl ResultsHome {
             }
             Change::RenameDirectory { from, to } => {
                 let below = format!("{from}/");
-                for path in inner.files.keys().filter(|path| path.starts_with(&below)).cloned().collect::<Vec<_>>() {
+                for path in inner
+                    .files
+                    .keys()
+                    .filter(|path| path.starts_with(&below))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
                     let file = inner.files.remove(&path).unwrap();
                     inner.files.insert(format!("{to}/{}", &path[below.len()..]), file);
                 }
-                for path in inner.directories.keys().filter(|path| **path == from || path.starts_with(&below)).cloned().collect::<Vec<_>>() {
+                for path in inner
+                    .directories
+                    .keys()
+                    .filter(|path| **path == from || path.starts_with(&below))
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
                     let mode = inner.directories.remove(&path).unwrap();
                     inner.directories.insert(format!("{to}{}", &path[from.len()..]), mode);
                 }
