@@ -8,7 +8,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::PoisonError;
 
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate, openat, unlinkat,
+    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fdatasync, flock, fsync,
+    ftruncate, openat, unlinkat,
 };
 use rustix::io::{Errno, pread};
 use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
@@ -89,8 +90,14 @@ impl Directory {
             write_at(&list, at, &[0; HASH])?;
             fdatasync(&list)?;
         }
-        write_at(&file, u64::from(part) * RESULT_PART_LEN as u64, bytes)?;
-        fdatasync(&file)?;
+        let first = u64::from(part) * RESULT_PART_LEN as u64;
+        let written = write_at(&file, first, bytes).and_then(|()| Ok(fdatasync(&file)?));
+        if let Err(error) = written {
+            // What there is of it takes no room: others may have use for that. Not every file system can.
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = fallocate(&file, hole, first, bytes.len() as u64);
+            return Err(error);
+        }
         write_at(&list, at, &hash.0)?;
         Ok(fdatasync(&list)?)
     }
