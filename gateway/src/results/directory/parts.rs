@@ -11,13 +11,13 @@ use rustix::fs::{
     AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fdatasync, flock, fsync,
     ftruncate, openat, unlinkat,
 };
-use rustix::io::{Errno, pread};
+use rustix::io::Errno;
 use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
 use tidegate_wire::PartReceipt;
 
 use super::super::error::HomeError;
-use super::super::home::{Arrival, Provenance};
-use super::write::write_at;
+use super::super::file::{Arrival, Provenance};
+use super::io::{read_at, write_at};
 use super::{Directory, STRIPES, create, marks};
 
 const HASH: usize = 32;
@@ -31,25 +31,6 @@ struct Open {
 
 fn list_of(id: &str) -> String {
     format!("{id}.parts")
-}
-
-/// Reads exactly so much; `None` when there is less.
-pub(super) fn read_at(
-    file: &OwnedFd,
-    offset: u64,
-    len: usize,
-) -> Result<Option<Vec<u8>>, HomeError> {
-    let mut bytes = vec![0; len];
-    let mut read = 0;
-    while read < len {
-        match pread(file, &mut bytes[read..], offset + read as u64) {
-            Ok(0) => return Ok(None),
-            Ok(more) => read += more,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(Some(bytes))
 }
 
 impl Directory {
