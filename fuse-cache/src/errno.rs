@@ -27,6 +27,33 @@ pub(crate) enum FsError {
     /// Not offered; the kernel remembers and answers in our place from then on.
     #[error("not offered")]
     NotOffered,
+    #[error("the name is taken")]
+    Exists,
+    #[error("the directory is not empty")]
+    NotEmpty,
+    #[error("no space for more results")]
+    NoSpace,
+    #[error("more results than the lease may bring home")]
+    OverBudget,
+    #[error("the store at home renames no directories")]
+    CrossDevice,
+    #[error("longer than a result may be")]
+    TooLarge,
+    #[error("the name is not UTF-8")]
+    BadName,
+    #[error("not permitted on results")]
+    NotPermitted,
+    #[error("not a possible request")]
+    Invalid,
+    /// Another version is at home by now.
+    #[error("the version is gone at home")]
+    Gone,
+    /// Bytes that were only in a worker's memory, or keys that were destroyed.
+    #[error("the bytes are lost")]
+    Lost,
+    #[error("in use")]
+    #[allow(dead_code, reason = "the mount of results uses it")]
+    Busy,
 }
 
 impl FsError {
@@ -44,6 +71,18 @@ impl FsError {
             | Self::Unplaced => Errno::EIO,
             Self::ReadOnly => Errno::EROFS,
             Self::NotOffered => Errno::ENOSYS,
+            Self::Exists => Errno::EEXIST,
+            Self::NotEmpty => Errno::ENOTEMPTY,
+            Self::NoSpace => Errno::ENOSPC,
+            Self::OverBudget => Errno::EDQUOT,
+            Self::CrossDevice => Errno::EXDEV,
+            Self::TooLarge => Errno::EFBIG,
+            Self::BadName => Errno::EILSEQ,
+            Self::NotPermitted => Errno::EPERM,
+            Self::Invalid => Errno::EINVAL,
+            Self::Gone => Errno::ESTALE,
+            Self::Lost => Errno::EIO,
+            Self::Busy => Errno::EBUSY,
         }
     }
 }

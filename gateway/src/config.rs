@@ -12,12 +12,15 @@ mod admit;
 pub mod allow;
 mod inspect;
 mod limits;
+mod results;
 
 pub use admit::Inadmissible;
 pub use allow::{Allowed, SourcesConfig};
 pub use limits::Limits;
+pub use results::ResultsConfig;
 
 use crate::nodes::NodePolicy;
+use crate::source::SourceSpec;
 use crate::state::StateBucket;
 
 /// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
@@ -68,6 +71,9 @@ pub struct GatewayConfig {
     #[serde(default)]
     pub log: LogConfig,
     pub sources: SourcesConfig,
+    /// Where jobs may bring results home to.
+    #[serde(default)]
+    pub results: ResultsConfig,
     #[serde(default)]
     pub limits: Limits,
     /// What a worker's node may be like.
@@ -161,6 +167,7 @@ impl GatewayConfig {
             ops_listen: None,
             log: LogConfig::default(),
             sources: SourcesConfig { allow: vec![source.into()] },
+            results: ResultsConfig::default(),
             // It makes a token for one rank only.
             limits: Limits { ranks: u16::MAX, ..Limits::default() },
             nodes: NodePolicy::OWN_MACHINE,
@@ -174,6 +181,11 @@ impl GatewayConfig {
             origin: None,
             embedded: true,
         }
+    }
+
+    /// Allows this one place for results, reached as it is.
+    pub fn allow_results(&mut self, home: &SourceSpec) {
+        self.results.allow.push(home.clone().into());
     }
 
     /// Reads and checks a configuration file.
@@ -220,6 +232,7 @@ impl GatewayConfig {
             return Err(value("names", format!("`{name}` is neither a host name nor an address")));
         }
         self.sources.check().map_err(|why| value("sources.allow", why))?;
+        self.results.check().map_err(|(key, why)| value(key, why))?;
         if self.heartbeat_s == 0 {
             return Err(value("heartbeat_s", "must be at least 1"));
         }
@@ -327,6 +340,10 @@ mod tests {
         );
         assert_eq!(config.wipe_s, WIPE_S);
         assert_eq!(config.limits.window, Limits::default().window);
+        assert_eq!(config.limits.results_bytes, Limits::default().results_bytes);
+        assert_eq!(config.limits.results_files, Limits::default().results_files);
+        assert_eq!(config.results.drain_s, ResultsConfig::default().drain_s);
+        assert_eq!(config.results.allow.len(), 2);
         let more = shown("directory of its own:\n", "\nAny replica");
         let (lines, table) = more.split_once("[state_bucket]").unwrap();
         let several = parse(&format!("{lines}{one}[state_bucket]{table}")).unwrap();
@@ -380,6 +397,18 @@ mod tests {
             (
                 format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nwindow = 1000\n"),
                 "limits.window",
+            ),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\nallow = [\"r\"]\n"), "results.allow"),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\nrate = 0\n"), "results.rate"),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\ndrain_s = 0\n"), "results.drain_s"),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\ndrain = 1\n"), "drain"),
+            (
+                format!("{GOOD}[sources]\nallow = []\n[limits]\nresults_bytes = 0\n"),
+                "limits.results_bytes",
+            ),
+            (
+                format!("{GOOD}[sources]\nallow = []\n[limits]\nresults_files = 0\n"),
+                "limits.results_files",
             ),
             (
                 "listen = \"0.0.0.0:1\"\nstate = \"/s\"\n[sources]\nallow = [\"/d\"]\n".to_owned(),

@@ -52,7 +52,7 @@ pub(crate) fn dormant() -> Refusal {
     Refusal::new(ProblemKind::Unavailable, "the lease cannot be served from this gateway now")
 }
 
-/// What a worker must know to ask for, open and place its blocks.
+/// What a worker must know to ask for, open and place its blocks; nothing of results.
 pub(crate) async fn terms(
     office: &Office,
     live: &Live,

@@ -34,7 +34,25 @@ pub struct WipeFigures {
     pub failure: Option<String>,
 }
 
-pub(super) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> WipeFigures {
+impl WipeFigures {
+    /// Of two files that were wiped one after the other.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            reserved_bytes: self.reserved_bytes + other.reserved_bytes,
+            cache_bytes: self.cache_bytes + other.cache_bytes,
+            overwritten_bytes: self.overwritten_bytes + other.overwritten_bytes,
+            read_back_bytes: self.read_back_bytes + other.read_back_bytes,
+            mismatched_bytes: self.mismatched_bytes + other.mismatched_bytes,
+            read_back_direct: self.read_back_direct && other.read_back_direct,
+            discarded: self.discarded.and(other.discarded),
+            unlinked: self.unlinked.and(other.unlinked),
+            failure: self.failure.or(other.failure),
+        }
+    }
+}
+
+pub(crate) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> WipeFigures {
     let mut figures = WipeFigures {
         reserved_bytes: reserved,
         cache_bytes: ranges.iter().map(|(_, len)| len).sum(),
@@ -67,7 +85,7 @@ pub(super) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> Wi
 }
 
 /// Overwrites a file that some other lease or version left under our name.
-pub(super) fn overwrite_foreign(file: &CacheFile, len: u64) -> Result<(), StoreError> {
+pub(crate) fn overwrite_foreign(file: &CacheFile, len: u64) -> Result<(), StoreError> {
     overwrite(file.as_file(), &[(0, len)], &mut 0)
         .and_then(|()| file.as_file().set_len(0))
         .map_err(|source| io_error(file.dir(), "overwritten", source))
