@@ -17,7 +17,7 @@ use super::storm::PATIENT;
 const RESULTS_LOST: i32 = 122;
 const LEASE_LOST: i32 = 124;
 
-/// A run whose results go to a store that makes trouble, in the middle of its job: `first` is at home and
+/// A run whose results go to a store that makes trouble, in the middle of its job: `brought` is at home and
 /// the store away; two more files are written then.
 struct Halfway {
     desk: Desk,
@@ -37,7 +37,7 @@ impl Halfway {
         let run = desk.run(&join)?.arg("--results-async");
         let [away, written] = ["away", "written"].map(|name| run.scratch().join(name));
         let script = format!(
-            "cd \"$TIDEGATE_RESULTS\"; echo first > first; \
+            "cd \"$TIDEGATE_RESULTS\"; echo brought > brought; \
              until test -e '{}'; do sleep 0.02; done; \
              echo second > second; mkdir dir; head -c 3000000 /dev/zero > dir/third; \
              touch '{}'; {then}",
@@ -46,7 +46,7 @@ impl Halfway {
         );
         let (mut run, scratch) = run.shell(&script).start()?;
         let look = desk.home.look()?;
-        run.wait_ready(|_| look.read("first").is_ok_and(|first| first.is_some()))?;
+        run.wait_ready(|_| look.read("brought").is_ok_and(|bytes| bytes.is_some()))?;
         trouble.refuse(100);
         fs::write(away, "")?;
         run.wait_ready(|_| written.exists())?;
@@ -61,7 +61,7 @@ impl Halfway {
         for name in ["second", "dir/third"] {
             ensure!(log.contains(name), "{name} is not named:\n{log}");
         }
-        ensure!(!log.contains("first"), "{log}");
+        ensure!(!log.contains("brought"), "{log}");
         let receipt = receipt(&self.scratch)?;
         let names = |list: &Value| -> Vec<String> {
             let list = list.as_array().cloned().unwrap_or_default();
@@ -88,7 +88,7 @@ impl Halfway {
         }
         self.trouble.end();
         let look = self.desk.home.look()?;
-        assert_eq!(look.list()?.into_keys().collect::<Vec<_>>(), ["first"]);
+        assert_eq!(look.list()?.into_keys().collect::<Vec<_>>(), ["brought"]);
         Ok(())
     }
 }

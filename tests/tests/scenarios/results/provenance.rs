@@ -110,7 +110,12 @@ fn run_keeps_the_same_books() -> Result<()> {
     let outcome = first.shell("cat \"$TIDEGATE_DATA\"/* > \"$TIDEGATE_RESULTS/all\"").succeed()?;
     assert_eq!(fs::metadata(home.join("all"))?.len(), 20_000);
     let receipt = outcome.receipt()?;
-    assert_eq!(receipt["results"], serde_json::json!({"files": 1, "bytes": 20_000, "lost": []}));
+    assert_eq!(
+        receipt["results"],
+        serde_json::json!({
+            "files": 1, "bytes": 20_000, "lost": [], "lost_files": 0
+        })
+    );
     let said = show(&outcome.ledger(), &home.join("all").display().to_string())?;
     let lease = receipt["lease"].as_str().context("no lease")?;
     ensure!(said.contains(lease), "{said}");
