@@ -188,6 +188,22 @@ impl Look {
         }
     }
 
+    /// Writes a file as somebody else would.
+    pub fn overwrite(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Directory(root) => crate::dataset::write(root, path, bytes),
+            Self::Bucket(store) => store.put(BUCKET, &key(path), bytes),
+        }
+    }
+
+    /// Removes a file as somebody else would.
+    pub fn remove(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Directory(root) => fs::remove_file(root.join(path)).context("cannot remove"),
+            Self::Bucket(store) => store.delete(BUCKET, &key(path)),
+        }
+    }
+
     /// What is said of a file beside its bytes: `lease`, `snapshot`, `blake3` and so on.
     pub fn notes(&self, path: &str) -> Result<BTreeMap<String, String>> {
         let notes = match self {

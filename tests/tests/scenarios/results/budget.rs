@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::statvfs;
 use rustix::io::Errno;
 use tidegate_tests::dataset;
 use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of};
@@ -34,7 +35,7 @@ fn refused(desk: &Desk, join: &Path) -> Result<usize> {
 }
 
 #[test]
-fn more_bytes_than_granted_are_edquot_and_in_the_ledger() -> Result<()> {
+fn r19_more_bytes_than_granted_are_edquot_and_in_the_ledger() -> Result<()> {
     for home in [Home::directory()?, Home::versitygw()?] {
         let desk = Desk::start(home, "")?;
         let join = desk.lease("one.join", &["--results-bytes", "3MiB"])?;
@@ -59,7 +60,7 @@ fn more_bytes_than_granted_are_edquot_and_in_the_ledger() -> Result<()> {
 }
 
 #[test]
-fn more_files_than_granted_are_edquot() -> Result<()> {
+fn r19_more_files_than_granted_are_edquot() -> Result<()> {
     let desk = Desk::start(Home::directory()?, "")?;
     let join = desk.lease("one.join", &["--results-files", "3"])?;
     let mount = MountProgram::with_results(&join, &[])?;
@@ -68,6 +69,25 @@ fn more_files_than_granted_are_edquot() -> Result<()> {
     }
     assert_eq!(write(&mount.results().join("3"), 10), Some(Errno::DQUOT));
     ensure!(refused(&desk, &join)? >= 1, "the ledger does not say so");
+    Ok(())
+}
+
+/// What is left of the budget is what a file system of that size has free.
+#[test]
+fn r18_statfs_gives_what_is_left() -> Result<()> {
+    let desk = Desk::start(Home::directory()?, "")?;
+    let mount = desk.mount("one.join", &["--results-bytes", "8MiB", "--results-files", "9"], &[])?;
+    let left = || -> Result<(u64, u64)> {
+        let stat = statvfs(mount.results())?;
+        Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
+    };
+    let before = left()?;
+    ensure!((7 << 20..=8 << 20).contains(&before.0), "{before:?}");
+    assert_eq!(write(&mount.results().join("file"), 3 << 20), None);
+    let after = left()?;
+    ensure!((4 << 20..=5 << 20).contains(&after.0), "{after:?}");
+    ensure!(after.1 < before.1, "{before:?}, {after:?}");
+    mount.finish()?;
     Ok(())
 }
 

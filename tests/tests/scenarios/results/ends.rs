@@ -4,9 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::io::Errno;
+use rustix::process::Signal;
 use serde_json::Value;
-use tidegate_tests::process::{Process, wait_for};
-use tidegate_tests::programs::{lease_of, succeed};
+use tidegate_tests::dataset;
+use tidegate_tests::process::{Process, command_line, wait_for};
+use tidegate_tests::programs::{MountProgram, lease_of, succeed};
 use tidegate_tests::results::{Desk, Home};
 use tidegate_tests::scratch::Scratch;
 use tidegate_tests::tidegate::{receipt, tidegate};
@@ -94,13 +97,13 @@ impl Halfway {
 }
 
 #[test]
-fn what_a_drain_deadline_cuts_off_is_named() -> Result<()> {
+fn r27_what_a_drain_deadline_cuts_off_is_named() -> Result<()> {
     let terms = format!("{PATIENT}\nresults.drain_s = 3");
     Halfway::start(&terms, "exit 0")?.names_what_is_lost(RESULTS_LOST)
 }
 
 #[test]
-fn the_command_s_own_code_wins_over_what_is_lost() -> Result<()> {
+fn r27_the_command_s_own_code_wins_over_what_is_lost() -> Result<()> {
     let terms = format!("{PATIENT}\nresults.drain_s = 1");
     Halfway::start(&terms, "exit 7")?.names_what_is_lost(7)
 }
@@ -114,7 +117,7 @@ fn a_revoked_lease_takes_nothing_more_and_names_what_is_lost() -> Result<()> {
 
 /// The store comes back within the deadline: nothing is lost, and the run has waited.
 #[test]
-fn an_end_waits_for_a_store_that_is_away() -> Result<()> {
+fn r26_an_end_waits_for_a_store_that_is_away() -> Result<()> {
     let mut halfway = Halfway::start(PATIENT, "exit 7")?;
     std::thread::sleep(Duration::from_secs(2));
     ensure!(receipt(&halfway.scratch).is_err(), "it did not wait");
@@ -137,7 +140,7 @@ fn a_drained_lease_brings_its_results_home() -> Result<()> {
     let desk = Desk::start(Home::directory()?, PATIENT)?;
     let join = desk.lease("one.join", &[])?;
     let args = ["--results-async"];
-    let mut mount = tidegate_tests::programs::MountProgram::with_results(&join, &args)?;
+    let mut mount = MountProgram::with_results(&join, &args)?;
     let file = fs::File::create(mount.results().join("file"))?;
     desk.gateway.drain(&join)?;
     wait_for("the lease to drain", || {
@@ -151,5 +154,64 @@ fn a_drained_lease_brings_its_results_home() -> Result<()> {
     ensure!(status.success(), "{status}: {}", mount.log());
     assert_eq!(desk.home.look()?.read("file")?, Some(vec![7; 70_000]));
     assert_eq!(desk.gateway.show(&join)?["phase"], "wiped");
+    Ok(())
+}
+
+/// What nobody closed comes home as it is when the mount is ended.
+#[test]
+fn r26_files_that_nobody_closed_come_home() -> Result<()> {
+    let desk = Desk::start(Home::directory()?, PATIENT)?;
+    let mut mount = desk.mount("one.join", &[], &[])?;
+    let mut file = fs::File::create(mount.results().join("open"))?;
+    std::io::Write::write_all(&mut file, &dataset::bytes(26, 2_500_000))?;
+    let look = desk.home.look()?;
+    assert_eq!(look.read("open")?, None);
+    let status = mount.process().stop(Signal::TERM)?;
+    // A file still open may keep the wipe from being whole.
+    ensure!(matches!(status.code(), Some(0 | 123)), "{status}: {}", mount.log());
+    ensure!(look.read("open")?.as_deref() == Some(&dataset::bytes(26, 2_500_000)), "not at home");
+    drop(file);
+    Ok(())
+}
+
+#[test]
+fn r25_after_the_end_of_the_lease_everything_is_eio() -> Result<()> {
+    let desk = Desk::start(Home::directory()?, PATIENT)?;
+    let join = desk.lease("one.join", &[])?;
+    let mut mount = MountProgram::with_results(&join, &[])?;
+    fs::write(mount.results().join("kept"), b"kept")?;
+    let mut file = fs::File::create(mount.results().join("open"))?;
+    std::io::Write::write_all(&mut file, b"bytes")?;
+    desk.gateway.revoke(&join)?;
+    let error = wait_for("writes to fail", || {
+        std::io::Write::write_all(&mut file, b"more").and_then(|()| file.sync_all()).err()
+    })?;
+    // Once it is taken away nobody answers at all.
+    let errno = Errno::from_io_error(&error);
+    ensure!(matches!(errno, Some(Errno::IO | Errno::NOTCONN | Errno::CONNABORTED)), "{error}");
+    drop(file);
+    mount.process().wait()?;
+    let receipt = mount.receipt()?;
+    assert_eq!(receipt["results"]["lost"], serde_json::json!(["open"]), "{receipt:#}");
+    assert_eq!(desk.home.look()?.read("kept")?.as_deref(), Some(&b"kept"[..]));
+    Ok(())
+}
+
+/// The worker of a holder that was killed brings home what it has, for a while.
+#[test]
+fn r28_a_worker_without_its_holder_brings_results_home() -> Result<()> {
+    let mut home = Home::versitygw()?;
+    let trouble = home.troubled()?;
+    let desk = Desk::start(home, PATIENT)?;
+    let mut mount = desk.mount("one.join", &[], &["--results-async"])?;
+    trouble.refuse(100);
+    fs::write(mount.results().join("file"), dataset::bytes(28, 3_000_000))?;
+    let worker = mount.worker()?;
+    mount.process().stop(Signal::KILL)?;
+    trouble.end();
+    let look = desk.home.look()?;
+    wait_for("it to come home", || look.read("file").ok().flatten().map(drop))?;
+    ensure!(look.read("file")?.as_deref() == Some(&dataset::bytes(28, 3_000_000)), "other bytes");
+    wait_for("the worker to end", || command_line(worker).is_empty().then_some(()))?;
     Ok(())
 }

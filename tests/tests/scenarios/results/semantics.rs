@@ -1,9 +1,10 @@
-//! The results' part of `docs/semantics.md`, line by line: the check of line Rn is called `rNN_…`. All of
-//! them share one mount a home, each in a directory of its own.
+//! The results' part of `docs/semantics.md`, line by line: the test of line Rn is called `rNN_…`. Those about
+//! names and bytes share one mount a home, each in a directory of its own.
 
 mod changing;
 mod naming;
 mod refusing;
+mod roads;
 mod writing;
 
 use std::collections::BTreeSet;
@@ -30,28 +31,31 @@ macro_rules! checks {
 
 fn lines() -> Vec<(&'static str, Check)> {
     checks![
-        writing::r02_a_closed_file_is_at_home,
-        writing::r03_a_synced_file_is_at_home_as_it_is_then,
-        writing::r04_appending,
-        writing::r05_writing_anywhere,
-        writing::r06_truncating,
-        changing::r07_renaming_a_file,
-        changing::r08_unlinking,
-        changing::r09_directories,
-        naming::r10_names,
-        refusing::r11_exclusive_creation,
-        writing::r12_a_shared_mapping,
-        naming::r13_many_small_files,
-        changing::r14_renaming_a_directory,
-        refusing::r15_links_and_special_files,
-        refusing::r16_owners_modes_and_times,
-        refusing::r17_too_large,
-        writing::r18_two_descriptors,
-        refusing::r19_no_extended_attributes,
-        refusing::r20_locks,
-        changing::r21_renames_that_cannot_be,
-        writing::r22_a_file_of_several_parts,
-        refusing::r23_set_user_ids_and_devices,
+        writing::r02_a_file_is_at_home_from_its_first_close,
+        writing::r02_a_synced_file_is_at_home_as_it_is_then,
+        writing::r11_fsync_of_a_directory,
+        writing::r12_appending,
+        writing::r12_writing_anywhere,
+        writing::r12_truncating,
+        changing::r04_renaming_a_file,
+        changing::r06_unlinking,
+        changing::r07_directories,
+        naming::r03_names,
+        refusing::r02_exclusive_creation,
+        writing::r13_a_shared_mapping,
+        naming::r10_many_small_files,
+        changing::r05_renaming_a_directory,
+        refusing::r08_links_and_special_files,
+        refusing::r09_owners_modes_and_times,
+        refusing::r21_too_large,
+        writing::r12_two_descriptors,
+        roads::r14_direct_sendfile_splice_and_copy,
+        roads::r15_space_ahead_and_holes,
+        refusing::r16_no_extended_attributes,
+        refusing::r16_locks,
+        changing::r04_renames_that_cannot_be,
+        writing::r12_a_file_of_several_parts,
+        refusing::no_set_user_ids_and_no_devices,
     ]
     .into()
 }
@@ -215,18 +219,56 @@ fn a_second_attempt_sees_the_first_one_s_files_if_it_resumes() -> Result<()> {
     Ok(())
 }
 
-/// Every numbered line has its check, and every numbered check its line.
+/// What was changed at home by somebody else is `ESTALE` alone; what is there as it was reads well.
 #[test]
-fn every_line_of_the_page_has_its_check() -> Result<()> {
+fn r17_a_version_that_is_gone_at_home_is_estale() -> Result<()> {
+    for home in [Home::directory()?, Home::versitygw()?] {
+        let desk = Desk::start(home, "")?;
+        let first = desk.mount("first.join", &[], &[])?;
+        for name in ["changed", "removed", "kept"] {
+            fs::write(first.results().join(name), dataset::bytes(17, 300_000))?;
+        }
+        first.finish()?;
+        let again = desk.mount("again.join", &["--resume"], &[])?;
+        let look = desk.home.look()?;
+        look.overwrite("changed", &dataset::bytes(18, 300_000))?;
+        look.remove("removed")?;
+        let stale = Some(Errno::STALE);
+        assert_eq!(errno(fs::read(again.results().join("changed"))), stale);
+        assert_eq!(errno(fs::read(again.results().join("removed"))), stale);
+        ensure!(fs::read(again.results().join("kept"))? == dataset::bytes(17, 300_000), "kept");
+        // Written anew it is the job's again.
+        fs::write(again.results().join("changed"), b"anew")?;
+        assert_eq!(look.read("changed")?.as_deref(), Some(&b"anew"[..]));
+        again.finish()?;
+    }
+    Ok(())
+}
+
+/// Every numbered line has its test, and every numbered test its line.
+#[test]
+fn every_line_of_the_page_has_its_test() -> Result<()> {
     let page = fs::read_to_string(part::repository().join("docs/semantics.md"))?;
-    let on_page: BTreeSet<String> = page
+    let on_page: BTreeSet<u32> = page
         .lines()
-        .filter_map(|line| Some(line.strip_prefix("- **R")?.split_once("**")?.0.to_owned()))
+        .filter_map(|line| line.strip_prefix("- **R")?.split_once("**")?.0.parse().ok())
         .collect();
-    let checked = lines().into_iter().map(|(name, _)| name).chain(["r01_empty_at_first"]);
-    let checked: BTreeSet<String> = checked
-        .map(|name| name[1..].split('_').next().unwrap_or_default().trim_start_matches('0').into())
-        .collect();
-    assert_eq!(on_page, checked, "lines of docs/semantics.md, and checks named after them");
+    ensure!(on_page.len() > 20, "the page has its lines");
+    let mut tests = BTreeSet::new();
+    let mut open = vec![part::repository().join("tests/tests/scenarios/results")];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            tests.extend(fs::read_to_string(&path)?.lines().filter_map(|line| -> Option<u32> {
+                let line = line.trim_start_matches("pub(super) ");
+                line.strip_prefix("fn r")?.split_once('_')?.0.parse().ok()
+            }));
+        }
+    }
+    assert_eq!(on_page, tests, "lines of docs/semantics.md, and tests named after them");
     Ok(())
 }

@@ -17,7 +17,7 @@ const ENOSPC: i64 = 28;
 /// Somebody else takes every byte of the disk that the spool lies on, for a while. Writes that cannot be kept
 /// say so; what was acknowledged is at home, and once there is room again all goes on.
 #[test]
-fn the_disk_under_the_spool_fills_up_while_a_job_writes() -> Result<()> {
+fn r20_the_disk_under_the_spool_fills_up_while_a_job_writes() -> Result<()> {
     let seed = seed()?;
     let desk = Desk::start(Home::directory()?, PATIENT)?;
     let job = Job { device: 72 << 20, ..Job::of(seed, 10) };
@@ -35,7 +35,7 @@ fn the_disk_under_the_spool_fills_up_while_a_job_writes() -> Result<()> {
 
 /// A spool that is smaller than a file, and than what waits for a slow store, only makes writers wait.
 #[test]
-fn a_small_spool_makes_writers_wait() -> Result<()> {
+fn r20_a_small_spool_makes_writers_wait() -> Result<()> {
     let mut home = Home::versitygw()?;
     let trouble = home.troubled()?;
     let desk = Desk::start(home, PATIENT)?;

@@ -218,7 +218,7 @@ pub(crate) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
 }
 
 #[test]
-fn worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
+fn r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
     killed(Home::directory()?, 12, &[])
 }
 
@@ -228,6 +228,6 @@ fn worker_and_gateway_are_killed_while_a_job_writes_to_versitygw() -> Result<()>
 }
 
 #[test]
-fn the_store_answers_503_and_is_slow_while_a_job_writes() -> Result<()> {
+fn r22_the_store_answers_503_and_is_slow_while_a_job_writes() -> Result<()> {
     troubled(Home::versitygw()?, 12)
 }

@@ -1,4 +1,4 @@
-//! R7 to R9, R14 and R21: names that change.
+//! R4 to R7: names that change.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,8 +11,8 @@ use tidegate_tests::dataset;
 
 use super::{Shown, errno};
 
-pub(super) fn r07_renaming_a_file(shown: &Shown) -> Result<()> {
-    let room = shown.room("r07")?;
+pub(super) fn r04_renaming_a_file(shown: &Shown) -> Result<()> {
+    let room = shown.room("r04_renaming_a_file")?;
     fs::write(room.path("a"), b"new")?;
     fs::write(room.path("b"), b"old")?;
     fs::rename(room.path("a"), room.path("b"))?;
@@ -53,8 +53,8 @@ pub(super) fn r07_renaming_a_file(shown: &Shown) -> Result<()> {
     room.holds("latest", &large)
 }
 
-pub(super) fn r08_unlinking(shown: &Shown) -> Result<()> {
-    let room = shown.room("r08")?;
+pub(super) fn r06_unlinking(shown: &Shown) -> Result<()> {
+    let room = shown.room("r06_unlinking")?;
     fs::write(room.path("file"), b"bytes")?;
     fs::remove_file(room.path("file"))?;
     room.lacks("file")?;
@@ -82,8 +82,8 @@ pub(super) fn r08_unlinking(shown: &Shown) -> Result<()> {
     room.holds("twice", b"new")
 }
 
-pub(super) fn r09_directories(shown: &Shown) -> Result<()> {
-    let room = shown.room("r09")?;
+pub(super) fn r07_directories(shown: &Shown) -> Result<()> {
+    let room = shown.room("r07_directories")?;
     fs::create_dir_all(room.path("a/b/c"))?;
     fs::create_dir_all(room.path("a/b/c"))?;
     fs::write(room.path("a/b/c/file"), b"deep")?;
@@ -96,20 +96,20 @@ pub(super) fn r09_directories(shown: &Shown) -> Result<()> {
     assert_eq!(errno(fs::remove_file(room.path("a/b"))), Some(Errno::ISDIR));
     assert_eq!(errno(File::options().write(true).open(room.path("a"))), Some(Errno::ISDIR));
     if shown.directory() {
-        let there = shown.desk.home.path().join("r09/a/b/c");
+        let there = shown.desk.home.path().join("r07_directories/a/b/c");
         ensure!(there.is_dir(), "a directory at home has directories");
     }
     fs::remove_dir_all(room.path("a"))?;
     room.lacks("a/b/c/file")?;
     assert_eq!(fs::read_dir(&room.at)?.count(), 0);
     if shown.directory() {
-        ensure!(!shown.desk.home.path().join("r09/a").exists(), "it is gone at home");
+        ensure!(!shown.desk.home.path().join("r07_directories/a").exists(), "it is gone at home");
     }
     Ok(())
 }
 
-pub(super) fn r14_renaming_a_directory(shown: &Shown) -> Result<()> {
-    let room = shown.room("r14")?;
+pub(super) fn r05_renaming_a_directory(shown: &Shown) -> Result<()> {
+    let room = shown.room("r05_renaming_a_directory")?;
     fs::create_dir_all(room.path("old/sub"))?;
     fs::write(room.path("old/one"), b"one")?;
     fs::write(room.path("old/sub/two"), b"two")?;
@@ -133,8 +133,8 @@ pub(super) fn r14_renaming_a_directory(shown: &Shown) -> Result<()> {
     room.holds("new/sub/two", b"three")
 }
 
-pub(super) fn r21_renames_that_cannot_be(shown: &Shown) -> Result<()> {
-    let room = shown.room("r21")?;
+pub(super) fn r04_renames_that_cannot_be(shown: &Shown) -> Result<()> {
+    let room = shown.room("r04_renames_that_cannot_be")?;
     for dir in ["dir", "full/sub"] {
         fs::create_dir_all(room.path(dir))?;
     }

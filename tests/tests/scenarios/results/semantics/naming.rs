@@ -1,4 +1,4 @@
-//! R10 and R13: names.
+//! R3 and R10: names.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,8 +11,8 @@ use tidegate_tests::dataset;
 
 use super::{Shown, errno};
 
-pub(super) fn r10_names(shown: &Shown) -> Result<()> {
-    let room = shown.room("r10")?;
+pub(super) fn r03_names(shown: &Shown) -> Result<()> {
+    let room = shown.room("r03_names")?;
     let longest = "n".repeat(255);
     let names = [
         "with space",
@@ -51,9 +51,9 @@ pub(super) fn r10_names(shown: &Shown) -> Result<()> {
     room.holds(".hidden", &dataset::bytes(9, 1_009))
 }
 
-pub(super) fn r13_many_small_files(shown: &Shown) -> Result<()> {
+pub(super) fn r10_many_small_files(shown: &Shown) -> Result<()> {
     const FILES: u64 = 150;
-    let room = shown.room("r13")?;
+    let room = shown.room("r10_many_small_files")?;
     for n in 0..FILES {
         let name = format!("{:02}/{n:04}.json", n % 5);
         fs::create_dir_all(room.path(&format!("{:02}", n % 5)))?;

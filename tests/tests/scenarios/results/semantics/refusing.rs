@@ -1,4 +1,4 @@
-//! R11, R15 to R17, R19, R20 and R23: what is refused, and what is kept beside the bytes.
+//! R2, R8, R9, R16 and R21: what is refused, and what is kept beside the bytes.
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
@@ -15,8 +15,8 @@ use rustix::process::{Gid, Uid};
 
 use super::{Shown, errno};
 
-pub(super) fn r11_exclusive_creation(shown: &Shown) -> Result<()> {
-    let room = shown.room("r11")?;
+pub(super) fn r02_exclusive_creation(shown: &Shown) -> Result<()> {
+    let room = shown.room("r02_exclusive_creation")?;
     File::create_new(room.path("file"))?;
     room.holds("file", b"")?;
     assert_eq!(errno(File::create_new(room.path("file"))), Some(Errno::EXIST));
@@ -26,8 +26,8 @@ pub(super) fn r11_exclusive_creation(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn r15_links_and_special_files(shown: &Shown) -> Result<()> {
-    let room = shown.room("r15")?;
+pub(super) fn r08_links_and_special_files(shown: &Shown) -> Result<()> {
+    let room = shown.room("r08_links_and_special_files")?;
     fs::write(room.path("file"), b"bytes")?;
     let perm = Some(Errno::PERM);
     assert_eq!(errno(fs::hard_link(room.path("file"), room.path("link"))), perm, "link");
@@ -43,8 +43,8 @@ pub(super) fn r15_links_and_special_files(shown: &Shown) -> Result<()> {
     room.holds("plain", b"plain")
 }
 
-pub(super) fn r16_owners_modes_and_times(shown: &Shown) -> Result<()> {
-    let room = shown.room("r16")?;
+pub(super) fn r09_owners_modes_and_times(shown: &Shown) -> Result<()> {
+    let room = shown.room("r09_owners_modes_and_times")?;
     fs::write(room.path("file"), b"bytes")?;
     let meta = fs::metadata(room.path("file"))?;
     let chown = |uid: u32, gid: u32| {
@@ -60,7 +60,7 @@ pub(super) fn r16_owners_modes_and_times(shown: &Shown) -> Result<()> {
     assert_eq!((meta.mode() & 0o7777, meta.modified()?), (0o640, time));
     assert_eq!(meta.len(), 5);
     if shown.directory() {
-        let home = fs::metadata(shown.desk.home.path().join("r16/file"))?;
+        let home = fs::metadata(shown.desk.home.path().join("r09_owners_modes_and_times/file"))?;
         assert_eq!(home.mode() & 0o7777, 0o640, "mode at home");
         assert_eq!(home.modified()?, time, "time at home");
     }
@@ -71,9 +71,9 @@ pub(super) fn r16_owners_modes_and_times(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn r17_too_large(shown: &Shown) -> Result<()> {
+pub(super) fn r21_too_large(shown: &Shown) -> Result<()> {
     const MOST: u64 = 10_000 * (16 << 20);
-    let room = shown.room("r17")?;
+    let room = shown.room("r21_too_large")?;
     let file = room.open("file")?;
     file.write_all_at(b"x", 0)?;
     assert_eq!(errno(file.write_all_at(b"x", MOST)), Some(Errno::FBIG), "write");
@@ -82,8 +82,8 @@ pub(super) fn r17_too_large(shown: &Shown) -> Result<()> {
     room.holds("file", b"x")
 }
 
-pub(super) fn r19_no_extended_attributes(shown: &Shown) -> Result<()> {
-    let room = shown.room("r19")?;
+pub(super) fn r16_no_extended_attributes(shown: &Shown) -> Result<()> {
+    let room = shown.room("r16_no_extended_attributes")?;
     let file = room.path("file");
     fs::write(&file, b"x")?;
     let name = CString::new("user.x")?;
@@ -96,8 +96,8 @@ pub(super) fn r19_no_extended_attributes(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn r20_locks(shown: &Shown) -> Result<()> {
-    let room = shown.room("r20")?;
+pub(super) fn r16_locks(shown: &Shown) -> Result<()> {
+    let room = shown.room("r16_locks")?;
     let (one, two) = (room.open("file")?, room.open("file")?);
     flock(&one, FlockOperation::LockExclusive)?;
     let busy = flock(&two, FlockOperation::NonBlockingLockExclusive).err();
@@ -108,7 +108,7 @@ pub(super) fn r20_locks(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn r23_set_user_ids_and_devices(shown: &Shown) -> Result<()> {
+pub(super) fn no_set_user_ids_and_no_devices(shown: &Shown) -> Result<()> {
     let text = fs::read_to_string("/proc/self/mounts")?;
     let at = shown.root().display().to_string();
     let line = text.lines().find(|line| line.split(' ').nth(1) == Some(&at));

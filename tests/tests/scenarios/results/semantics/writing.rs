@@ -1,4 +1,4 @@
-//! R2 to R6, R12, R18 and R22: bytes.
+//! R2, R11 to R13: bytes.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -14,8 +14,8 @@ use super::{Shown, differ};
 const BLOCK: usize = 1 << 20;
 const PART: usize = 16 << 20;
 
-pub(super) fn r02_a_closed_file_is_at_home(shown: &Shown) -> Result<()> {
-    let room = shown.room("r02")?;
+pub(super) fn r02_a_file_is_at_home_from_its_first_close(shown: &Shown) -> Result<()> {
+    let room = shown.room("r02_a_file_is_at_home_from_its_first_close")?;
     for len in [0, 1, 4095, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77] {
         let (name, bytes) = (format!("{len}"), dataset::bytes(len as u64, len));
         fs::write(room.path(&name), &bytes)?;
@@ -40,8 +40,8 @@ pub(super) fn r02_a_closed_file_is_at_home(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn r03_a_synced_file_is_at_home_as_it_is_then(shown: &Shown) -> Result<()> {
-    let room = shown.room("r03")?;
+pub(super) fn r02_a_synced_file_is_at_home_as_it_is_then(shown: &Shown) -> Result<()> {
+    let room = shown.room("r02_a_synced_file_is_at_home_as_it_is_then")?;
     let mut file = room.open("file")?;
     file.write_all(b"one")?;
     file.sync_all()?;
@@ -54,12 +54,19 @@ pub(super) fn r03_a_synced_file_is_at_home_as_it_is_then(shown: &Shown) -> Resul
     file.sync_all()?;
     room.holds("file", b"on")?;
     drop(file);
-    room.holds("file", b"on")?;
-    File::open(&room.at)?.sync_all().context("fsync of a directory")
+    room.holds("file", b"on")
 }
 
-pub(super) fn r04_appending(shown: &Shown) -> Result<()> {
-    let room = shown.room("r04")?;
+pub(super) fn r11_fsync_of_a_directory(shown: &Shown) -> Result<()> {
+    let room = shown.room("r11_fsync")?;
+    fs::write(room.path("file"), b"bytes")?;
+    fs::rename(room.path("file"), room.path("renamed"))?;
+    File::open(&room.at)?.sync_all().context("fsync of a directory")?;
+    room.holds("renamed", b"bytes")
+}
+
+pub(super) fn r12_appending(shown: &Shown) -> Result<()> {
+    let room = shown.room("r12_appending")?;
     let mut want = Vec::new();
     for round in 0..4_u64 {
         let mut file = File::options().append(true).create(true).open(room.path("log"))?;
@@ -87,8 +94,8 @@ pub(super) fn r04_appending(shown: &Shown) -> Result<()> {
     room.holds("both", "111122".repeat(50).as_bytes())
 }
 
-pub(super) fn r05_writing_anywhere(shown: &Shown) -> Result<()> {
-    let room = shown.room("r05")?;
+pub(super) fn r12_writing_anywhere(shown: &Shown) -> Result<()> {
+    let room = shown.room("r12_writing_anywhere")?;
     let mut want = dataset::bytes(5, 5 * BLOCK + 123);
     fs::write(room.path("file"), &want)?;
     let mut dice = Dice::new(5);
@@ -119,8 +126,8 @@ pub(super) fn r05_writing_anywhere(shown: &Shown) -> Result<()> {
     room.holds("sparse", &want)
 }
 
-pub(super) fn r06_truncating(shown: &Shown) -> Result<()> {
-    let room = shown.room("r06")?;
+pub(super) fn r12_truncating(shown: &Shown) -> Result<()> {
+    let room = shown.room("r12_truncating")?;
     let mut want = dataset::bytes(6, 2 * BLOCK + 500);
     fs::write(room.path("file"), &want)?;
     for len in [2 * BLOCK, BLOCK + 17, 3 * BLOCK + 1, 10, 0, 5_000] {
@@ -146,8 +153,8 @@ pub(super) fn r06_truncating(shown: &Shown) -> Result<()> {
 }
 
 #[allow(unsafe_code, reason = "a mapping is what is tested")]
-pub(super) fn r12_a_shared_mapping(shown: &Shown) -> Result<()> {
-    let room = shown.room("r12")?;
+pub(super) fn r13_a_shared_mapping(shown: &Shown) -> Result<()> {
+    let room = shown.room("r13_a_shared_mapping")?;
     let len = 2 * BLOCK + 4096;
     let mut want = dataset::bytes(12, len);
     fs::write(room.path("file"), &want)?;
@@ -174,8 +181,8 @@ pub(super) fn r12_a_shared_mapping(shown: &Shown) -> Result<()> {
     room.holds("file", &want).context("after munmap and fsync")
 }
 
-pub(super) fn r18_two_descriptors(shown: &Shown) -> Result<()> {
-    let room = shown.room("r18")?;
+pub(super) fn r12_two_descriptors(shown: &Shown) -> Result<()> {
+    let room = shown.room("r12_two_descriptors")?;
     let (mut one, mut two) = (room.open("file")?, room.open("file")?);
     one.write_all(b"of one")?;
     let mut got = String::new();
@@ -189,8 +196,8 @@ pub(super) fn r18_two_descriptors(shown: &Shown) -> Result<()> {
     room.holds("file", b"of one, of two, more")
 }
 
-pub(super) fn r22_a_file_of_several_parts(shown: &Shown) -> Result<()> {
-    let room = shown.room("r22")?;
+pub(super) fn r12_a_file_of_several_parts(shown: &Shown) -> Result<()> {
+    let room = shown.room("r12_a_file_of_several_parts")?;
     let mut want = dataset::bytes(22, 2 * PART + 3 * BLOCK + 9);
     fs::write(room.path("file"), &want)?;
     room.holds("file", &want)?;
