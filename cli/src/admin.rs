@@ -16,17 +16,18 @@ use tidegate_gateway::admin::Ended;
 use tidegate_wire::{JoinFile, Problem};
 use tokio::net::UnixStream;
 
-use crate::args::{AdminArgs, LeaseCommand, SourceArgs};
+use crate::args::{AdminArgs, LeaseCommand, ResultsArgs, SourceArgs};
 use crate::units::Duration;
-use crate::{Usage, source, table};
+use crate::{Usage, home, source, table};
 
 /// Largest answer read, in bytes: a list of some ten thousand leases.
 const MAX_ANSWER: usize = 16 << 20;
 
 pub(crate) fn lease(command: LeaseCommand, as_json: bool) -> Result<u8> {
     match command {
-        LeaseCommand::Create { admin, source, duration, join, ranks } => {
-            create(&admin, &source, duration, &join, ranks, as_json)
+        LeaseCommand::Create { admin, source, results, duration, join, ranks } => {
+            let body = grant(&source, &results, duration, ranks)?;
+            create(&admin, body, &join, ranks.is_some(), as_json)
         }
         LeaseCommand::List(admin) => {
             let answer = ask(&admin, "GET", "/v1/admin/leases", None)?;
@@ -68,14 +69,13 @@ pub(crate) fn status(admin: &AdminArgs, as_json: bool) -> Result<u8> {
     show(ask(admin, "GET", "/v1/admin/status", None)?, as_json, |status| table::status(&status))
 }
 
-fn create(
-    admin: &AdminArgs,
+/// What a gateway is asked to grant.
+fn grant(
     from: &SourceArgs,
+    results: &ResultsArgs,
     duration: Duration,
-    join: &Path,
     each: Option<u16>,
-    as_json: bool,
-) -> Result<u8> {
+) -> Result<Value> {
     let (rank, ranks) = match each {
         Some(ranks) => (None, ranks),
         None => {
@@ -84,26 +84,31 @@ fn create(
         }
     };
     let s3 = &from.s3;
-    let answer = ask(
-        admin,
-        "POST",
-        "/v1/admin/leases",
-        Some(json!({
-            "source": source::source(from)?.to_string(),
-            "s3": {
-                "endpoint": s3.s3_endpoint, "region": s3.s3_region, "profile": s3.s3_profile,
-                "credentials_file": s3.s3_credentials,
-            },
-            "selection": source::selection(from)?,
-            "ranks": ranks,
-            "only_rank": rank,
-            "duration_s": duration.0.as_secs(),
-        })),
-    )?;
+    let mut body = json!({
+        "source": source::source(from)?.to_string(),
+        "s3": {
+            "endpoint": s3.s3_endpoint, "region": s3.s3_region, "profile": s3.s3_profile,
+            "credentials_file": s3.s3_credentials,
+        },
+        "selection": source::selection(from)?,
+        "ranks": ranks,
+        "only_rank": rank,
+        "duration_s": duration.0.as_secs(),
+    });
+    let results = home::body(results, s3)?;
+    if !results.is_null() {
+        body["results"] = results;
+    }
+    Ok(body)
+}
+
+/// Grants a lease; `each`: every rank has a join file of its own.
+fn create(admin: &AdminArgs, body: Value, join: &Path, each: bool, as_json: bool) -> Result<u8> {
+    let answer = ask(admin, "POST", "/v1/admin/leases", Some(body))?;
     let files: Vec<JoinFile> = serde_json::from_value(answer["joins"].clone())
         .context("the gateway's answer holds no join files")?;
     for file in &files {
-        let path = if each.is_some() { with_rank(join, file.rank) } else { join.to_owned() };
+        let path = if each { with_rank(join, file.rank) } else { join.to_owned() };
         write_secret(&path, &serde_json::to_vec_pretty(file)?)?;
         if !as_json {
             eprintln!("tidegate: lease {} granted; join file {}", file.lease, path.display());

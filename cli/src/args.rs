@@ -30,6 +30,7 @@ const EXIT_CODES: &str = "Exit codes:
   the command's own   of `run`, when the command ran
   1    `audit verify` found a fault; `doctor` found something missing
   2    the arguments, the selection, the mount point or the config file are wrong
+  122  the command ended well, but not all of its results came home; the receipt names what is lost
   123  the command ended well, but the wipe could not be certified or its receipt not be written
   124  the lease ended, or no gateway was heard for its grace, while the data was in use; the command was ended
   125  Tidegate failed before the command could run, or had none to run; the message says what to do
@@ -106,6 +107,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) at: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) results: ResultsArgs,
+    /// Show the place for results at PATH. Default: a new directory. The command finds it in TIDEGATE_RESULTS.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) results_at: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) spool: SpoolArgs,
+    #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
@@ -119,7 +127,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,
     /// Join a lease of a gateway elsewhere instead of embedding one.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "select", "exclude", "list", "rank"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "select", "exclude", "list", "rank", "results"])]
     pub(crate) join: Option<PathBuf>,
     /// Use this gateway instead of those in the join file.
     #[arg(long, value_name = "URL", requires = "join")]
@@ -129,6 +137,38 @@ pub(crate) struct RunArgs {
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Where results go and how many, as it is granted.
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArgs {
+    /// Bring home what the command writes: into a directory, or below s3://bucket/prefix.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pub(crate) results: Option<String>,
+    /// Show what lies there already, as an earlier attempt left it.
+    #[arg(long, requires = "results")]
+    pub(crate) resume: bool,
+    /// Bring home no more than this; what is stored again counts again.
+    #[arg(long, value_name = "SIZE", requires = "results")]
+    pub(crate) results_bytes: Option<Size>,
+    /// Store no more files than this; what is stored again counts again.
+    #[arg(long, value_name = "N", requires = "results")]
+    pub(crate) results_files: Option<u64>,
+    /// Digest of the command's image, to be kept with each result.
+    #[arg(long, value_name = "DIGEST", requires = "results")]
+    pub(crate) image: Option<String>,
+}
+
+/// How results are kept until they are home.
+#[derive(Debug, Args)]
+pub(crate) struct SpoolArgs {
+    /// Let `fsync` and `close` return once the bytes are sealed on this machine's disk: what is not home yet
+    /// is lost with the machine.
+    #[arg(long)]
+    pub(crate) results_async: bool,
+    /// Largest size of the sealed spool beside the cache. Default: a quarter of what is free, at most 20GiB.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) results_spool: Option<Size>,
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +240,11 @@ pub(crate) struct MountArgs {
     pub(crate) join: PathBuf,
     #[arg(long, value_name = "PATH")]
     pub(crate) at: PathBuf,
+    /// Show the place for results here, of a lease that brings some home.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) results_at: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) spool: SpoolArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     /// Write the receipt as JSON to FILE as well.
@@ -231,6 +276,8 @@ pub(crate) enum LeaseCommand {
         admin: AdminArgs,
         #[command(flatten)]
         source: Box<SourceArgs>,
+        #[command(flatten)]
+        results: Box<ResultsArgs>,
         /// How long the lease may live.
         #[arg(long = "for", value_name = "DURATION", default_value = "12h")]
         duration: Duration,
@@ -277,11 +324,12 @@ pub(crate) enum LeaseCommand {
 pub(crate) enum AuditCommand {
     /// One line an entry.
     List(LedgerArgs),
-    /// Everything about one lease or one entry, with the documents that were not erased.
+    /// Everything about one lease or one entry, or which data made a result; with the documents that were not
+    /// erased.
     Show {
         #[command(flatten)]
         ledger: LedgerArgs,
-        /// A lease id or an entry's index.
+        /// A lease id, an entry's index, or a result: its path, s3://bucket/key, or the BLAKE3 of its bytes.
         what: String,
     },
     /// Check every entry, every checkpoint and every signature.

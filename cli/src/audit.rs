@@ -12,7 +12,9 @@ use crate::stored::{Line, Stored};
 use crate::story::{self, sentence, when};
 use crate::{Usage, paths};
 
+mod object;
 mod verdict;
+mod versions;
 
 pub(crate) fn main(command: AuditCommand, json: bool) -> Result<u8> {
     match command {
@@ -48,10 +50,13 @@ fn show(stored: &Stored, what: &str, json: bool) -> Result<u8> {
     if let Ok(index) = what.parse::<u64>() {
         return show_entry(stored, index, json);
     }
-    let lease: LeaseId =
-        what.parse().map_err(|_| Usage(format!("`{what}` is neither a lease id nor an index")))?;
-    story::tell(stored, lease, json)?;
-    Ok(0)
+    match what.parse::<LeaseId>() {
+        Ok(lease) => {
+            story::tell(stored, lease, json)?;
+            Ok(0)
+        }
+        Err(_) => object::show(stored, what, json),
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the entry is this command's output")]
@@ -85,10 +90,12 @@ fn commitments(event: &Event) -> Vec<(&'static str, Commitment)> {
     match event {
         Event::Admin { subject, .. } => vec![("subject", *subject)],
         Event::SnapshotTaken { source, .. } => vec![("source", *source)],
-        Event::LeaseGranted { subject, selected, .. } => {
+        Event::LeaseGranted { subject, selected, results, .. } => {
             let selected = selected.map(|selected| ("selected", selected));
-            std::iter::once(("subject", *subject)).chain(selected).collect()
+            let results = results.map(|results| ("results", results));
+            std::iter::once(("subject", *subject)).chain(selected).chain(results).collect()
         }
+        Event::Results { listing, .. } => vec![("files", *listing)],
         Event::Attached { facts, .. } => vec![("node", *facts)],
         Event::TokenMade { subject, .. } => vec![("subject", *subject)],
         _ => Vec::new(),

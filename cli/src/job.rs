@@ -72,16 +72,21 @@ pub(crate) fn find(command: &[OsString]) -> Result<(), NotStarted> {
 }
 
 impl Job {
-    /// Starts the command with `TIDEGATE_DATA` set. `strip_credentials` keeps the store's credentials
+    /// Starts the command with `TIDEGATE_DATA` and, where there is a place for results, `TIDEGATE_RESULTS`
+    /// set. `strip_credentials` keeps the store's credentials
     /// out of its environment.
     pub(crate) fn start(
         command: &[OsString],
         data: &Path,
+        results: Option<&Path>,
         strip_credentials: bool,
     ) -> Result<Self, NotStarted> {
         let name = command.first().cloned().unwrap_or_default();
         let mut process = Command::new(&name);
         process.args(command.iter().skip(1)).env("TIDEGATE_DATA", data);
+        // Never one that is somebody else's.
+        process.env_remove("TIDEGATE_RESULTS");
+        process.envs(results.map(|results| ("TIDEGATE_RESULTS", results)));
         if strip_credentials {
             let names = std::env::vars_os().map(|(name, _)| name);
             for name in names.filter(|name| name.as_bytes().starts_with(STORE_VARIABLES)) {

@@ -7,6 +7,7 @@ mod certified;
 mod daemon;
 mod doctor;
 mod exit;
+mod home;
 mod job;
 mod memory;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod metrics_doc;
 mod mount;
 mod namespace;
 mod ops;
+mod origin;
 mod paths;
 mod plan;
 mod progress;

@@ -7,11 +7,11 @@ use tidegate_kit::telemetry::{self, Format};
 use tidegate_wire::Directive;
 
 use crate::args::MountArgs;
+use crate::origin::read_join;
 use crate::receipt::ReceiptFile;
-use crate::run::read_join;
 use crate::signals::Signals;
-use crate::stage::{self, Stage, Watch};
-use crate::{exit, memory};
+use crate::stage::{self, Places, ResultsPlace, Stage, Watch};
+use crate::{Usage, exit, memory};
 
 /// How often a mount whose lease is drained is looked at: does anybody use it?
 const IDLE_LOOK: Duration = Duration::from_millis(500);
@@ -30,8 +30,18 @@ async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
     telemetry::of_lease(&join.lease, join.rank);
     let watch = Watch { format, ops: args.ops.ops };
     let file = args.receipt.as_deref().map(ReceiptFile::open).transpose()?;
+    if args.results_at.is_none() && (args.spool.results_async || args.spool.results_spool.is_some())
+    {
+        return Err(Usage("name the place for results with --results-at".into()).into());
+    }
+    let results = args.results_at.clone().map(|at| ResultsPlace {
+        at: Some(at),
+        spool: &args.spool,
+        required: true,
+    });
+    let places = Places { at: Some(args.at.clone()), may_cover: None, results };
     let stage = tokio::select! {
-        stage = Stage::begin(join, &args.cache, Some(args.at.clone()), None, watch) => stage?,
+        stage = Stage::begin(join, &args.cache, places, watch) => stage?,
         signal = signals.next() => return Ok(crate::signals::exit_code(signal)),
     };
     eprintln!(
@@ -40,12 +50,15 @@ async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
         bytesize::ByteSize(stage.ready.bytes),
         stage.path().display()
     );
+    if let Some(path) = stage.results_path() {
+        eprintln!("tidegate: results go home from {}", path.display());
+    }
     let broken = serve(&stage, &mut signals).await;
     if let Some(why) = &broken {
         eprintln!("tidegate: {why}");
     }
     let ready = stage.ready;
-    match stage.end().await {
+    match stage.end(json).await {
         Ok(report) => {
             let receipt = stage::receipt(&ready, &report)?;
             let written = file.map_or(Ok(()), |file| file.write(&receipt));
@@ -54,8 +67,9 @@ async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
             }
             receipt.say(json)?;
             Ok(match (receipt.certified() && written.is_ok(), broken) {
-                (false, None) => exit::NOT_CERTIFIED,
                 (_, Some(_)) => exit::LEASE_LOST,
+                _ if receipt.lost_results() => exit::RESULTS_LOST,
+                (false, None) => exit::NOT_CERTIFIED,
                 (true, None) => 0,
             })
         }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use bytesize::ByteSize;
 use serde::Serialize;
-use tidegate_ledger::{Outcome, WipeCertificate};
+use tidegate_fuse_cache::ResultsProgress;
+use tidegate_ledger::{Outcome, StatedResults, WipeCertificate};
 use tidegate_plan::LeaseId;
 
 use crate::Usage;
+
+/// Names of lost results that are shown to people; the certificate has more.
+const LOST_SHOWN: usize = 20;
 
 /// Printed to people as text and to machines as this document.
 #[derive(Debug, Serialize)]
@@ -32,12 +36,57 @@ pub(crate) struct Receipt {
     /// From the grant, or the start of what joins a lease granted before, to the first byte that could be
     /// read; `None` when none came.
     pub(crate) first_byte_ms: Option<u64>,
+    /// Absent for a lease that brings nothing home.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) results: Option<ReceiptResults>,
     /// How often a dead worker was replaced.
     pub(crate) workers_replaced: u32,
     pub(crate) outcome: Outcome,
     pub(crate) certificate: Option<WipeCertificate>,
     /// The ledger's head (signed note); keep it: the ledger must agree with it for ever.
     pub(crate) checkpoint: String,
+}
+
+/// What became of the results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ReceiptResults {
+    /// At home; what was stored again counts again.
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// Names of files that are not at home as they were last written, the first thousand.
+    pub(crate) lost: Vec<String>,
+    pub(crate) lost_files: u64,
+    /// Not at home when the worker, which stated nothing, was last heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unsent_bytes: Option<u64>,
+}
+
+impl ReceiptResults {
+    pub(crate) fn stated(stated: &StatedResults) -> Self {
+        Self {
+            files: stated.stored_files,
+            bytes: stated.stored_bytes,
+            lost: stated.lost.clone(),
+            lost_files: stated.lost_files,
+            unsent_bytes: None,
+        }
+    }
+
+    /// Of a worker that stated nothing.
+    pub(crate) fn last_seen(seen: &ResultsProgress) -> Self {
+        Self {
+            files: seen.home_files,
+            bytes: seen.home_bytes,
+            lost: Vec::new(),
+            lost_files: 0,
+            unsent_bytes: Some(seen.unsent_bytes),
+        }
+    }
+
+    /// All that was written is at home.
+    pub(crate) fn complete(&self) -> bool {
+        self.lost_files == 0 && self.unsent_bytes.is_none_or(|bytes| bytes == 0)
+    }
 }
 
 /// The file for a receipt, opened before anything leaves: what cannot be written is said while it
@@ -98,6 +147,11 @@ impl Receipt {
                 .is_some_and(|stated| stated.shortfall().is_none())
     }
 
+    /// Not everything that the command wrote came home.
+    pub(crate) fn lost_results(&self) -> bool {
+        self.results.as_ref().is_some_and(|results| !results.complete())
+    }
+
     pub(crate) fn say(&self, json: bool) -> Result<()> {
         if json {
             eprintln!("{}", serde_json::to_string(self)?);
@@ -128,6 +182,20 @@ impl Receipt {
             n => format!(", {n} failed reads"),
         };
         row("read", format!("{}{first}{errors}", ByteSize(self.read_bytes)));
+        if let Some(results) = &self.results {
+            row("home", format!("{} files, {}", results.files, ByteSize(results.bytes)));
+            for name in results.lost.iter().take(LOST_SHOWN) {
+                row("LOST", name.clone());
+            }
+            let more = results.lost_files.saturating_sub(LOST_SHOWN as u64);
+            if more > 0 {
+                row("LOST", format!("and {more} files more"));
+            }
+            if let Some(unsent) = results.unsent_bytes.filter(|bytes| *bytes > 0) {
+                let unsent = ByteSize(unsent);
+                row("LOST", format!("{unsent} that were not home when the worker was last heard"));
+            }
+        }
         if self.workers_replaced > 0 {
             row("worker", format!("replaced {} times", self.workers_replaced));
         }

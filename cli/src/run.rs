@@ -1,27 +1,23 @@
 //! `tidegate run`: the main job on one machine. Lease, mount, command, wipe, receipt.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use tidegate_fuse_cache::supervisor::Supervisor;
 use tidegate_gateway::source::SourceSpec;
-use tidegate_gateway::{
-    Allowed, CutError, Gateway, GatewayConfig, GrantError, GrantRequest, Granted, SurveyError,
-};
 use tidegate_kit::telemetry::{self, Format};
-use tidegate_wire::{Directive, JoinFile};
+use tidegate_wire::Directive;
 use tokio::sync::watch;
 
-use crate::args::{RunArgs, SourceArgs};
+use crate::args::RunArgs;
 use crate::job::{self, Job};
+use crate::origin::Origin;
 use crate::progress::Bar;
 use crate::receipt::{Receipt, ReceiptFile};
 use crate::signals::{Insisting, Signals, exit_code};
-use crate::stage::{self, Stage, Watch};
-use crate::{Usage, exit, memory, namespace, paths, source};
+use crate::stage::{self, Places, ResultsPlace, Stage, Watch};
+use crate::{exit, memory, namespace};
 
 pub(crate) fn main(args: RunArgs, json: bool, format: Format) -> Result<u8> {
     telemetry::init(format, "warn")?;
@@ -31,14 +27,6 @@ pub(crate) fn main(args: RunArgs, json: bool, format: Format) -> Result<u8> {
     memory::hide()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(drive(args, json, format))
-}
-
-/// Where the lease comes from.
-enum Origin {
-    /// A gateway in this very process, on loopback.
-    Embedded { gateway: Box<Gateway>, granted: Box<Granted>, spec: SourceSpec },
-    /// A gateway elsewhere, which granted already.
-    Elsewhere(JoinFile),
 }
 
 async fn drive(args: RunArgs, json: bool, format: Format) -> Result<u8> {
@@ -60,8 +48,16 @@ async fn drive(args: RunArgs, json: bool, format: Format) -> Result<u8> {
         Origin::Embedded { spec: SourceSpec::Directory(path), .. } => Some(path.clone()),
         _ => None,
     };
+    // A lease that was granted elsewhere may bring results home or not.
+    let wanted = args.results.results.is_some() || args.join.is_some();
+    let results = wanted.then(|| ResultsPlace {
+        at: args.results_at.clone(),
+        spool: &args.spool,
+        required: args.join.is_none() || args.results_at.is_some(),
+    });
+    let places = Places { at: args.at.clone(), may_cover: covers.as_deref(), results };
     let begun = tokio::select! {
-        begun = Stage::begin(join, &args.cache, args.at.clone(), covers.as_deref(), watch) => begun.map(Ok),
+        begun = Stage::begin(join, &args.cache, places, watch) => begun.map(Ok),
         signal = signals.next() => Ok(Err(signal)),
     };
     let stage = match begun {
@@ -95,8 +91,8 @@ async fn work(
     signals: &mut Signals,
     json: bool,
 ) -> Ended {
-    let strip = matches!(origin, Origin::Embedded { spec: SourceSpec::S3 { .. }, .. });
-    let mut job = match Job::start(&args.command, stage.path(), strip) {
+    let strip = origin.reaches_a_store();
+    let mut job = match Job::start(&args.command, stage.path(), stage.results_path(), strip) {
         Ok(job) => job,
         Err(refused) => {
             eprintln!("tidegate: {}", refused.message);
@@ -179,8 +175,10 @@ async fn close(
         }
         Err(error) => flaws.note(&error.context("what outlived the command was not ended")),
     }
-    let (ready, last) = (stage.ready, stage.progress());
-    let receipt = match stage.end().await {
+    let (ready, progress) = (stage.ready, stage.supervisor.progress());
+    let ended_stage = stage.end(json).await;
+    let last = *progress.borrow();
+    let receipt = match ended_stage {
         Ok(report) => stage::receipt(&ready, &report).map(Some),
         Err(error) => {
             eprintln!("tidegate: the wipe is not certified: {error}");
@@ -195,6 +193,10 @@ async fn close(
         None
     });
     let certified = receipt.as_ref().is_some_and(Receipt::certified);
+    let lost = match &receipt {
+        Some(receipt) => receipt.lost_results(),
+        None => last.results.as_ref().is_some_and(|seen| seen.unsent_bytes > 0),
+    };
     if let Some(mut receipt) = receipt {
         origin.annotate(&mut receipt);
         if let Some(Err(error)) = file.map(|file| file.write(&receipt)) {
@@ -206,6 +208,7 @@ async fn close(
     }
     origin.shutdown().await;
     Ok(match ended? {
+        0 if lost => exit::RESULTS_LOST,
         0 if !certified || flaws.any => exit::NOT_CERTIFIED,
         code => code,
     })
@@ -222,162 +225,4 @@ impl Flaws {
         eprintln!("tidegate: {error:#}");
         self.any = true;
     }
-}
-
-impl Origin {
-    /// Opens the gateway and takes a lease; the inner error is a signal that came meanwhile.
-    async fn open(args: &RunArgs, signals: &mut Signals) -> Result<Result<Self, Signal>> {
-        if let Some(file) = &args.join {
-            return Ok(Ok(Self::Elsewhere(read_join(file, args.gateway.as_deref())?)));
-        }
-        let from = &args.source;
-        if from.from.is_none() {
-            return Err(Usage("name the data with --from, or a lease with --join".into()).into());
-        }
-        let spec = source::source(from)?;
-        let gateway = start_gateway(args, &spec).await?;
-        let granted = tokio::select! {
-            granted = gateway.grant(request(args, from, &spec)?) => granted,
-            signal = signals.next() => {
-                gateway.shutdown().await;
-                return Ok(Err(signal));
-            }
-        };
-        match granted {
-            Ok(granted) => Ok(Ok(Self::Embedded {
-                gateway: Box::new(gateway),
-                granted: Box::new(granted),
-                spec,
-            })),
-            Err(error) => {
-                gateway.shutdown().await;
-                // As `plan` says it.
-                Err(match error {
-                    GrantError::Survey(SurveyError::Cut(CutError::Selection(error))) => {
-                        Usage(error.to_string()).into()
-                    }
-                    error => error.into(),
-                })
-            }
-        }
-    }
-
-    fn join(&self) -> Result<JoinFile> {
-        match self {
-            Self::Embedded { granted, .. } => {
-                granted.joins.first().cloned().context("the gateway made no token")
-            }
-            Self::Elsewhere(join) => Ok(join.clone()),
-        }
-    }
-
-    /// Nothing was staged: the lease goes at once.
-    async fn give_up(self) {
-        if let Self::Embedded { gateway, granted, .. } = self {
-            if let Err(error) = gateway.close(granted.lease).await {
-                eprintln!("tidegate: the lease stays open until its deadline: {error}");
-            }
-            gateway.shutdown().await;
-        }
-    }
-
-    /// The receipt of a lease whose worker did not certify its wipe.
-    async fn withdrawn(
-        &self,
-        ready: &tidegate_fuse_cache::Ready,
-        last: &tidegate_fuse_cache::Progress,
-    ) -> Result<Option<Receipt>> {
-        let Self::Embedded { gateway, granted, .. } = self else { return Ok(None) };
-        let closed = gateway.close(granted.lease).await?;
-        let certificate = closed.certificates.first();
-        Ok(Some(Receipt {
-            lease: closed.lease,
-            source: None,
-            selected_files: ready.files,
-            selected_bytes: ready.bytes,
-            blocks: ready.blocks,
-            unshown: Vec::new(),
-            left_bytes: closed.sent_bytes.unwrap_or(closed.released_bytes),
-            read_bytes: last.bytes_read,
-            read_errors: last.read_errors,
-            first_byte_ms: last.first_byte_ms,
-            workers_replaced: 0,
-            outcome: closed.outcome,
-            certificate: certificate
-                .map(|text| tidegate_ledger::WipeCertificate::parse(text))
-                .transpose()?,
-            checkpoint: closed.checkpoint,
-        }))
-    }
-
-    /// Adds what only the embedded gateway knows.
-    fn annotate(&self, receipt: &mut Receipt) {
-        if let Self::Embedded { granted, spec, .. } = self {
-            receipt.source = Some(spec.to_string());
-            receipt.unshown.clone_from(&granted.unshown);
-        }
-    }
-
-    async fn shutdown(self) {
-        if let Self::Embedded { gateway, .. } = self {
-            gateway.shutdown().await;
-        }
-    }
-}
-
-async fn start_gateway(args: &RunArgs, spec: &SourceSpec) -> Result<Gateway> {
-    let state = std::path::absolute(paths::state(args.ledger.ledger.clone())?)?;
-    // Beside the ledger, not in it: a ledger that was set back alone is noticed at the next start.
-    let copy = state.join("checkpoint");
-    let mut config = GatewayConfig::embedded(state, allowed(spec)?);
-    config.checkpoint_copy = Some(copy);
-    config.rate_limit = args.limit.map(|rate| rate.0);
-    Ok(Gateway::start(config).await?)
-}
-
-/// The one source that an embedded gateway may serve: the real path, as the gateway compares it.
-fn allowed(spec: &SourceSpec) -> Result<Allowed> {
-    match spec {
-        SourceSpec::Directory(path) => {
-            let real = fs::canonicalize(path).map_err(|error| {
-                anyhow::Error::new(error).context(format!("--from: cannot open {}", path.display()))
-            })?;
-            Ok(SourceSpec::Directory(real).into())
-        }
-        SourceSpec::S3 { .. } => Ok(spec.clone().into()),
-    }
-}
-
-fn request(args: &RunArgs, from: &SourceArgs, spec: &SourceSpec) -> Result<GrantRequest> {
-    let (rank, ranks) = source::rank(from);
-    Ok(GrantRequest {
-        source: spec.clone(),
-        selection: source::selection(from)?,
-        ranks,
-        only_rank: Some(rank),
-        duration: args.duration.0,
-        subject: subject(),
-        dataset: String::new(),
-        results: None,
-    })
-}
-
-/// Under whose name data leaves: the user and the host that ask.
-fn subject() -> String {
-    let user = rustix::process::getuid().as_raw();
-    let host = rustix::system::uname();
-    format!("uid {user} on {}", host.nodename().to_string_lossy())
-}
-
-/// Reads a join file and, when asked, puts another gateway first.
-pub(crate) fn read_join(file: &PathBuf, gateway: Option<&str>) -> Result<JoinFile> {
-    let bytes =
-        fs::read(file).map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
-    let mut join = JoinFile::parse(&bytes)
-        .map_err(|error| Usage(format!("--join {}: {error}", file.display())))?;
-    if let Some(gateway) = gateway {
-        join.gateways.retain(|known| known != gateway);
-        join.gateways.insert(0, gateway.to_owned());
-    }
-    Ok(join)
 }

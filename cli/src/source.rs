@@ -8,20 +8,25 @@ use crate::Usage;
 use crate::args::{S3Args, SourceArgs};
 
 pub(crate) fn source(args: &SourceArgs) -> Result<SourceSpec> {
-    // A directory may be named relative to where the user stands; the gateway wants it whole.
     let from = args.from.as_ref().ok_or_else(|| Usage("name the data with --from".into()))?;
-    let from = if from.contains("://") {
-        from.clone()
+    place("--from", from, &args.s3)
+}
+
+/// A directory or a bucket with a prefix, as `flag` names it.
+pub(crate) fn place(flag: &str, text: &str, args: &S3Args) -> Result<SourceSpec> {
+    // A directory may be named relative to where the user stands; the gateway wants it whole.
+    let text = if text.contains("://") {
+        text.to_owned()
     } else {
-        let path = std::path::absolute(from).context("the working directory is gone")?;
+        let path = std::path::absolute(text).context("the working directory is gone")?;
         path.to_str()
             .map(str::to_owned)
             .ok_or_else(|| Usage(format!("{}: the path itself must be UTF-8", path.display())))?
     };
-    SourceSpec::parse(&from, s3(&args.s3)).map_err(|error| Usage(format!("--from: {error}")).into())
+    SourceSpec::parse(&text, s3(args)).map_err(|error| Usage(format!("{flag}: {error}")).into())
 }
 
-fn s3(args: &S3Args) -> S3Options {
+pub(crate) fn s3(args: &S3Args) -> S3Options {
     S3Options {
         endpoint: args.s3_endpoint.clone(),
         region: args.s3_region.clone(),

@@ -7,21 +7,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
+use tidegate_fuse_cache::Ready;
 use tidegate_fuse_cache::budget::Budget;
-use tidegate_fuse_cache::holder::{Mount, MountOptions};
+use tidegate_fuse_cache::holder::{Mount, MountKind, MountOptions};
 use tidegate_fuse_cache::supervisor::{
-    CacheConfig, Supervisor, SupervisorError, WorkerLaunch, WorkerReport,
+    CacheConfig, ResultsMount, Supervisor, SupervisorError, WorkerLaunch, WorkerReport,
 };
-use tidegate_fuse_cache::{Progress, Ready};
 use tidegate_kit::clock::boottime;
 use tidegate_kit::telemetry::Format;
 use tidegate_ledger::WipeCertificate;
 use tidegate_wire::JoinFile;
 use tokio::task::JoinSet;
 
-use crate::args::CacheArgs;
+use crate::args::{CacheArgs, SpoolArgs};
 use crate::ops::Ops;
-use crate::receipt::Receipt;
+use crate::progress::HomeBar;
+use crate::receipt::{Receipt, ReceiptResults};
 use crate::{Usage, paths};
 
 /// FUSE threads: more than the cores of a small node gain nothing, fewer starve several readers.
@@ -42,10 +43,31 @@ pub(crate) struct Stage {
     pub(crate) supervisor: Supervisor,
     pub(crate) ready: Ready,
     at: PathBuf,
+    results_at: Option<PathBuf>,
     /// Answers operators for as long as this is kept.
     _ops: Option<JoinSet<()>>,
-    /// Where the mount point was made by us; removed with it.
-    _made: Option<TempDir>,
+    /// Where mount points were made by us; removed with it.
+    _made: Vec<TempDir>,
+}
+
+/// What is mounted where.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    /// The data; a new directory when absent.
+    pub(crate) at: Option<PathBuf>,
+    /// A directory that the data may hide.
+    pub(crate) may_cover: Option<&'a Path>,
+    pub(crate) results: Option<ResultsPlace<'a>>,
+}
+
+/// Where results are written to.
+#[derive(Debug)]
+pub(crate) struct ResultsPlace<'a> {
+    /// A new directory when absent.
+    pub(crate) at: Option<PathBuf>,
+    pub(crate) spool: &'a SpoolArgs,
+    /// A lease that brings nothing home is an error.
+    pub(crate) required: bool,
 }
 
 impl Stage {
@@ -53,8 +75,7 @@ impl Stage {
     pub(crate) async fn begin(
         join: JoinFile,
         cache: &CacheArgs,
-        at: Option<PathBuf>,
-        may_cover: Option<&Path>,
+        places: Places<'_>,
         watch: Watch,
     ) -> Result<Self> {
         // Here a lease has just been granted, or its join file read.
@@ -69,21 +90,29 @@ impl Stage {
             .mode(0o700)
             .create(&dir)
             .with_context(|| format!("cannot make the cache directory {}", dir.display()))?;
-        let (at, made) = match at {
-            Some(at) => (std::path::absolute(at)?, None),
-            None => {
-                let made =
-                    TempDir::with_prefix("tidegate-").context("cannot make a mount point")?;
-                let at = made.path().join("data");
-                fs::create_dir(&at)?;
-                (at, Some(made))
-            }
+        let mut made = Vec::new();
+        let at = mount_point(places.at, "data", &mut made)?;
+        let covers = places.may_cover.is_some_and(|source| source == at);
+        let options = |kind, at: &Path, cover| MountOptions {
+            kind,
+            at: at.to_owned(),
+            threads: FUSE_THREADS,
+            cover,
+            without: cache.kernel_without.clone(),
         };
-        let covers = may_cover.is_some_and(|source| source == at);
-        let without = cache.kernel_without.clone();
-        let options =
-            MountOptions { at: at.clone(), threads: FUSE_THREADS, cover: covers, without };
-        let mount = Mount::new(options).map_err(explain)?;
+        let mount = Mount::new(options(MountKind::Data, &at, covers)).map_err(explain)?;
+        let (mut results, mut results_at) = (None, None);
+        if let Some(ResultsPlace { at, spool, required }) = places.results {
+            let at = mount_point(at, "results", &mut made)?;
+            let options = options(MountKind::Results, &at, false);
+            results = Some(ResultsMount {
+                mount: Mount::new(options).map_err(explain)?,
+                spool_bytes: spool.results_spool.map(|size| size.0),
+                asynchronous: spool.results_async,
+                required,
+            });
+            results_at = Some(at);
+        }
         let launch = WorkerLaunch {
             exe: std::env::current_exe().context("cannot find this program's own file")?,
             args: ["worker", "--log-format", watch.format.word()].map(Into::into).into(),
@@ -94,7 +123,7 @@ impl Stage {
             begun,
             metered: ops.is_some(),
         };
-        let supervisor = Supervisor::start(mount, launch)?;
+        let supervisor = Supervisor::start(mount, results, launch)?;
         let ops = ops.map(|ops| ops.serve(supervisor.watch()));
         let ready = match supervisor.ready().await {
             Ok(ready) => ready,
@@ -103,21 +132,47 @@ impl Stage {
                 return Err(error.into());
             }
         };
-        Ok(Self { supervisor, ready, at, _ops: ops, _made: made })
+        let results_at = results_at.filter(|_| ready.results.is_some());
+        Ok(Self { supervisor, ready, at, results_at, _ops: ops, _made: made })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.at
     }
 
-    pub(crate) fn progress(&self) -> Progress {
-        *self.supervisor.progress().borrow()
+    /// Where results are written to, if the lease brings any home.
+    pub(crate) fn results_path(&self) -> Option<&Path> {
+        self.results_at.as_deref()
     }
 
-    /// Wipes. Nothing is mounted any more when this returns, however it ends.
-    pub(crate) async fn end(self) -> Result<WorkerReport, SupervisorError> {
-        self.supervisor.finish().await
+    /// Brings results home and wipes. Nothing is mounted any more when this returns, however it ends.
+    pub(crate) async fn end(self, json: bool) -> Result<WorkerReport, SupervisorError> {
+        let mut progress = self.supervisor.progress();
+        let mut bar = HomeBar::new(json);
+        let mut finishing = std::pin::pin!(self.supervisor.finish());
+        loop {
+            tokio::select! {
+                report = &mut finishing => return report,
+                Ok(()) = progress.changed() => {
+                    if let Some(results) = progress.borrow_and_update().results {
+                        bar.set(&results);
+                    }
+                }
+            }
+        }
     }
+}
+
+/// The directory that was named, or a new one, which is kept in `made`.
+fn mount_point(at: Option<PathBuf>, name: &str, made: &mut Vec<TempDir>) -> Result<PathBuf> {
+    if let Some(at) = at {
+        return Ok(std::path::absolute(at)?);
+    }
+    let new = TempDir::with_prefix("tidegate-").context("cannot make a mount point")?;
+    let at = new.path().join(name);
+    fs::create_dir(&at)?;
+    made.push(new);
+    Ok(at)
 }
 
 /// What the user typed is at fault for some mount errors; those are usage errors.
@@ -137,7 +192,8 @@ fn explain(error: tidegate_fuse_cache::holder::MountError) -> anyhow::Error {
 pub(crate) fn receipt(ready: &Ready, report: &WorkerReport) -> Result<Receipt> {
     let certificate = WipeCertificate::parse(&report.receipt.certificate)
         .context("the gateway's certificate cannot be read")?;
-    let counters = certificate.stated.as_ref().map(|stated| stated.counters);
+    let stated = certificate.stated.as_ref();
+    let counters = stated.map(|stated| stated.counters);
     let progress = report.progress;
     Ok(Receipt {
         lease: certificate.lease,
@@ -150,6 +206,10 @@ pub(crate) fn receipt(ready: &Ready, report: &WorkerReport) -> Result<Receipt> {
         read_bytes: counters.map_or(progress.bytes_read, |c| c.bytes_read),
         read_errors: counters.map_or(progress.read_errors, |c| c.read_errors),
         first_byte_ms: progress.first_byte_ms,
+        results: stated.map_or_else(
+            || progress.results.as_ref().map(ReceiptResults::last_seen),
+            |stated| stated.results.as_ref().map(ReceiptResults::stated),
+        ),
         workers_replaced: report.replaced,
         outcome: certificate.observed.outcome,
         certificate: Some(certificate),

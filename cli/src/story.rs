@@ -2,17 +2,19 @@
 //! whole story of one lease, from who asked to whether it is gone.
 
 use anyhow::{Result, bail};
+use serde::Serialize;
 use tidegate_ledger::{Event, LeaseId, Outcome};
 
-use crate::stored::Stored;
+use crate::stored::{Stored, Told};
 
 mod account;
 mod ending;
+mod homecoming;
 mod text;
 mod words;
 
 pub(crate) use words::when;
-use words::{act, because, short};
+use words::{act, because, results, short};
 
 /// Prints the story of a lease, as text or as one JSON document.
 #[allow(clippy::print_stdout, reason = "the story is this command's output")]
@@ -26,6 +28,25 @@ pub(crate) fn tell(stored: &Stored, lease: LeaseId, json: bool) -> Result<()> {
         print!("{}", text::of(&account));
     }
     Ok(())
+}
+
+/// Who asked for the data of a lease, and for which.
+#[derive(Debug, Serialize)]
+pub(crate) struct Asked {
+    pub(crate) by: Told,
+    pub(crate) source: Told,
+    /// In words.
+    pub(crate) which: String,
+}
+
+/// `None` when the ledger does not know the lease.
+pub(crate) fn asked(stored: &Stored, lease: LeaseId) -> Result<Option<Asked>> {
+    let known = |told: Option<Told>| told.unwrap_or_else(|| Told::Text("(not recorded)".into()));
+    Ok(account::of(stored, lease)?.map(|account| Asked {
+        which: text::which(account.selected.as_ref()),
+        by: known(account.asked_by),
+        source: known(account.source),
+    }))
 }
 
 /// One sentence for one event.
@@ -86,6 +107,9 @@ pub(crate) fn sentence(event: &Event) -> String {
             "rank {rank} of lease {lease} ended without a statement of a whole wipe; certificate {}",
             short(certificate)
         ),
+        Event::Results { lease, rank, act, files, bytes, .. } => {
+            format!("rank {rank} of lease {lease}: {}", results(*act, *files, *bytes))
+        }
         Event::LeaseClosed { .. } => closed(event),
         Event::EpochDestroyed { epoch } => {
             format!(

@@ -27,7 +27,8 @@ const HEADER: usize = 4;
 /// From the holder to its worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// First of all; carries the identity memfd, then the `/dev/fuse` descriptors.
+    /// First of all; carries the identity memfd, with results the journal memfd, then the `/dev/fuse`
+    /// descriptors of the data's mount, and those of the results' mount.
     Start(Box<Start>),
     /// Destroy the keys and everything after it, say so to the gateway, end.
     Wipe,
@@ -63,6 +64,25 @@ pub(crate) struct Start {
     pub(crate) owner: (u32, u32),
     /// Collect figures: the holder will ask for them.
     pub(crate) metered: bool,
+    /// The mount for results, if there is one.
+    pub(crate) results: Option<ResultsStart>,
+}
+
+/// What a worker is told of the mount for results.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ResultsStart {
+    /// Of the descriptors, the last so many are this mount's.
+    pub(crate) devices: usize,
+    pub(crate) at: PathBuf,
+    pub(crate) mount_id: Option<u64>,
+    /// The kernel's INIT request.
+    pub(crate) init: Base64,
+    /// Most bytes of ciphertext on disk.
+    pub(crate) spool_bytes: Option<u64>,
+    /// `fsync` and `close` return once everything is sealed on this machine's disk.
+    pub(crate) asynchronous: bool,
+    /// A lease that brings nothing home is an error; otherwise the mount is not used.
+    pub(crate) required: bool,
 }
 
 /// From a worker to its holder.
@@ -110,6 +130,20 @@ pub struct Ready {
     pub deadline: u64,
     /// Seconds that reads wait for a gateway which is away.
     pub grace: u32,
+    /// What may be brought home; `None`: nothing, and there is no mount for it.
+    pub results: Option<ReadyResults>,
+}
+
+/// What a worker may bring home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyResults {
+    /// Bytes and files, what is stored again counted again.
+    pub bytes: u64,
+    pub files: u64,
+    /// What an earlier attempt stored is shown.
+    pub resumed: bool,
+    /// Seconds that it may take once the job has ended.
+    pub drain_s: u32,
 }
 
 /// A worker's metrics at one moment.
@@ -136,6 +170,24 @@ pub struct Progress {
     pub refetched: u64,
     /// From [`WorkerLaunch::begun`](crate::supervisor::WorkerLaunch::begun) to the first byte that could be read.
     pub first_byte_ms: Option<u64>,
+    /// Results on their way; `None` where none are brought home.
+    pub results: Option<ResultsProgress>,
+}
+
+/// How far results are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultsProgress {
+    /// Written and not at home.
+    pub unsent_bytes: u64,
+    /// Sealed bytes on this machine's disk.
+    pub spool_bytes: u64,
+    /// Brought home; what was stored again counts again.
+    pub home_bytes: u64,
+    pub home_files: u64,
+    /// How long the oldest byte that is not at home has waited.
+    pub oldest_unsaved_s: Option<u64>,
+    /// The job is over, and only results are waited for.
+    pub draining: bool,
 }
 
 impl Progress {
@@ -164,6 +216,8 @@ pub enum FailureCode {
     Internal,
     /// The lease is closed or past its deadline.
     LeaseOver,
+    /// A mount for results was asked for, and the lease brings none home.
+    NoResults,
     /// The gateway's answer makes no sense.
     Nonsense,
     /// The gateway refused: token unknown, used by another, or not for this.

@@ -27,6 +27,30 @@ pub(crate) enum FsError {
     /// Not offered; the kernel remembers and answers in our place from then on.
     #[error("not offered")]
     NotOffered,
+    #[error("the name exists")]
+    Exists,
+    #[error("the directory is not empty")]
+    NotEmpty,
+    #[error("the spool of the results is full")]
+    NoSpace,
+    #[error("the lease may not bring more results home")]
+    OverBudget,
+    #[error("a directory cannot be renamed in this home")]
+    CrossDevice,
+    #[error("longer than a result may be")]
+    TooLarge,
+    #[error("the name is not UTF-8")]
+    BadName,
+    #[error("not permitted")]
+    NotPermitted,
+    #[error("the arguments make no sense")]
+    Invalid,
+    #[error("the version is gone at home")]
+    Gone,
+    #[error("the bytes are lost")]
+    Lost,
+    #[error("in use")]
+    Busy,
 }
 
 impl FsError {
@@ -44,6 +68,18 @@ impl FsError {
             | Self::Unplaced => Errno::EIO,
             Self::ReadOnly => Errno::EROFS,
             Self::NotOffered => Errno::ENOSYS,
+            Self::Exists => Errno::EEXIST,
+            Self::NotEmpty => Errno::ENOTEMPTY,
+            Self::NoSpace => Errno::ENOSPC,
+            Self::OverBudget => Errno::EDQUOT,
+            Self::CrossDevice => Errno::EXDEV,
+            Self::TooLarge => Errno::EFBIG,
+            Self::BadName => Errno::EILSEQ,
+            Self::NotPermitted => Errno::EPERM,
+            Self::Invalid => Errno::EINVAL,
+            Self::Gone => Errno::ESTALE,
+            Self::Lost => Errno::EIO,
+            Self::Busy => Errno::EBUSY,
         }
     }
 }

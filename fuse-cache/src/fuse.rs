@@ -6,64 +6,90 @@
 
 mod adaptor;
 mod assembly;
+mod later;
+mod listing;
 mod reads;
+mod replies;
 mod session;
+mod writing;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use fuser::{BackgroundSession, INodeNo, Notifier};
+use fuser::{BackgroundSession, Filesystem, INodeNo, Notifier};
 use tokio::runtime::Handle;
 
 use crate::budget::Budget;
 use crate::fs::Fs;
+use crate::results::Results;
 
 use self::adaptor::Adaptor;
 use self::assembly::Assembly;
+use self::later::Later;
 use self::reads::Reads;
+use self::writing::Writing;
 
 /// A served mount: its session threads and a way to tell the kernel things.
 pub(crate) struct Served {
     sessions: Vec<BackgroundSession>,
     notifier: Notifier,
-    assembly: Arc<Assembly>,
+    /// Buffers that reads of data are put together in; results have none.
+    assembly: Option<Arc<Assembly>>,
 }
 
-/// Serves `fs` on each descriptor with a thread of its own. `init`: the INIT request the holder
-/// answered. `successor`: a worker before this one was killed and may have left requests unanswered.
-pub(crate) fn serve(
-    fs: &Arc<Fs>,
-    budget: &Budget,
-    devices: Vec<OwnedFd>,
-    init: &[u8],
-    successor: bool,
-) -> io::Result<Served> {
+/// What the holder handed over of a mount.
+pub(crate) struct Connection {
+    pub(crate) devices: Vec<OwnedFd>,
+    /// The INIT request that the holder answered.
+    pub(crate) init: Vec<u8>,
+    /// A worker before this one was killed and may have left requests unanswered.
+    pub(crate) successor: bool,
+}
+
+/// Serves `fs` on each descriptor with a thread of its own.
+pub(crate) fn serve(fs: &Arc<Fs>, budget: &Budget, connection: Connection) -> io::Result<Served> {
     let assembly = Arc::new(Assembly::new(budget)?);
     let runtime = Handle::current();
+    let reads = || Reads::new(Arc::clone(&assembly), runtime.clone());
+    let (sessions, notifier) = adopt(&connection, || Adaptor::new(Arc::clone(fs), reads()))?;
+    Ok(Served { sessions, notifier, assembly: Some(assembly) })
+}
+
+/// Serves results on each descriptor with a thread of its own.
+pub(crate) fn serve_results(results: &Arc<Results>, connection: Connection) -> io::Result<Served> {
+    let later = Later::new(Handle::current());
+    let (sessions, notifier) =
+        adopt(&connection, || Writing::new(Arc::clone(results), later.clone()))?;
+    Ok(Served { sessions, notifier, assembly: None })
+}
+
+fn adopt<F: Filesystem>(
+    connection: &Connection,
+    filesystem: impl Fn() -> F,
+) -> io::Result<(Vec<BackgroundSession>, Notifier)> {
+    let devices = connection.devices.iter();
     let sessions = devices
-        .iter()
-        .map(|device| {
-            let reads = Reads::new(Arc::clone(&assembly), runtime.clone());
-            session::adopt(Adaptor::new(Arc::clone(fs), reads), device, init)
-        })
+        .map(|device| session::adopt(filesystem(), device, &connection.init))
         .collect::<io::Result<Vec<_>>>()?;
     let first = sessions
         .first()
         .ok_or_else(|| io::Error::other("no /dev/fuse descriptor was handed over"))?;
     let notifier = first.notifier();
-    if successor {
+    if connection.successor {
         session::resend(first)?;
     }
     let sessions =
         sessions.into_iter().map(fuser::Session::spawn).collect::<io::Result<Vec<_>>>()?;
-    Ok(Served { sessions, notifier, assembly })
+    Ok((sessions, notifier))
 }
 
 impl Served {
     /// Wipes the buffers in which reads are put together.
     pub(crate) fn wipe_buffers(&self) {
-        self.assembly.wipe();
+        if let Some(assembly) = &self.assembly {
+            assembly.wipe();
+        }
     }
 
     pub(crate) fn pages(&self) -> Pages {

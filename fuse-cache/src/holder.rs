@@ -1,6 +1,6 @@
 //! The mount holder: mounts, answers INIT and keeps the `/dev/fuse` descriptors.
 //!
-//! The holder outlives workers. It opens `/dev/fuse`, mounts it read-only, answers the kernel's INIT
+//! The holder outlives workers. It opens `/dev/fuse`, mounts it (data read-only, results writable), answers the kernel's INIT
 //! itself and makes one clone of the descriptor for each thread of the worker. Workers get the very
 //! same descriptors over a Unix socket, so that when one is killed the connection stays, requests it
 //! had taken are sent again (`FUSE_NOTIFY_RESEND`) and no read fails. The connection ends when the
@@ -8,7 +8,7 @@
 
 mod init;
 
-pub use self::init::Feature;
+pub use self::init::{Feature, MountKind};
 
 use std::ffi::CString;
 use std::fs::File;
@@ -31,6 +31,7 @@ const INIT_BUFFER: usize = 256 << 10;
 /// Where and how to mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
+    pub kind: MountKind,
     /// An existing directory; empty and no mount point unless `cover` is set.
     pub at: PathBuf,
     /// Hide what is at the path. Only in a private mount namespace, where nobody else loses sight of it.
@@ -96,7 +97,7 @@ impl Mount {
     pub fn new(options: MountOptions) -> Result<Self, MountError> {
         let at = check_mount_point(&options.at, options.cover)?;
         let device = open_device()?;
-        mount_device(&device, &at)?;
+        mount_device(&device, &at, options.kind)?;
         let mut mount = Self {
             mount_id: mount_id(&at),
             at,
@@ -105,7 +106,7 @@ impl Mount {
             can_resend: false,
             mounted: true,
         };
-        mount.answer_init(&options.without)?;
+        mount.answer_init(options.kind, &options.without)?;
         for _ in 1..options.threads.clamp(1, 64) {
             let clone =
                 clone_device(mount.devices[0].as_fd()).map_err(|source| mount.failed(source))?;
@@ -190,7 +191,7 @@ impl Mount {
         self.unmount()
     }
 
-    fn answer_init(&mut self, without: &[Feature]) -> Result<(), MountError> {
+    fn answer_init(&mut self, kind: MountKind, without: &[Feature]) -> Result<(), MountError> {
         let device = &self.devices[0];
         let mut request = vec![0; INIT_BUFFER];
         let length = rustix::io::retry_on_intr(|| rustix::io::read(device, &mut request[..]))
@@ -199,7 +200,7 @@ impl Mount {
         let init = Init::parse(&request)
             .map_err(|error: InitError| MountError::Protocol(error.to_string()))?
             .without(without);
-        rustix::io::write(device, &init.answer()).map_err(|error| self.failed(error.into()))?;
+        rustix::io::write(device, &init.answer(kind)).map_err(|error| self.failed(error.into()))?;
         self.can_resend = init.can_resend();
         self.init = request;
         Ok(())
@@ -288,7 +289,7 @@ fn open_device() -> Result<OwnedFd, MountError> {
     })
 }
 
-fn mount_device(device: &OwnedFd, at: &Path) -> Result<(), MountError> {
+fn mount_device(device: &OwnedFd, at: &Path, kind: MountKind) -> Result<(), MountError> {
     let (uid, gid) = owner();
     let data = format!(
         "fd={},rootmode=40000,user_id={uid},group_id={gid},allow_other,default_permissions,max_read={}",
@@ -296,7 +297,11 @@ fn mount_device(device: &OwnedFd, at: &Path) -> Result<(), MountError> {
         u32::from(init::MAX_PAGES) * 4096,
     );
     let data = CString::new(data).unwrap_or_default();
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let flags = match kind {
+        MountKind::Data => flags | MountFlags::RDONLY,
+        MountKind::Results => flags,
+    };
     rustix::mount::mount("tidegate", at, "fuse.tidegate", flags, data.as_c_str()).map_err(|error| {
         match error {
             Errno::PERM | Errno::ACCESS => MountError::Forbidden,

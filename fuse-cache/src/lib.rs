@@ -1,4 +1,4 @@
-//! The worker: sealed blocks in, a read-only file tree out, and nothing left behind.
+//! The worker: sealed blocks in, a read-only file tree out, results home, and nothing left behind.
 //!
 //! Two processes share this crate. The *holder* ([`holder`], [`supervisor`]) mounts, answers the
 //! kernel's first request, keeps the `/dev/fuse` descriptors and starts the *worker* ([`worker`]),
@@ -19,10 +19,11 @@ pub mod keys;
 pub mod life;
 pub mod meters;
 mod readmode;
+mod results;
 pub mod schedule;
 pub mod store;
 pub mod supervisor;
 mod tree;
 pub mod worker;
 
-pub use control::{FailureCode, Figures, Progress, Ready};
+pub use control::{FailureCode, Figures, Progress, Ready, ReadyResults, ResultsProgress};

@@ -50,6 +50,11 @@ impl Life {
         Duration::from_nanos(self.silent.load(Ordering::SeqCst)).min(self.ends)
     }
 
+    /// The lease's end on the boot clock.
+    pub fn ends(&self) -> Duration {
+        self.ends
+    }
+
     /// What has ended it, if anything has by now.
     pub fn past(&self) -> Option<Past> {
         let now = self.now();

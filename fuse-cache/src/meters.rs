@@ -43,6 +43,16 @@ tidegate_kit::meters! {
     gauge HEARTBEAT_AGE = "tidegate_worker_heartbeat_age_seconds";
     /// Time for which reads are answered without another word of the gateway.
     gauge GRACE_LEFT = "tidegate_worker_grace_left_seconds";
+    /// Bytes of results that are not at home.
+    gauge RESULTS_UNSENT = "tidegate_results_unsent_bytes";
+    /// Sealed bytes of results on the worker's disk.
+    gauge RESULTS_SPOOL = "tidegate_results_spool_bytes";
+    /// Plaintext bytes of results brought home; what was stored again counts again.
+    counter RESULTS_HOME_BYTES = "tidegate_results_home_bytes_total";
+    /// Files brought home; what was stored again counts again.
+    counter RESULTS_HOME_FILES = "tidegate_results_home_files_total";
+    /// For how long the oldest byte of results that is not at home has been waiting.
+    gauge RESULTS_OLDEST = "tidegate_results_oldest_unsaved_seconds";
     /// End of the lease in seconds since the Unix epoch, by the gateway's clock.
     gauge DEADLINE = "tidegate_worker_deadline_timestamp_seconds";
 }

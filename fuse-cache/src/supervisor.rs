@@ -5,6 +5,8 @@
 //! that made it, so this must not be a thread of a pool. The async side talks to it through the
 //! control socket and a watch channel.
 
+mod link;
+mod results;
 mod worker;
 
 use std::ffi::OsString;
@@ -21,7 +23,10 @@ use tokio::sync::watch;
 use crate::control::{FailureCode, Figures, Progress, Ready};
 use crate::holder::Mount;
 
-use self::worker::{Link, Says, Watcher};
+use self::link::Link;
+use self::worker::{Says, Watcher};
+
+pub use self::results::ResultsMount;
 
 /// Between two looks at whether the worker is overdue.
 const LOOK: Duration = Duration::from_millis(500);
@@ -111,14 +116,19 @@ pub struct Supervisor {
     directive: watch::Receiver<Directive>,
     silent: watch::Receiver<bool>,
     figures: watch::Receiver<Figures>,
-    /// The mount's path and id.
-    mounted: (PathBuf, Option<u64>),
+    /// Paths and ids of the mounts.
+    mounted: Vec<(PathBuf, Option<u64>)>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Supervisor {
-    /// Starts a worker for the mount. Returns at once; see [`Self::ready`].
-    pub fn start(mount: Mount, launch: WorkerLaunch) -> Result<Self, SupervisorError> {
+    /// Starts a worker for the mount, and for the one for results if there is one. Returns at once; see
+    /// [`Self::ready`].
+    pub fn start(
+        mount: Mount,
+        results: Option<ResultsMount>,
+        launch: WorkerLaunch,
+    ) -> Result<Self, SupervisorError> {
         let (phase_tx, phase) = watch::channel(Phase::Starting);
         let (progress_tx, progress) = watch::channel(Progress::default());
         let (directive_tx, directive) = watch::channel(Directive::Continue);
@@ -132,11 +142,13 @@ impl Supervisor {
             figures: figures_tx,
         };
         let link = Arc::new(Link::default());
-        let mounted = (mount.at().to_owned(), mount.id());
+        let mut mounted = vec![(mount.at().to_owned(), mount.id())];
+        mounted.extend(results.as_ref().map(ResultsMount::place));
         let exe = launch.exe.clone();
         let failed =
             |error: io::Error| SupervisorError::Spawn { exe: exe.clone(), why: error.to_string() };
-        let watcher = Watcher::new(mount, launch, Arc::clone(&link), says).map_err(failed)?;
+        let watcher =
+            Watcher::new(mount, results, launch, Arc::clone(&link), says).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name(WORKER_WATCHER.into())
             .spawn(move || watcher.run())
@@ -196,10 +208,14 @@ impl Supervisor {
         self.silent.clone()
     }
 
-    /// Takes the mount off its path if nobody uses it. `Ok(false)`: somebody does.
+    /// Takes the mounts off their paths if nobody uses them. `Ok(false)`: somebody does.
     pub fn unmount_if_idle(&self) -> io::Result<bool> {
-        let (at, id) = &self.mounted;
-        crate::holder::unmount_if_idle(at, *id)
+        for (at, id) in &self.mounted {
+            if !crate::holder::unmount_if_idle(at, *id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What operators may ask of the mount.
@@ -213,8 +229,8 @@ impl Supervisor {
         self.link.pid()
     }
 
-    /// The end in good order: keys destroyed, unmounted, cache overwritten, read back, discarded and
-    /// unlinked, certificate posted and counter-signed.
+    /// The end in good order: results home, keys destroyed, unmounted, cache and spool overwritten, read
+    /// back, discarded and unlinked, certificate posted and counter-signed.
     pub async fn finish(mut self) -> Result<WorkerReport, SupervisorError> {
         self.link.wipe();
         let end = {

@@ -5,12 +5,15 @@
 
 mod deadman;
 mod figures;
+mod handed;
 mod harden;
 mod heartbeat;
+mod homeward;
 mod identity;
 mod live;
 mod patience;
 mod returning;
+mod telling;
 mod turn;
 mod wipe;
 
@@ -18,7 +21,8 @@ use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +34,12 @@ use tokio::sync::mpsc;
 
 use crate::client::ClientError;
 use crate::control::{Control, FailureCode, FromWorker, ToWorker};
+use crate::results::ResultsError;
 use crate::store::StoreError;
-use tidegate_wire::{Directive, ProblemKind};
-
-use crate::life::Past;
+use tidegate_wire::ProblemKind;
 
 use self::live::Live;
-use self::turn::Turn;
+use self::telling::Telling;
 
 /// How often progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -48,6 +51,13 @@ const LAST_BREATH: Duration = Duration::from_secs(600);
 pub(crate) enum WorkerError {
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(
+        "this lease brings no results home; ask for one that does (`--results` where it is granted), or leave the \
+         path for results out"
+    )]
+    NoResults,
+    #[error(transparent)]
+    Results(#[from] ResultsError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the manifest is not one this program reads")]
@@ -70,7 +80,8 @@ impl WorkerError {
             Self::Client(ClientError::Untrusted(_)) => FailureCode::Untrusted,
             Self::Client(ClientError::Unreachable(_)) => FailureCode::Unreachable,
             Self::Client(ClientError::Nonsense(_)) | Self::Manifest(_) => FailureCode::Nonsense,
-            Self::Store(_) => FailureCode::Cache,
+            Self::NoResults => FailureCode::NoResults,
+            Self::Results(_) | Self::Store(_) => FailureCode::Cache,
             Self::Serve(_) | Self::Statement(_) | Self::Internal(_) => FailureCode::Internal,
         }
     }
@@ -150,42 +161,8 @@ async fn run(control: Arc<Control>) -> ExitCode {
     }
 }
 
-/// What one turn does, and what the holder is to hear of it.
-async fn take(live: &mut Live, turn: Turn) -> Result<FromWorker, WorkerError> {
-    let over = match turn {
-        Turn::Directed(Directive::Die) => {
-            tracing::warn!("the gateway ended the lease: destroying the keys");
-            true
-        }
-        Turn::Directed(directive) => return Ok(FromWorker::Directed(directive)),
-        Turn::Past(Past::Deadline) => {
-            tracing::warn!("the lease's deadline is over: destroying the keys");
-            true
-        }
-        Turn::Past(Past::Grace) => {
-            tracing::warn!("no gateway was heard for the grace: the keys are destroyed");
-            false
-        }
-        Turn::Returned(Ok(back)) => {
-            live.resume(back).await.map_err(WorkerError::Serve)?;
-            tracing::warn!("a gateway is heard again, and the lease still lives");
-            return Ok(FromWorker::Serving { until: live.until() });
-        }
-        Turn::Returned(Err(error)) => {
-            tracing::warn!(%error, "a gateway is heard again, and the lease is over");
-            true
-        }
-    };
-    if over {
-        live.destroy_keys().await;
-        Ok(FromWorker::Directed(Directive::Die))
-    } else {
-        live.fall_silent().await;
-        Ok(FromWorker::Serving { until: None })
-    }
-}
-
 /// Serves until told to wipe, or until the holder is gone, which is the same without anybody to ask.
+/// Before the wipe results come home.
 async fn serve(
     mut live: Live,
     control: &Arc<Control>,
@@ -198,21 +175,30 @@ async fn serve(
     let holder = rustix::process::getppid();
     let mut terminate = signal(SignalKind::terminate()).map_err(WorkerError::Serve)?;
     let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-    let (mut reported, mut told) = (None, None);
+    let mut telling = Telling::new(control);
+    let mut draining: Option<Draining> = None;
     loop {
         let orphaned = tokio::select! {
             order = orders.recv() => match order {
-                Some(ToWorker::Wipe) => false,
+                Some(ToWorker::Wipe) => {
+                    if draining.is_none() {
+                        draining = live.drain(Duration::MAX).map(|drain| Box::pin(drain) as Draining);
+                    }
+                    if draining.is_some() {
+                        continue;
+                    }
+                    false
+                }
                 Some(ToWorker::Measure) => {
                     if let Some(exposition) = exposition {
-                        let figures = FromWorker::Figures(figures::take(&live, exposition));
-                        let _sent_or_orphaned = control.send(&figures, &[]);
+                        telling.say(&FromWorker::Figures(figures::take(&live, exposition)));
                     }
                     continue;
                 }
-                Some(_) => continue,
+                Some(ToWorker::Start(_) | ToWorker::Unmounted { .. }) => continue,
                 None => true,
             },
+            Some(()) = drained(&mut draining) => false,
             // Sent when the holder dies, or by somebody who ends a whole group: then the holder decides.
             _ = terminate.recv() => {
                 if rustix::process::getppid() == holder {
@@ -221,49 +207,55 @@ async fn serve(
                 true
             }
             turn = live.turn() => {
-                let word = take(&mut live, turn).await?;
-                let _sent_or_orphaned = control.send(&word, &[]);
-                continue;
+                let word = telling::take(&mut live, turn).await?;
+                telling.say(&word);
+                if draining.is_none() || !live.is_over() {
+                    continue;
+                }
+                false
             }
             _ = ticks.tick() => {
-                let until = live.until();
-                if told.replace(until) != Some(until) {
-                    let _sent_or_orphaned = control.send(&FromWorker::Serving { until }, &[]);
-                }
                 if let Some(exposition) = exposition {
                     exposition.upkeep();
                 }
-                let progress = live.progress();
-                if reported.replace(progress) != Some(progress) {
-                    let _sent_or_orphaned = control.send(&FromWorker::Progress(progress), &[]);
-                }
+                telling.tell(&live);
                 continue;
             }
         };
         return if orphaned {
             tracing::warn!("the holder is gone: wiping and leaving");
-            let cache_file = live.cache_file.clone();
-            last_breath(LAST_BREATH, &cache_file, wipe::alone(live)).await
+            let files = live.files.clone();
+            last_breath(LAST_BREATH, &files, wipe::alone(live)).await
         } else {
             wipe::with_holder(live, control, orders).await
         };
     }
 }
 
+/// Results on their way home, once the job is over.
+type Draining = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Resolves when they are there, or their time is over; to nothing while there is nothing to wait for.
+async fn drained(draining: &mut Option<Draining>) -> Option<()> {
+    draining.as_mut()?.await;
+    Some(())
+}
+
 /// Nobody comes after a worker without a holder: one that cannot wait for the end of its wipe leaves
 /// no name behind, and what was not overwritten has no key any more.
 async fn last_breath(
     long: Duration,
-    cache_file: &Path,
+    files: &[PathBuf],
     wiping: impl Future<Output = Result<(), WorkerError>>,
 ) -> Result<(), WorkerError> {
     if let Ok(wiped) = tokio::time::timeout(long, wiping).await {
         return wiped;
     }
-    let unlinked = match std::fs::remove_file(cache_file) {
-        Ok(()) => "the cache is unlinked, not overwritten".to_owned(),
-        Err(error) => format!("{} stays: {error}", cache_file.display()),
-    };
+    let unlinked = files.iter().map(|file| match std::fs::remove_file(file) {
+        Ok(()) => format!("{} is unlinked, not overwritten", file.display()),
+        Err(error) => format!("{} stays: {error}", file.display()),
+    });
+    let unlinked = unlinked.collect::<Vec<_>>().join("; ");
     Err(WorkerError::Internal(format!("the wipe took too long; {unlinked}")))
 }
 
@@ -276,9 +268,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cache");
         std::fs::write(&file, "sealed").unwrap();
-        last_breath(Duration::from_secs(60), &file, async { Ok(()) }).await.unwrap();
+        last_breath(Duration::from_secs(60), std::slice::from_ref(&file), async { Ok(()) })
+            .await
+            .unwrap();
         assert!(file.exists(), "a wipe in time unlinks by itself");
-        let slow = last_breath(Duration::from_millis(1), &file, std::future::pending()).await;
+        let slow = last_breath(
+            Duration::from_millis(1),
+            std::slice::from_ref(&file),
+            std::future::pending(),
+        )
+        .await;
         assert!(slow.unwrap_err().to_string().contains("unlinked"));
         assert!(!file.exists());
     }

@@ -176,6 +176,11 @@ impl GatewayConfig {
         }
     }
 
+    /// Allows this one place for results, reached as it is.
+    pub fn allow_results(&mut self, home: &crate::source::SourceSpec) {
+        let _stub = home;
+    }
+
     /// Reads and checks a configuration file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)

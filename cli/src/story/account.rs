@@ -9,6 +9,7 @@ use tidegate_ledger::{Action, Commitment, Event, LeaseId, Outcome, WipeCertifica
 use tidegate_wire::{Evidence, NodeFacts};
 
 use super::ending::{self, Ending, Facts};
+use super::homecoming::{Homecoming, Run};
 use super::words::{self, act, blocks, plural, reason, short, size, when};
 use crate::stored::{Line, Stored, Told};
 
@@ -28,6 +29,8 @@ pub(super) struct Account {
     pub(super) deadline: Option<String>,
     pub(super) steps: Vec<Step>,
     pub(super) left: Left,
+    /// What the job wrote.
+    pub(super) home: Homecoming,
     pub(super) ending: Ending,
     pub(super) entries: Vec<Value>,
     pub(super) certificates: Vec<WipeCertificate>,
@@ -43,6 +46,9 @@ pub(super) struct Step {
     pub(super) ledger: usize,
     pub(super) entry: u64,
     pub(super) what: String,
+    /// Entries about results that this step sums up.
+    #[serde(skip)]
+    run: Option<Run>,
 }
 
 /// What left the house.
@@ -74,6 +80,7 @@ pub(super) fn of(stored: &Stored, lease: LeaseId) -> Result<Option<Account>> {
         deadline: None,
         steps: Vec::new(),
         left: Left::default(),
+        home: Homecoming::default(),
         ending: Ending::default(),
         entries: Vec::new(),
         certificates: Vec::new(),
@@ -82,12 +89,16 @@ pub(super) fn of(stored: &Stored, lease: LeaseId) -> Result<Option<Account>> {
     let mut facts = Facts::default();
     for (at, line) in lines.iter().enumerate() {
         let listing = || listing_before(&lines[..at]);
-        if let Some(what) = account.take(stored, &mut facts, line, listing) {
+        if matches!(&line.entry.event, Event::Results { lease: id, .. } if *id == lease) {
+            account.results(stored, line);
+            account.entries.push(serde_json::from_str(&line.text)?);
+        } else if let Some(what) = account.take(stored, &mut facts, line, listing) {
             account.steps.push(Step {
                 time: when(line.entry.time),
                 ledger: line.ledger,
                 entry: line.entry.index,
                 what,
+                run: None,
             });
             account.entries.push(serde_json::from_str(&line.text)?);
         }
@@ -247,6 +258,26 @@ impl Account {
         }
     }
 
+    /// An entry about results: a step, or more of the one before.
+    fn results(&mut self, stored: &Stored, line: &Line) {
+        let before = self.steps.last().and_then(|step| step.run.as_ref());
+        let Some(run) = self.home.take(stored, &line.entry.event, before) else { return };
+        let what = run.sentence(line.entry.time);
+        if run.goes_on()
+            && let Some(last) = self.steps.last_mut()
+        {
+            (last.what, last.run) = (what, Some(run));
+            return;
+        }
+        self.steps.push(Step {
+            time: when(line.entry.time),
+            ledger: line.ledger,
+            entry: line.entry.index,
+            what,
+            run: Some(run),
+        });
+    }
+
     fn granted(
         &mut self,
         stored: &Stored,
@@ -264,6 +295,7 @@ impl Account {
             deadline,
             key_epoch,
             snapshot,
+            results,
             ..
         } = event
         else {
@@ -273,6 +305,7 @@ impl Account {
         self.deadline = Some(when(*deadline));
         self.asked_by = Some(stored.document(subject));
         self.selected = selected.as_ref().map(|selected| stored.document(selected));
+        self.home.granted = results.as_ref().map(|results| stored.document(results));
         let mut of = String::new();
         if let Some(Event::SnapshotTaken { snapshot: taken, source, files, bytes, .. }) = listing
             && taken == snapshot
@@ -281,7 +314,7 @@ impl Account {
             of = format!(" out of {} with {}", plural(*files, "file"), size(*bytes));
         }
         facts.key_epoch = *key_epoch;
-        let told = [&self.asked_by, &self.source, &self.selected];
+        let told = [&self.asked_by, &self.source, &self.selected, &self.home.granted];
         let erased = told.iter().filter(|told| ***told == Some(Told::Erased)).count();
         facts.erased += u32::try_from(erased).unwrap_or_default();
         format!(

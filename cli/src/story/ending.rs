@@ -8,6 +8,7 @@ use tidegate_wire::NodeFacts;
 
 use crate::stored::Told;
 
+use super::homecoming;
 use super::words::{blocks, keeps_cores, plural, short, size, swaps, when};
 
 /// What the entries of a lease come to, while they are read.
@@ -153,6 +154,7 @@ impl Ending {
         };
         // Reading a certificate has checked the signature.
         self.stated.push(wipe(rank, stated));
+        self.stated.extend(stated.results.as_ref().map(|of| homecoming::stated(rank, of)));
         if let Some(shortfall) = stated.shortfall() {
             self.unconfirmed
                 .push(format!("The wipe of share {rank} was not complete: {shortfall}."));

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use tidegate_ledger::{
-    Action, Cause, Commitment, Digest, Discarded, Document, Event, LayoutId, Ledger,
-    METHOD_OVERWRITE, Observed, Outcome, SelectionId, SigningKey, SnapshotId, Stated,
-    StatedCounters, StatedFacts, WipeCertificate, batch_name,
+    Action, Cause, Commitment, Digest, Discarded, Document, Event, LayoutId, Ledger, ListedResult,
+    METHOD_OVERWRITE, Observed, Outcome, ResultsAct, ResultsListing, SelectionId, SigningKey,
+    SnapshotId, Stated, StatedCounters, StatedFacts, StatedResults, WipeCertificate, batch_name,
 };
 use tidegate_plan::{InstanceId, LeaseId};
 
@@ -111,6 +111,33 @@ impl Desk {
         let bytes = u64::from(end_block - first_block) << 22;
         let lease = lease();
         self.add(Event::KeysReleased { lease, rank: 0, epoch, first_block, end_block, bytes });
+    }
+
+    fn results(&mut self, act: ResultsAct, files: &[(&str, Option<&str>, u64)]) {
+        let listing = ResultsListing {
+            v: ResultsListing::VERSION,
+            act,
+            lease: lease(),
+            rank: 0,
+            snapshot: SnapshotId::from_bytes([2; 32]),
+            selection: SelectionId::from_bytes([3; 32]),
+            image: Some("sha256:feed".into()),
+            home: "s3://models/cars/".into(),
+            files: files
+                .iter()
+                .map(|(path, from, bytes)| ListedResult {
+                    path: (*path).into(),
+                    from: from.map(Into::into),
+                    bytes: *bytes,
+                    blake3: Some(Digest::from_bytes([8; 32])),
+                })
+                .collect(),
+        };
+        let body = listing.to_canonical().unwrap();
+        let listing = self.document(&body);
+        let bytes = files.iter().map(|(.., bytes)| bytes).sum();
+        let (lease, files) = (lease(), files.len() as u64);
+        self.add(Event::Results { lease, rank: 0, act, files, bytes, listing });
     }
 
     fn observed(&self, outcome: Outcome) -> Observed {
@@ -319,6 +346,37 @@ fn what_a_wipe_leaves_open_is_said() {
         "keeps images of crashed programs (core)",
         "not supported",
         "68.4 KiB (70000 bytes) in the kernel's file cache",
+    ] {
+        assert!(story.contains(words), "{words} is not in:\n{story}");
+    }
+}
+
+/// Results that came home in several entries are one step; what was lost is named.
+#[test]
+fn what_came_home_and_what_was_lost_is_told() {
+    let mut desk = Desk::new();
+    desk.grant();
+    desk.attach("");
+    desk.release(1, 0, 20);
+    desk.results(ResultsAct::Stored, &[("tmp", None, 5 << 20), ("log", None, 3)]);
+    desk.results(ResultsAct::Stored, &[("log", None, 9)]);
+    desk.results(ResultsAct::Renamed, &[("best.pt", Some("tmp"), 5 << 20)]);
+    let mut stated = desk.stated();
+    stated.results = Some(StatedResults {
+        stored_files: 3,
+        stored_bytes: (5 << 20) + 12,
+        lost_files: 1,
+        lost: vec!["late/ü.pt".into()],
+    });
+    desk.results(ResultsAct::Lost, &[("late/ü.pt", None, 77)]);
+    desk.certify(Outcome::Wiped, Some(stated));
+    let story = desk.story().split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "Share 0: 3 results with 5.0 MiB (5242892 bytes) came home (2 entries, the last at",
+        "Share 0: 1 result took other names at home.",
+        "What came home 3 results with 5.0 MiB (5242892 bytes) came home.",
+        "1 result LOST, written and not brought home: late/ü.pt.",
+        "Share 0, of its results: 3 files with 5.0 MiB (5242892 bytes) brought home; 1 file lost: late/ü.pt.",
     ] {
         assert!(story.contains(words), "{words} is not in:\n{story}");
     }

@@ -53,6 +53,13 @@ pub(super) fn of(account: &Account) -> String {
         page.hang("  ", &line);
     }
 
+    if account.home.is_told() {
+        page.heading("What came home");
+        for line in account.home.lines() {
+            page.hang("  ", &line);
+        }
+    }
+
     page.heading("Is it gone?");
     let ending = &account.ending;
     for (title, lines) in [
@@ -94,7 +101,7 @@ fn left(account: &Account) -> Vec<String> {
 }
 
 /// The selection's document in words.
-fn which(selected: Option<&Told>) -> String {
+pub(super) fn which(selected: Option<&Told>) -> String {
     let text = match selected {
         None => return "(not recorded)".into(),
         Some(Told::Text(text)) => text,

@@ -1,7 +1,7 @@
 //! Times, sizes, facts and reasons in words.
 
 use bytesize::ByteSize;
-use tidegate_ledger::{Action, Cause};
+use tidegate_ledger::{Action, Cause, ResultsAct};
 use tidegate_wire::NodeFacts;
 
 /// UTC in RFC 3339.
@@ -37,6 +37,19 @@ pub(super) const fn act(action: Action) -> &'static str {
         Action::Revoke => "took away",
         Action::Void => "destroyed the key of",
         _ => "acted on",
+    }
+}
+
+/// What became of results.
+pub(super) fn results(act: ResultsAct, files: u64, bytes: u64) -> String {
+    let files = plural(files, "result");
+    match act {
+        ResultsAct::Stored => format!("{files} with {} came home", size(bytes)),
+        ResultsAct::Renamed => format!("{files} took other names at home"),
+        ResultsAct::Removed => format!("{files} taken away at home"),
+        ResultsAct::Read => format!("{files} that lay at home given to the worker to read"),
+        ResultsAct::Lost => format!("{files} LOST: written and not brought home"),
+        _ => format!("something happened to {files}"),
     }
 }
 
@@ -76,6 +89,7 @@ pub(super) fn reason(word: &str) -> String {
         "lease-over" => "the lease was over",
         "node" => "its machine is of a kind that the gateway's policy does not allow",
         "outside-share" => "it asked for blocks outside its share",
+        "results-budget" => "it had brought home all the results that it may",
         "statement" => "its statement of a wipe did not hold",
         "window-too-wide" => "it asked for more keys at once than the policy hands out",
         "token-bound" => "the join token was used by another worker before",

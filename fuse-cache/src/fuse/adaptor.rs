@@ -18,8 +18,8 @@ use crate::fs::Fs;
 use super::reads::Reads;
 
 /// How long the kernel may remember names, absences and attributes: nothing ever changes.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-const GENERATION: Generation = Generation(0);
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const GENERATION: Generation = Generation(0);
 
 pub(super) struct Adaptor {
     fs: Arc<Fs>,
@@ -33,7 +33,7 @@ impl Adaptor {
 }
 
 /// Attributes that say "no such name" for as long as the mount lives: inode number 0.
-fn absence() -> FileAttr {
+pub(super) fn absence() -> FileAttr {
     let never = SystemTime::UNIX_EPOCH;
     FileAttr {
         ino: INodeNo(0),

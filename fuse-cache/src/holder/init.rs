@@ -18,6 +18,46 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
     .union(InitFlags::FUSE_HAS_RESEND);
 
+/// The same of a mount that is written to: with `O_TRUNC` in the open. No writeback cache, so that a write
+/// is answered by the worker before it returns; no remote locks, so that the kernel keeps them itself.
+const WANTED_WRITABLE: InitFlags =
+    WANTED.difference(InitFlags::FUSE_CACHE_SYMLINKS).union(InitFlags::FUSE_ATOMIC_O_TRUNC);
+
+/// What a mount is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountKind {
+    /// Selected data, read-only.
+    Data,
+    /// Results, writable.
+    Results,
+}
+
+impl MountKind {
+    const fn wanted(self) -> InitFlags {
+        match self {
+            Self::Data => WANTED,
+            Self::Results => WANTED_WRITABLE,
+        }
+    }
+
+    const fn max_write(self) -> u32 {
+        match self {
+            // Nobody writes here; the kernel wants at least a page.
+            Self::Data => 128 << 10,
+            Self::Results => MAX_PAGES as u32 * 4096,
+        }
+    }
+
+    const fn max_background(self) -> u16 {
+        match self {
+            // Below 16 costs 40 % on large reads.
+            Self::Data => 64,
+            // Written pages of mappings that wait hold 1 MiB each in the worker.
+            Self::Results => 16,
+        }
+    }
+}
+
 /// A kernel feature that older kernels lack and that can be done without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
@@ -61,13 +101,9 @@ const OUT_HEADER: usize = 16;
 const INIT_OUT: usize = 64;
 const OPCODE_INIT: u32 = 26;
 
-/// Largest read the kernel sends in one request, in 4 KiB pages: 1 MiB.
+/// Largest read or write the kernel sends in one request, in 4 KiB pages: 1 MiB.
 pub(super) const MAX_PAGES: u16 = 256;
-/// Readahead and other background requests in flight; below 16 costs 40 % on large reads.
-const MAX_BACKGROUND: u16 = 64;
 const MAX_READAHEAD: u32 = 1 << 20;
-/// Nobody writes here; the kernel wants at least a page.
-const MAX_WRITE: u32 = 128 << 10;
 
 /// A parsed INIT request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +162,8 @@ impl Init {
     }
 
     /// The reply: `fuse_out_header` and `fuse_init_out`.
-    pub(super) fn answer(&self) -> Vec<u8> {
-        let flags = (self.offered & WANTED).bits().to_ne_bytes();
+    pub(super) fn answer(&self, kind: MountKind) -> Vec<u8> {
+        let flags = (self.offered & kind.wanted()).bits().to_ne_bytes();
         let (low, high) = if cfg!(target_endian = "little") {
             (&flags[..4], &flags[4..])
         } else {
@@ -142,9 +178,9 @@ impl Init {
         out.extend_from_slice(&self.minor.min(MINOR).to_ne_bytes());
         out.extend_from_slice(&self.max_readahead.max(MAX_READAHEAD).to_ne_bytes());
         out.extend_from_slice(low);
-        out.extend_from_slice(&MAX_BACKGROUND.to_ne_bytes());
-        out.extend_from_slice(&(MAX_BACKGROUND / 4 * 3).to_ne_bytes());
-        out.extend_from_slice(&MAX_WRITE.to_ne_bytes());
+        out.extend_from_slice(&kind.max_background().to_ne_bytes());
+        out.extend_from_slice(&(kind.max_background() / 4 * 3).to_ne_bytes());
+        out.extend_from_slice(&kind.max_write().to_ne_bytes());
         out.extend_from_slice(&1u32.to_ne_bytes()); // time granularity: 1 ns
         out.extend_from_slice(&MAX_PAGES.to_ne_bytes());
         out.extend_from_slice(&0u16.to_ne_bytes()); // no DAX mapping
@@ -179,7 +215,7 @@ mod tests {
             | InitFlags::FUSE_HAS_RESEND;
         let init = Init::parse(&request(45, offered.bits())).unwrap();
         assert!(init.can_resend());
-        let answer = init.answer();
+        let answer = init.answer(MountKind::Data);
         assert_eq!(answer.len(), 80);
         assert_eq!(&answer[8..16], &(0x22u64 | 0x11 << 32).to_ne_bytes());
         assert_eq!(&answer[20..24], &40u32.to_ne_bytes());
@@ -197,9 +233,32 @@ mod tests {
         let whole = Init::parse(&request(45, offered.bits())).unwrap();
         let less = whole.without(&[Feature::Resend, Feature::DirectMmap]);
         assert!(whole.can_resend() && !less.can_resend());
-        let high = |init: Init| init.answer()[48..52].to_vec();
+        let high = |init: Init| init.answer(MountKind::Data)[48..52].to_vec();
         assert_ne!(high(whole), high(less));
         assert_eq!(high(less), [0; 4]);
+    }
+
+    #[test]
+    fn a_writable_mount_takes_writes_of_a_mebibyte_and_truncates_in_the_open() {
+        let offered = InitFlags::all();
+        let init = Init::parse(&request(45, offered.bits())).unwrap();
+        let answer = |kind| {
+            let answer = init.answer(kind);
+            let low = u32::from_ne_bytes(answer[28..32].try_into().unwrap());
+            let max_write = u32::from_ne_bytes(answer[36..40].try_into().unwrap());
+            (InitFlags::from_bits_retain(low.into()), max_write)
+        };
+        let (flags, max_write) = answer(MountKind::Results);
+        assert!(flags.contains(InitFlags::FUSE_ATOMIC_O_TRUNC));
+        assert!(!flags.intersects(
+            InitFlags::FUSE_WRITEBACK_CACHE
+                | InitFlags::FUSE_POSIX_LOCKS
+                | InitFlags::FUSE_FLOCK_LOCKS
+        ));
+        assert_eq!(max_write, 1 << 20);
+        let (flags, max_write) = answer(MountKind::Data);
+        assert!(!flags.contains(InitFlags::FUSE_ATOMIC_O_TRUNC));
+        assert_eq!(max_write, 128 << 10);
     }
 
     #[test]

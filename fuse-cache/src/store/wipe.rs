@@ -34,6 +34,24 @@ pub struct WipeFigures {
     pub failure: Option<String>,
 }
 
+impl WipeFigures {
+    /// Of two files that were wiped one after the other.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            reserved_bytes: self.reserved_bytes + other.reserved_bytes,
+            cache_bytes: self.cache_bytes + other.cache_bytes,
+            overwritten_bytes: self.overwritten_bytes + other.overwritten_bytes,
+            read_back_bytes: self.read_back_bytes + other.read_back_bytes,
+            mismatched_bytes: self.mismatched_bytes + other.mismatched_bytes,
+            read_back_direct: self.read_back_direct && other.read_back_direct,
+            discarded: self.discarded.and(other.discarded),
+            unlinked: self.unlinked.and(other.unlinked),
+            failure: self.failure.or(other.failure),
+        }
+    }
+}
+
 pub(super) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> WipeFigures {
     let mut figures = WipeFigures {
         reserved_bytes: reserved,

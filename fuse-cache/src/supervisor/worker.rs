@@ -5,17 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
-use rustix::process::{Pid, Signal};
 use tidegate_wire::Directive;
 use tokio::sync::watch;
 
 use crate::control::{Control, Figures, FromWorker, Progress, Start, ToWorker};
 use crate::holder::Mount;
 
+use super::link::Link;
+use super::results::{HeldResults, ResultsMount};
 use super::{Phase, SupervisorError, WorkerLaunch, WorkerReport};
 
 /// Deaths in a row that are put up with: of workers that never got ready, and of workers that got
@@ -26,103 +27,12 @@ const MAX_IDLE_DEATHS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a worker that has wiped may take to exit.
 const LEAVING: Duration = Duration::from_secs(5);
-/// How long after its time a worker may take to give up its keys and say so, before it is ended.
-const MARGIN: Duration = Duration::from_secs(3);
 /// What a worker keeps of the parent's environment.
 const ENVIRONMENT: [&str; 3] = ["PATH", "RUST_BACKTRACE", "TIDEGATE_LOG"];
 
-/// What the async side may do to the worker of the moment.
-#[derive(Debug, Default)]
-pub(super) struct Link(Mutex<LinkState>);
-
-#[derive(Debug, Default)]
-struct LinkState {
-    control: Option<Arc<Control>>,
-    pid: Option<u32>,
-    wiping: bool,
-    aborted: bool,
-    /// Until when on the boot clock the worker said that reads are answered.
-    serves_until: Option<Duration>,
-    /// The worker did not stop in time.
-    overdue: bool,
-}
-
-impl Link {
-    pub(super) fn wipe(&self) {
-        let mut state = self.lock();
-        state.wiping = true;
-        if let Some(control) = &state.control {
-            // A worker that is gone is replaced by one that is told to wipe at once.
-            let _gone = control.send(&ToWorker::Wipe, &[]);
-        }
-    }
-
-    /// Asks the worker for its figures; false when there is none.
-    pub(super) fn measure(&self) -> bool {
-        let control = self.lock().control.clone();
-        control.is_some_and(|control| control.send(&ToWorker::Measure, &[]).is_ok())
-    }
-
-    pub(super) fn abort(&self) {
-        let mut state = self.lock();
-        state.aborted = true;
-        if let Some(pid) = state.pid {
-            kill(pid);
-        }
-    }
-
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.lock().pid
-    }
-
-    /// Ends a worker that should have given up its keys by now and has not said that it did: one that
-    /// is stopped, or hangs, or was killed and has no successor yet.
-    pub(super) fn end_overdue(&self, now: Duration) {
-        let mut state = self.lock();
-        if state.serves_until.is_some_and(|until| now > until.saturating_add(MARGIN)) {
-            state.overdue = true;
-            if let Some(pid) = state.pid {
-                kill(pid);
-            }
-        }
-    }
-
-    fn serves(&self, until: Option<Duration>) {
-        self.lock().serves_until = until;
-    }
-
-    fn aborted(&self) -> bool {
-        self.lock().aborted
-    }
-
-    fn overdue(&self) -> bool {
-        self.lock().overdue
-    }
-
-    /// Makes a started worker known, and passes on a wipe that was asked for before it was.
-    fn connect(&self, control: &Arc<Control>, pid: u32) -> io::Result<()> {
-        let mut state = self.lock();
-        state.control = Some(Arc::clone(control));
-        state.pid = Some(pid);
-        if state.aborted || state.overdue {
-            kill(pid);
-        }
-        if state.wiping { control.send(&ToWorker::Wipe, &[]) } else { Ok(()) }
-    }
-
-    fn disconnect(&self) {
-        let mut state = self.lock();
-        state.control = None;
-        state.pid = None;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LinkState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 pub(super) struct Watcher {
     mount: Mount,
+    results: Option<HeldResults>,
     launch: WorkerLaunch,
     /// The lease's grace, once a worker has told it.
     grace: u32,
@@ -162,12 +72,14 @@ enum Reached {
 impl Watcher {
     pub(super) fn new(
         mount: Mount,
+        results: Option<ResultsMount>,
         launch: WorkerLaunch,
         link: Arc<Link>,
         says: Says,
     ) -> io::Result<Self> {
         let identity = rustix::fs::memfd_create("tidegate-identity", MemfdFlags::CLOEXEC)?;
-        Ok(Self { mount, launch, grace: 0, identity, link, says, inodes: 0 })
+        let results = results.map(HeldResults::new).transpose()?;
+        Ok(Self { mount, results, launch, grace: 0, identity, link, says, inodes: 0 })
     }
 
     pub(super) fn run(mut self) {
@@ -180,13 +92,18 @@ impl Watcher {
                 if self.inodes > 0 {
                     self.mount.end_readers(self.inodes);
                 }
-                self.remove_cache();
+                if let Some(results) = &mut self.results {
+                    results.mount.end_readers(0);
+                }
+                self.remove_ciphertext();
                 Phase::Failed(error)
             }
         };
-        let Self { mount, says, .. } = self;
-        if let Err(error) = mount.close() {
-            tracing::error!(%error, "could not unmount");
+        let Self { mount, results, says, .. } = self;
+        for mount in std::iter::once(mount).chain(results.map(|results| results.mount)) {
+            if let Err(error) = mount.close() {
+                tracing::error!(%error, "could not unmount");
+            }
         }
         says.phase.send_replace(phase);
     }
@@ -214,7 +131,9 @@ impl Watcher {
                 End::Failed(error) => return Err(error),
                 End::Died(reached) => {
                     tracing::warn!(generation, "the worker died");
-                    if !self.mount.can_resend() {
+                    let mounts = std::iter::once(&self.mount)
+                        .chain(self.results.as_ref().map(|results| &results.mount));
+                    if !mounts.into_iter().all(Mount::can_resend) {
                         return Err(SupervisorError::CannotResend);
                     }
                     (unready, idle) = match reached {
@@ -268,6 +187,10 @@ impl Watcher {
                     reached = Reached::Ready;
                     self.grace = ready.grace;
                     self.inodes = ready.inodes;
+                    if ready.results.is_none() {
+                        // Dropping it unmounts.
+                        self.results = None;
+                    }
                     self.says.phase.send_replace(Phase::Ready(ready));
                 }
                 Ok(Some((FromWorker::Progress(progress), _))) => {
@@ -291,10 +214,7 @@ impl Watcher {
                 }
                 Ok(Some((FromWorker::KeysDestroyed, _))) => {
                     self.link.serves(None);
-                    let clean = self.mount.unmount().unwrap_or_else(|error| {
-                        tracing::error!(%error, "could not unmount");
-                        false
-                    });
+                    let clean = self.unmount();
                     if control.send(&ToWorker::Unmounted { clean }, &[]).is_err() {
                         return End::Died(reached);
                     }
@@ -319,6 +239,18 @@ impl Watcher {
         }
     }
 
+    /// Each of the mounts, whatever becomes of the other.
+    fn unmount(&mut self) -> bool {
+        let results = self.results.as_mut().map(|results| &mut results.mount);
+        let taken = std::iter::once(&mut self.mount).chain(results).map(|mount| {
+            mount.unmount().unwrap_or_else(|error| {
+                tracing::error!(%error, "could not unmount");
+                false
+            })
+        });
+        !taken.collect::<Vec<_>>().contains(&false)
+    }
+
     fn send_start(&self, control: &Control, generation: u32) -> io::Result<()> {
         let start = Start {
             join: self.launch.join.clone(),
@@ -335,31 +267,30 @@ impl Watcher {
             before: *self.says.progress.borrow(),
             owner: self.mount.owner(),
             metered: self.launch.metered,
+            results: self.results.as_ref().map(HeldResults::start),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.identity.as_fd()];
+        descriptors.extend(self.results.as_ref().map(HeldResults::journal));
         descriptors.extend(self.mount.devices());
+        descriptors
+            .extend(self.results.as_ref().into_iter().flat_map(|results| results.mount.devices()));
         control.send(&ToWorker::Start(Box::new(start)), &descriptors)
     }
 
     /// Ciphertext of a worker that ended without wiping is of no more use to anybody.
-    fn remove_cache(&self) {
-        let path = crate::store::path_in(
-            &self.launch.cache.dir,
-            self.launch.join.lease,
-            self.launch.join.rank,
-        );
-        match std::fs::remove_file(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed the sealed cache"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "the sealed cache stays"),
+    fn remove_ciphertext(&self) {
+        let (dir, join) = (&self.launch.cache.dir, &self.launch.join);
+        let cache = crate::store::path_in(dir, join.lease, join.rank);
+        let spool = crate::results::path_in(dir, join.lease, join.rank);
+        for path in [cache, spool] {
+            match std::fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed the sealed bytes"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the sealed bytes stay");
+                }
+            }
         }
-    }
-}
-
-/// Only for a child that is not waited for yet.
-fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _already_ended = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 
@@ -369,27 +300,5 @@ fn reap(child: &mut Child) {
     match child.wait() {
         Ok(status) => tracing::debug!(%status, "worker ended"),
         Err(error) => tracing::warn!(%error, "could not wait for the worker"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_is_overdue_when_it_has_not_said_that_it_stopped() {
-        let time = Duration::from_secs;
-        let link = Link::default();
-        link.end_overdue(time(1000));
-        assert!(!link.overdue(), "it never said that it serves");
-        link.serves(Some(time(10)));
-        link.end_overdue(time(10) + MARGIN);
-        assert!(!link.overdue(), "it may be about to say so");
-        link.serves(None);
-        link.end_overdue(time(1000));
-        assert!(!link.overdue(), "it said so");
-        link.serves(Some(time(2000)));
-        link.end_overdue(time(2001) + MARGIN);
-        assert!(link.overdue());
     }
 }

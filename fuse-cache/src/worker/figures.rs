@@ -7,7 +7,7 @@ use tidegate_kit::telemetry::exposition::{Exposition, MeterError};
 
 use super::heartbeat;
 use super::live::Live;
-use crate::control::Figures;
+use crate::control::{Figures, ResultsProgress};
 use crate::meters;
 
 /// Collects from now on.
@@ -30,7 +30,12 @@ pub(super) fn take(live: &Live, exposition: &Exposition) -> Figures {
     let ready = live.ready();
     meters::CACHE.set(ready.cache_bytes);
     meters::DEADLINE.set(ready.deadline);
-    meters::PAGE_CACHE.set(live.fs.page_cache_bytes());
+    let mut page_cache = live.fs.page_cache_bytes();
+    if let Some(homeward) = &live.homeward {
+        page_cache += homeward.results.page_cache_bytes();
+        homewards(&homeward.progress());
+    }
+    meters::PAGE_CACHE.set(page_cache);
     meters::BUFFERS.set(live.budget().in_use());
     meters::BUFFERS_LIMIT.set(live.budget().total());
 
@@ -44,4 +49,12 @@ pub(super) fn take(live: &Live, exposition: &Exposition) -> Figures {
     meters::READY.set(serves.into());
     meters::UP.set(1);
     Figures { text: exposition.render(), ready: serves }
+}
+
+fn homewards(results: &ResultsProgress) {
+    meters::RESULTS_UNSENT.set(results.unsent_bytes);
+    meters::RESULTS_SPOOL.set(results.spool_bytes);
+    meters::RESULTS_HOME_BYTES.total(results.home_bytes);
+    meters::RESULTS_HOME_FILES.total(results.home_files);
+    meters::RESULTS_OLDEST.set(results.oldest_unsaved_s.unwrap_or_default());
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
-use tidegate_wire::{Directive, ProblemKind};
+use tidegate_wire::{Counters, Directive, ProblemKind};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -13,6 +13,7 @@ use super::turn::Turn;
 use crate::blocks::Cache;
 use crate::client::Client;
 use crate::meters;
+use crate::results::Results;
 
 /// When the gateway last answered a heartbeat, on the boot clock.
 static HEARD: Mutex<Option<Duration>> = Mutex::new(None);
@@ -22,12 +23,34 @@ pub(super) fn last_heard() -> Option<Duration> {
     *HEARD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a heartbeat counts, as far as it is there.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) cache: OnceLock<Arc<Cache>>,
+    pub(super) results: OnceLock<Arc<Results>>,
+}
+
+impl Counted {
+    fn counters(&self) -> Counters {
+        let counters = self.cache.get().map(|cache| cache.counters()).unwrap_or_default();
+        match self.results.get().map(|results| results.figures()) {
+            Some(seen) => Counters {
+                results_unsent: seen.unsent_bytes,
+                results_files: seen.home_files,
+                results_bytes: seen.home_bytes,
+                ..counters
+            },
+            None => counters,
+        }
+    }
+}
+
 /// Beats until told to stop, or until this attachment is refused; each new word of the gateway goes to
-/// `turns`. The counters are those of the cache, once there is one. It beats on after `Die`: a worker
+/// `turns`. It beats on after `Die`: a worker
 /// that wipes is no lost one, and needs a certificate to say so at the end.
 pub(super) fn start(
     client: Arc<Client>,
-    cache: Arc<OnceLock<Arc<Cache>>>,
+    counted: Arc<Counted>,
     turns: UnboundedSender<Turn>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -37,8 +60,7 @@ pub(super) fn start(
         let mut last = Directive::Continue;
         loop {
             ticks.tick().await;
-            let counters = cache.get().map(|cache| cache.counters()).unwrap_or_default();
-            let (word, refused) = match client.heartbeat(counters).await {
+            let (word, refused) = match client.heartbeat(counted.counters()).await {
                 Ok(reply) => {
                     *HEARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(boottime());
                     (reply.directive, false)

@@ -16,9 +16,12 @@ use crate::budget::Budget;
 use crate::client::{Attached, Client, ClientError, Identity};
 use crate::control::{Progress, Ready, Start};
 use crate::fs::Fs;
-use crate::fuse::{self, Served};
+use crate::fuse::{self, Connection, Served};
 use crate::store::{Adopted, Demand, Store, StoreConfig};
 
+use super::handed::HandedOver;
+use super::heartbeat::Counted;
+use super::homeward::{Beginnings, Homeward};
 use super::identity::KeptIdentity;
 use super::patience::Patience;
 use super::returning::Returning;
@@ -34,8 +37,10 @@ pub(super) struct Live {
     pub(super) identity: KeptIdentity,
     pub(super) facts: NodeFacts,
     pub(super) at: PathBuf,
-    pub(super) cache_file: PathBuf,
+    /// With ciphertext, to be gone at the end.
+    pub(super) files: Vec<PathBuf>,
     pub(super) mount_id: Option<u64>,
+    pub(super) homeward: Option<Homeward>,
     pub(super) heartbeat: JoinHandle<()>,
     manifest: Arc<ShareManifest>,
     store: Arc<Store>,
@@ -63,14 +68,12 @@ struct Silence {
 impl Live {
     /// Attaches, gets keys and manifest, opens the cache and serves the mount.
     pub(super) async fn begin(
-        start: Start,
+        mut start: Start,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Self, WorkerError> {
-        let mut descriptors = descriptors.into_iter();
-        let identity = descriptors
-            .next()
-            .ok_or_else(|| WorkerError::Internal("no identity was handed over".into()))?;
-        let (kept, identity) = KeptIdentity::open(identity).map_err(WorkerError::Serve)?;
+        let handed = HandedOver::sort(start.results.as_ref(), descriptors)
+            .ok_or_else(|| WorkerError::Internal("descriptors were not handed over".into()))?;
+        let (kept, identity) = KeptIdentity::open(handed.identity).map_err(WorkerError::Serve)?;
         let successor = start.generation > 1;
         let facts = crate::facts::gather(&start.cache_dir);
         // Readers of a successor wait for as long as the grace; a first worker says at once what is wrong.
@@ -80,7 +83,7 @@ impl Live {
             patience.with("not attached yet; readers wait", attaching).await?;
         let (turn_sender, turns) = mpsc::unbounded_channel();
         // From here on the gateway waits for signs of life, however long the manifest takes.
-        let counted = Arc::new(OnceLock::new());
+        let counted = Arc::<Counted>::default();
         let heartbeat =
             heartbeat::start(Arc::clone(&client), Arc::clone(&counted), turn_sender.clone());
         deadman::watch(Arc::clone(client.ring()), turn_sender.clone())
@@ -96,9 +99,9 @@ impl Live {
         let manifest = Arc::new(parse(bytes).await?);
         drop(manifest_key);
         let budget = Budget::new(start.memory);
-        let store_config = StoreConfig { dir: start.cache_dir, bytes: start.cache_bytes };
+        let store_config = StoreConfig { dir: start.cache_dir.clone(), bytes: start.cache_bytes };
         let (store, adopted) = open_store(store_config, &client, &manifest).await?;
-        let (cache_bytes, cache_file) = (store.bytes(), store.path().to_owned());
+        let cache_bytes = store.bytes();
         let config = CacheConfig {
             connections: start.connections,
             grace: Duration::from_secs(u64::from(terms.grace)),
@@ -112,15 +115,33 @@ impl Live {
             budget: budget.clone(),
         };
         let cache = Cache::start(parts, config).map_err(WorkerError::Serve)?;
-        counted.get_or_init(|| Arc::clone(&cache));
+        counted.cache.get_or_init(|| Arc::clone(&cache));
         let fs = Arc::new(Fs::new(
             Arc::clone(&manifest),
             Arc::clone(&cache),
             start.owner,
             start.generation,
         ));
-        let served = fuse::serve(&fs, &budget, descriptors.collect(), &start.init.0, successor)
-            .map_err(WorkerError::Serve)?;
+        let connection = Connection { devices: handed.data, init: start.init.0, successor };
+        let served = fuse::serve(&fs, &budget, connection).map_err(WorkerError::Serve)?;
+        let homeward = match (start.results.take(), handed.journal) {
+            (Some(results), Some(journal)) => {
+                let from = Beginnings {
+                    client: &client,
+                    budget: &budget,
+                    dir: &start.cache_dir,
+                    owner: start.owner,
+                    generation: start.generation,
+                };
+                Homeward::begin(results, journal, handed.results, from).await?
+            }
+            _ => None,
+        };
+        let mut files = vec![store.path().to_owned()];
+        if let Some(homeward) = &homeward {
+            counted.results.get_or_init(|| Arc::clone(&homeward.results));
+            files.push(crate::results::path_in(&start.cache_dir, terms.lease, terms.rank));
+        }
         let ready = Ready {
             files: terms.files,
             bytes: terms.bytes,
@@ -130,6 +151,7 @@ impl Live {
             cache_bytes,
             deadline: terms.deadline,
             grace: terms.grace,
+            results: homeward.as_ref().map(Homeward::ready),
         };
         let Start { at, mount_id, before, begun, generation, .. } = start;
         Ok(Self {
@@ -140,8 +162,9 @@ impl Live {
             identity: kept,
             facts,
             at,
-            cache_file,
+            files,
             mount_id,
+            homeward,
             heartbeat,
             manifest,
             store,
@@ -180,6 +203,7 @@ impl Live {
             resident_blocks: seen.resident_blocks,
             blocks: seen.blocks,
             first_byte_ms: self.before.first_byte_ms.or(first_byte),
+            results: self.homeward.as_ref().map(Homeward::progress),
             ..self.before.with(&seen.counters)
         }
     }
@@ -192,6 +216,21 @@ impl Live {
     /// Workers of this mount that were killed before this one.
     pub(super) fn replaced(&self) -> u32 {
         self.replaced
+    }
+
+    /// The lease has ended for us.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Brings results home now that the job is over, at most for `most`; `None`: there are none to wait for.
+    pub(super) fn drain(
+        &mut self,
+        most: Duration,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let ends = self.client.ring().life().ends();
+        let homeward = self.homeward.as_mut().filter(|_| !self.over)?;
+        Some(homeward.drain(most, ends))
     }
 
     /// Whether reads are answered.
@@ -252,6 +291,9 @@ impl Live {
             budget: self.budget.clone(),
         };
         self.cache = Cache::start(parts, self.config)?;
+        if let Some(homeward) = &self.homeward {
+            homeward.results.reattached(Arc::clone(&client));
+        }
         self.client = client;
         self.heartbeat = self.beat();
         self.fs.resume(Arc::clone(&self.cache));
@@ -259,8 +301,14 @@ impl Live {
     }
 
     fn beat(&self) -> JoinHandle<()> {
-        let cache = Arc::new(OnceLock::from(Arc::clone(&self.cache)));
-        heartbeat::start(Arc::clone(&self.client), cache, self.turn_sender.clone())
+        let counted = Counted {
+            cache: Arc::clone(&self.cache).into(),
+            results: match &self.homeward {
+                Some(homeward) => Arc::clone(&homeward.results).into(),
+                None => OnceLock::new(),
+            },
+        };
+        heartbeat::start(Arc::clone(&self.client), Arc::new(counted), self.turn_sender.clone())
     }
 
     /// The end, whatever comes: from here on nothing can be opened or read, by this process or from the
@@ -276,6 +324,9 @@ impl Live {
             self.heartbeat = self.beat();
         }
         self.close(ReadError::LeaseOver).await;
+        if let Some(homeward) = &mut self.homeward {
+            homeward.destroy_keys().await;
+        }
     }
 
     /// Destroys the keys and drops all plaintext; reads fail for this reason.

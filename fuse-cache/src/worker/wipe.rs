@@ -10,12 +10,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::control::{Control, FromWorker, Progress, ToWorker};
+use crate::fuse::Served;
+use crate::results::Results;
 use crate::store::WipeFigures;
 
 use super::WorkerError;
+use super::homeward::Homeward;
 use super::live::{Live, blocking};
 use super::patience::Patience;
 
+/// How long results may take to come home when there is no holder any more.
+const LAST_DRAIN: Duration = Duration::from_secs(60);
 /// How long the session threads may take to notice that the mount is gone.
 const SESSIONS_END: Duration = Duration::from_secs(10);
 
@@ -50,14 +55,22 @@ pub(super) async fn with_holder(
         .map_err(|error| WorkerError::Internal(format!("the holder cannot be told: {error}")))
 }
 
-/// Wipes without a holder: this process is the last that can take the mount away.
-pub(super) async fn alone(live: Live) -> Result<(), WorkerError> {
-    let (at, mount_id) = (live.at.clone(), live.mount_id);
+/// Wipes without a holder: this process is the last that can bring results home and take the mounts away.
+pub(super) async fn alone(mut live: Live) -> Result<(), WorkerError> {
+    if let Some(drain) = live.drain(LAST_DRAIN) {
+        drain.await;
+    }
+    let mut mounts = vec![(live.at.clone(), live.mount_id)];
+    mounts.extend(live.homeward.as_ref().map(|home| (home.at.clone(), home.mount_id)));
     let unmount = async move {
-        Ok(crate::holder::unmount(&at, mount_id).unwrap_or_else(|error| {
-            tracing::warn!(%error, "could not unmount");
-            false
-        }))
+        let taken = mounts.into_iter().map(|(at, id)| {
+            crate::holder::unmount(&at, id).unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not unmount");
+                false
+            })
+        });
+        // Each of them, whatever became of the other.
+        Ok(!taken.collect::<Vec<_>>().contains(&false))
     };
     wipe(live, unmount, Duration::ZERO).await.map(|_| ())
 }
@@ -70,20 +83,27 @@ async fn wipe(
     let progress = live.progress();
     live.destroy_keys().await;
     let keys_destroyed_at = now();
-    let Live { client, cache, fs, served, identity, facts, heartbeat, .. } = live;
+    let Live { client, cache, fs, served, homeward, identity, facts, heartbeat, .. } = live;
     // Until the statement is answered: however long the overwriting takes, the gateway waits for it.
     let heart = Heart(heartbeat);
-    let page_cache_bytes = fs.page_cache_bytes();
+    let results = homeward.as_ref().and_then(Homeward::stated);
+    let (home, written) = homeward.map(Homeward::into_parts).unzip();
+    let mut page_cache_bytes = fs.page_cache_bytes();
+    page_cache_bytes += home.as_ref().map_or(0, |home: &Arc<Results>| home.page_cache_bytes());
     drop(fs);
     let clean = unmount.await?;
-    // The threads end when the kernel has let go of the mount, wherever else it may have been seen.
-    let unmounted =
-        tokio::time::timeout(SESSIONS_END, blocking(move || served.join())).await.is_ok();
+    // The threads end when the kernel has let go of the mounts, wherever else they may have been seen.
+    let all = [Some(served), written].into_iter().flatten();
+    let ended = blocking(move || all.for_each(Served::join));
+    let unmounted = tokio::time::timeout(SESSIONS_END, ended).await.is_ok();
     if !unmounted {
         tracing::warn!(clean, "the mount is still in use; it is detached and answers nothing");
     }
 
-    let figures = cache.wipe().await;
+    let mut figures = cache.wipe().await;
+    if let Some(home) = home {
+        figures = figures.and(home.wipe().await);
+    }
     let terms = client.terms();
     let stated = Stated {
         v: Stated::VERSION,
@@ -103,7 +123,7 @@ async fn wipe(
         page_cache_bytes_freed_without_overwrite: page_cache_bytes,
         counters: stated_counters(&progress),
         facts: crate::facts::stated(&facts),
-        results: None,
+        results,
     };
     let statement = stated.to_canonical()?;
     let post = || client.wipe_certificate(statement.clone(), facts.clone());

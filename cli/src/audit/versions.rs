@@ -1,0 +1,254 @@
+//! What the ledger knows of results: every version that was brought home, from which data it was made, and
+//! what became of it.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use serde::Serialize;
+use tidegate_ledger::{
+    Digest, Event, LeaseId, ListedResult, ResultsAct, ResultsListing, SelectionId, SnapshotId,
+};
+
+use crate::stored::{Line, Stored, Told};
+use crate::story::when;
+
+/// An entry and its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Place {
+    pub(super) ledger: usize,
+    pub(super) entry: u64,
+    pub(super) time: String,
+}
+
+/// A name below the home, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Name {
+    pub(super) path: String,
+    #[serde(flatten)]
+    pub(super) since: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub(super) enum Fate {
+    /// Nothing in the ledger took it away.
+    AtHome,
+    Overwritten(Place),
+    Removed(Place),
+    /// It was written on the worker and never came home.
+    Lost(Place),
+}
+
+/// The bytes of one result as they were stored once.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Version {
+    pub(super) home: String,
+    /// Oldest first; never empty.
+    pub(super) names: Vec<Name>,
+    pub(super) bytes: u64,
+    pub(super) blake3: Option<Digest>,
+    pub(super) lease: LeaseId,
+    pub(super) rank: u16,
+    pub(super) snapshot: SnapshotId,
+    pub(super) selection: SelectionId,
+    pub(super) image: Option<String>,
+    pub(super) fate: Fate,
+}
+
+/// All versions, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Versions {
+    pub(super) all: Vec<Version>,
+    /// Listings that cannot be read any more.
+    pub(super) unknown: u64,
+    /// Which version has a name now, by home.
+    named: HashMap<String, HashMap<String, usize>>,
+}
+
+impl Version {
+    /// The whole name of a path below its home.
+    pub(super) fn address(&self, path: &str) -> String {
+        format!("{}/{path}", self.home.trim_end_matches('/'))
+    }
+}
+
+impl Versions {
+    pub(super) fn read(stored: &Stored) -> Result<Self> {
+        let mut versions = Self::default();
+        for Line { ledger, entry, .. } in stored.lines()? {
+            let Event::Results { listing, .. } = &entry.event else { continue };
+            let listing = match stored.document(listing) {
+                Told::Text(text) => ResultsListing::parse(&text),
+                Told::Erased | Told::Altered => None,
+            };
+            let place = Place { ledger, entry: entry.index, time: when(entry.time) };
+            match listing {
+                Some(listing) => versions.take(&listing, &place),
+                None => versions.unknown += 1,
+            }
+        }
+        Ok(versions)
+    }
+
+    fn take(&mut self, listing: &ResultsListing, place: &Place) {
+        for file in &listing.files {
+            match listing.act {
+                ResultsAct::Stored => {
+                    self.leave(&listing.home, &file.path, Fate::Overwritten(place.clone()));
+                    let at = self.add(listing, file, Fate::AtHome, place);
+                    self.names(&listing.home).insert(file.path.clone(), at);
+                }
+                ResultsAct::Renamed => {
+                    if let Some(from) = &file.from {
+                        self.rename(&listing.home, from, &file.path, place);
+                    }
+                }
+                ResultsAct::Removed => {
+                    self.leave(&listing.home, &file.path, Fate::Removed(place.clone()));
+                }
+                ResultsAct::Lost => {
+                    self.add(listing, file, Fate::Lost(place.clone()), place);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        listing: &ResultsListing,
+        file: &ListedResult,
+        fate: Fate,
+        place: &Place,
+    ) -> usize {
+        self.all.push(Version {
+            home: listing.home.clone(),
+            names: vec![Name { path: file.path.clone(), since: place.clone() }],
+            bytes: file.bytes,
+            blake3: file.blake3,
+            lease: listing.lease,
+            rank: listing.rank,
+            snapshot: listing.snapshot,
+            selection: listing.selection,
+            image: listing.image.clone(),
+            fate,
+        });
+        self.all.len() - 1
+    }
+
+    fn names(&mut self, home: &str) -> &mut HashMap<String, usize> {
+        self.named.entry(home.to_owned()).or_default()
+    }
+
+    /// What has the name ends.
+    fn leave(&mut self, home: &str, path: &str, fate: Fate) {
+        if let Some(at) = self.names(home).remove(path) {
+            self.all[at].fate = fate;
+        }
+    }
+
+    /// A file takes another name, or all below a directory do.
+    fn rename(&mut self, home: &str, from: &str, to: &str, place: &Place) {
+        let below = format!("{from}/");
+        let moved: Vec<(String, String)> = match self.names(home).contains_key(from) {
+            true => vec![(from.to_owned(), to.to_owned())],
+            false => self
+                .names(home)
+                .keys()
+                .filter_map(|name| {
+                    let rest = name.strip_prefix(&below)?;
+                    Some((name.clone(), format!("{to}/{rest}")))
+                })
+                .collect(),
+        };
+        for (from, to) in moved {
+            let Some(at) = self.names(home).remove(&from) else { continue };
+            self.leave(home, &to, Fate::Overwritten(place.clone()));
+            self.all[at].names.push(Name { path: to.clone(), since: place.clone() });
+            self.names(home).insert(to, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(act: ResultsAct, files: &[(&str, Option<&str>, u8)]) -> ResultsListing {
+        ResultsListing {
+            v: ResultsListing::VERSION,
+            act,
+            lease: LeaseId::from_bytes([1; 16]),
+            rank: 0,
+            snapshot: SnapshotId::from_bytes([2; 32]),
+            selection: SelectionId::from_bytes([3; 32]),
+            image: None,
+            home: "/out".into(),
+            files: files
+                .iter()
+                .map(|(path, from, hash)| ListedResult {
+                    path: (*path).into(),
+                    from: from.map(Into::into),
+                    bytes: 1,
+                    blake3: Some(Digest::from_bytes([*hash; 32])),
+                })
+                .collect(),
+        }
+    }
+
+    type Act<'a> = (ResultsAct, &'a [(&'a str, Option<&'a str>, u8)]);
+
+    fn told(acts: &[Act<'_>]) -> Versions {
+        let mut versions = Versions::default();
+        for (entry, (act, files)) in (0..).zip(acts) {
+            let place = Place { ledger: 1, entry, time: String::new() };
+            versions.take(&listing(*act, files), &place);
+        }
+        versions
+    }
+
+    fn entry(fate: &Fate) -> Option<(&'static str, u64)> {
+        match fate {
+            Fate::AtHome => None,
+            Fate::Overwritten(place) => Some(("overwritten", place.entry)),
+            Fate::Removed(place) => Some(("removed", place.entry)),
+            Fate::Lost(place) => Some(("lost", place.entry)),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_renamed_over_the_last_one_keeps_its_history() {
+        use ResultsAct::{Lost, Removed, Renamed, Stored};
+        let versions = told(&[
+            (Stored, &[("tmp", None, 1)]),
+            (Renamed, &[("best.pt", Some("tmp"), 1)]),
+            (Stored, &[("tmp", None, 2), ("log", None, 3)]),
+            (Renamed, &[("best.pt", Some("tmp"), 2)]),
+            (Stored, &[("log", None, 4)]),
+            (Removed, &[("best.pt", None, 2)]),
+            (Lost, &[("late", None, 0)]),
+        ]);
+        let fates: Vec<_> = versions.all.iter().map(|version| entry(&version.fate)).collect();
+        let want = [
+            Some(("overwritten", 3)),
+            Some(("removed", 5)),
+            Some(("overwritten", 4)),
+            None,
+            Some(("lost", 6)),
+        ];
+        assert_eq!(fates, want);
+        let names: Vec<_> = versions.all[1].names.iter().map(|name| name.path.as_str()).collect();
+        assert_eq!(names, ["tmp", "best.pt"]);
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_all_below_it_along() {
+        use ResultsAct::{Renamed, Stored};
+        let versions = told(&[
+            (Stored, &[("a/x", None, 1), ("a/b/y", None, 2), ("ab", None, 3)]),
+            (Renamed, &[("c", Some("a"), 0)]),
+        ]);
+        let last = |at: usize| versions.all[at].names.last().unwrap().path.as_str();
+        assert_eq!([last(0), last(1), last(2)], ["c/x", "c/b/y", "ab"]);
+    }
+}
