@@ -76,7 +76,8 @@ fn r19_more_files_than_granted_are_edquot() -> Result<()> {
 #[test]
 fn r18_statfs_gives_what_is_left() -> Result<()> {
     let desk = Desk::start(Home::directory()?, "")?;
-    let mount = desk.mount("one.join", &["--results-bytes", "8MiB", "--results-files", "9"], &[])?;
+    let mount =
+        desk.mount("one.join", &["--results-bytes", "8MiB", "--results-files", "9"], &[])?;
     let left = || -> Result<(u64, u64)> {
         let stat = statvfs(mount.results())?;
         Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
