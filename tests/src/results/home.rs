@@ -132,6 +132,14 @@ impl Home {
         )
     }
 
+    /// Requests that versitygw served so far, one a line; of others nothing is known.
+    pub fn access_log(&self) -> String {
+        match &self.place {
+            Place::Versitygw(server) => server.access_log(),
+            _ => String::new(),
+        }
+    }
+
     pub fn look(&self) -> Result<Look> {
         Ok(match &self.place {
             Place::Directory(path) => Look::Directory(path.clone()),

@@ -6,6 +6,7 @@ mod cut;
 mod ends;
 pub(crate) mod long;
 mod provenance;
+mod resumed;
 pub(crate) mod semantics;
 mod spool;
 pub(crate) mod storm;
