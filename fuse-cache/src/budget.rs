@@ -26,6 +26,8 @@ pub const LEAST_BYTES: u64 = 16 << 20;
 pub struct Budget {
     pages: Arc<Semaphore>,
     total_pages: u32,
+    /// What this one is a part of.
+    _whole: Option<Arc<Reservation>>,
 }
 
 impl Budget {
@@ -33,7 +35,8 @@ impl Budget {
     pub fn new(bytes: u64) -> Self {
         let total_pages =
             u32::try_from(bytes.max(LEAST_BYTES) / PAGE as u64).unwrap_or(u32::MAX >> 4);
-        Self { pages: Arc::new(Semaphore::new(total_pages as usize)), total_pages }
+        let pages = Arc::new(Semaphore::new(total_pages as usize));
+        Self { pages, total_pages, _whole: None }
     }
 
     /// min(512 MiB, a quarter of the cgroup's memory limit), in bytes.
@@ -43,6 +46,14 @@ impl Budget {
 
     fn default_under(limit: Option<u64>) -> u64 {
         limit.map_or(DEFAULT_BYTES, |limit| DEFAULT_BYTES.min(limit / 4)).max(LEAST_BYTES)
+    }
+
+    /// A budget of its own of that many bytes, which are reserved in this one for as long as it lives; at
+    /// least a page.
+    pub fn part(&self, bytes: u64, reservation: Reservation) -> Self {
+        let total_pages = u32::try_from(bytes / PAGE as u64).unwrap_or(u32::MAX >> 4).max(1);
+        let pages = Arc::new(Semaphore::new(total_pages as usize));
+        Self { pages, total_pages, _whole: Some(Arc::new(reservation)) }
     }
 
     pub fn total(&self) -> u64 {
@@ -148,6 +159,11 @@ impl Buffer {
         buffer
     }
 
+    /// Shows no more than the first `len` bytes; what lies behind them is wiped with the rest.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// Never unlocked: that would also undo `mlockall`, and what comes to lie there next is a buffer too.
     fn lock(&mut self) -> bool {
         let len = self.pages.len() * PAGE;
@@ -185,6 +201,7 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        self.len = self.pages.len() * PAGE;
         self.zeroize();
     }
 }

@@ -11,8 +11,10 @@ mod error;
 mod idle;
 mod link;
 mod manifest;
+mod outgoing;
 mod pool;
 mod receipt;
+mod results;
 
 use std::fmt;
 use std::ops::Range;
@@ -36,6 +38,7 @@ pub use attach::{Attached, attach};
 pub use block::BlockBody;
 pub use error::ClientError;
 pub use manifest::ManifestBytes;
+pub(crate) use outgoing::{Outgoing, Piece, Source};
 /// The worker's Ed25519 identity: one copy in memory, wiped with the last clone.
 pub use tidegate_kit::tls::IdentityKey as Identity;
 

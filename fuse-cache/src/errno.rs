@@ -27,26 +27,28 @@ pub(crate) enum FsError {
     /// Not offered; the kernel remembers and answers in our place from then on.
     #[error("not offered")]
     NotOffered,
-    #[error("the name exists")]
+    #[error("the name is taken")]
     Exists,
     #[error("the directory is not empty")]
     NotEmpty,
-    #[error("the spool of the results is full")]
+    #[error("no space for more results")]
     NoSpace,
-    #[error("the lease may not bring more results home")]
+    #[error("more results than the lease may bring home")]
     OverBudget,
-    #[error("a directory cannot be renamed in this home")]
+    #[error("the store at home renames no directories")]
     CrossDevice,
     #[error("longer than a result may be")]
     TooLarge,
     #[error("the name is not UTF-8")]
     BadName,
-    #[error("not permitted")]
+    #[error("not permitted on results")]
     NotPermitted,
-    #[error("the arguments make no sense")]
+    #[error("not a possible request")]
     Invalid,
+    /// Another version is at home by now.
     #[error("the version is gone at home")]
     Gone,
+    /// Bytes that were only in a worker's memory, or keys that were destroyed.
     #[error("the bytes are lost")]
     Lost,
     #[error("in use")]

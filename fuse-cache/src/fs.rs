@@ -20,14 +20,12 @@ const HANDLE_BITS: u32 = 40;
 /// Longest name, in bytes.
 const NAME_MAX: u32 = 255;
 
-/// Answer to `statfs`: sizes in units of 4096 bytes.
+/// Answer to `statfs`: sizes in units of 4096 bytes, nothing free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Statfs {
     pub(crate) name_max: u32,
     pub(crate) blocks: u64,
     pub(crate) files: u64,
-    pub(crate) free: u64,
-    pub(crate) free_files: u64,
 }
 
 pub(crate) struct Fs {
@@ -164,8 +162,6 @@ impl Fs {
             name_max: NAME_MAX,
             blocks: self.tree.total_bytes().div_ceil(4096),
             files: inodes.end - inodes.start,
-            free: 0,
-            free_files: 0,
         }
     }
 

@@ -1,46 +1,109 @@
-//! Stub of the results' core: signatures only.
-#![allow(dead_code, unused_variables, clippy::unused_async, clippy::todo, reason = "a stub")]
+//! Results: a tree that the job writes, whose bytes are sealed here and durable at home.
+//!
+//! A byte's way: the kernel's buffer → a block in RAM ([`block`], one copy) → sealed where it lies →
+//! one write to the spool (ciphertext, never synced) → the gateway, from the same RAM. Per MiB written
+//! by a large file that is 1 MiB copied, 1 MiB sealed in place, one `pwrite` and one part of a request;
+//! TLS encrypts it once more on the way out. RAM is a part of the worker's budget: when it is used up,
+//! blocks that lie in the spool leave RAM, and blocks that are plaintext are sealed early. When the spool
+//! is full, writers wait for what is on its way home.
+//!
+//! `names` and `content` are pure; `core` is what all share; `sealing`, `publish`, `bytes`, `changes`
+//! and `draining` are what is done with it; `journal` and `beginning` are for the worker that comes after.
 
+mod beginning;
+mod block;
+mod bytes;
+mod cache;
+mod changes;
+mod content;
+mod core;
+mod draining;
+mod home;
+mod journal;
+mod names;
+mod publish;
+mod sealing;
+mod spool;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use fuser::{FileAttr, FileType};
+use fuser::{FileAttr, FileType, INodeNo};
 use serde::Serialize;
 use tidegate_ledger::StatedResults;
+use tokio::sync::mpsc;
 
 use crate::budget::Budget;
 use crate::client::Client;
 use crate::errno::FsError;
-use crate::fs::Statfs;
-use crate::store::WipeFigures;
+use crate::store::{StoreError, WipeFigures};
+use block::BLOCK;
+use core::{Core, File, Parts, lock};
+use home::Home;
+use journal::{Journal, Record};
+use names::{Kind, NAME_MAX};
+use spool::Spool;
 
-pub(crate) fn path_in(dir: &std::path::Path, lease: tidegate_plan::LeaseId, rank: u16) -> PathBuf {
-    dir.join(format!("tidegate-{lease}-{rank}.spool"))
-}
+pub(crate) use spool::spool_in;
 
+/// Low bits of a handle that count opens; the worker's generation stands above them.
+const HANDLE_BITS: u32 = 40;
+/// Parts on their way at the same time.
+const FLIGHTS: usize = 8;
+/// Files that are brought home at the same time while nobody waits.
+const DRAINS: usize = 32;
+/// Least RAM for results, bytes.
+const LEAST: u64 = 6 << 20;
+/// What `statfs` counts in, bytes.
+const UNIT: u64 = 4096;
+
+/// What results are begun with.
 #[derive(Debug)]
 pub(crate) struct ResultsConfig {
+    /// Of the spool file: the cache directory.
     pub(crate) dir: PathBuf,
+    /// `None`: a quarter of what is free, at most 20 GiB.
     pub(crate) spool_bytes: Option<u64>,
+    /// Close and fsync return when all is sealed in the spool.
     pub(crate) asynchronous: bool,
     pub(crate) owner: (u32, u32),
+    /// A memfd of the holder, empty for the first worker.
     pub(crate) journal: OwnedFd,
     pub(crate) generation: u32,
 }
 
+/// Why there are no results.
 #[derive(Debug, thiserror::Error)]
-#[error("results")]
-pub(crate) struct ResultsError;
+pub(crate) enum ResultsError {
+    #[error("the lease brings no results home; it must be granted with a place for them")]
+    NotGranted,
+    #[error("the spool of the results cannot be used")]
+    Spool(#[from] StoreError),
+    #[error("the journal of the results cannot be used")]
+    Journal(#[source] io::Error),
+    #[error("what is at home cannot be listed; see the gateway's log")]
+    List(#[source] FsError),
+    #[error("a thread ended before its time")]
+    Thread,
+}
 
+/// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// FUSE's number of the request.
     pub(crate) unique: u64,
 }
 
+/// What is to be set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NewAttributes {
     pub(crate) mode: Option<u32>,
@@ -50,7 +113,8 @@ pub(crate) struct NewAttributes {
     pub(crate) mtime: Option<SystemTime>,
 }
 
-#[derive(Debug)]
+/// One name of a listing, and where it goes on behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) node: u64,
     pub(crate) kind: FileType,
@@ -58,44 +122,181 @@ pub(crate) struct Entry {
     pub(crate) next: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+/// Answer to `statfs`, in units of 4096 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Statfs {
+    pub(crate) name_max: u32,
+    pub(crate) blocks: u64,
+    pub(crate) free: u64,
+    pub(crate) files: u64,
+    pub(crate) free_files: u64,
+}
+
+/// Where results stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct ResultsFigures {
+    /// Written and not home.
     pub(crate) unsent_bytes: u64,
     pub(crate) spool_bytes: u64,
     pub(crate) home_bytes: u64,
     pub(crate) home_files: u64,
+    /// Seconds since the first byte was written that is not home.
     pub(crate) oldest_unsaved_s: Option<u64>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Results {}
+/// The results of one lease and rank.
+pub(crate) struct Results {
+    core: Arc<Core>,
+    /// Once keys are destroyed: what was not home then.
+    stated: Mutex<Option<StatedResults>>,
+}
 
 impl Results {
+    /// Replays the journal, opens the spool, lists what is at home when the terms say resume, and goes on
+    /// with what was complete and unsent.
     pub(crate) async fn begin(
         config: ResultsConfig,
         client: Arc<Client>,
         budget: Budget,
     ) -> Result<Arc<Self>, ResultsError> {
-        todo!()
+        let terms = client.terms().clone();
+        let results = terms.results.clone().ok_or(ResultsError::NotGranted)?;
+        let ResultsConfig { dir, spool_bytes, asynchronous, owner, journal, generation } = config;
+        let opening = tokio::task::spawn_blocking(move || {
+            let journal = Journal::open(journal).map_err(ResultsError::Journal)?;
+            let successor = !journal.is_empty();
+            let spool = Spool::open(&dir, spool_bytes, &terms, successor)?;
+            Ok((journal, spool, successor))
+        });
+        let (journal, spool, successor) = opening.await.unwrap_or(Err(ResultsError::Thread))?;
+        let model = journal.model();
+        let (mut names, unsent) = beginning::taken_up(&model, &spool);
+        let home = Home::new(Arc::clone(&client), model.seq);
+        if results.resume && !successor {
+            let shown = beginning::resumed(&home, &mut names).await;
+            journal.append(&shown.map_err(ResultsError::List)?);
+        }
+        journal.append(&[Record::Next { node: names.next_number(), seq: home.next_seq() }]);
+        let (ripe, ripened) = mpsc::unbounded_channel();
+        let budget = part_of(&budget).await;
+        let core = Core::new(Parts {
+            lease: client.terms().lease,
+            terms: results,
+            asynchronous,
+            owner,
+            budget,
+            spool,
+            journal,
+            home,
+            names,
+            first_handle: u64::from(generation) << HANDLE_BITS,
+            flights: FLIGHTS,
+            drains: DRAINS,
+            ripe,
+        });
+        draining::follow(&core, ripened);
+        for file in unsent {
+            core.bring_later(&file);
+        }
+        Ok(Arc::new(Self { core, stated: Mutex::default() }))
     }
+
+    /// Goes on with another attachment of this worker.
     pub(crate) fn reattached(&self, client: Arc<Client>) {
-        todo!()
+        self.core.home.exchange(client);
     }
+
     pub(crate) fn attributes(&self, node: u64) -> Result<FileAttr, FsError> {
-        todo!()
+        let names = self.core.names();
+        let (kind, nlink) = match &names.node(node)?.kind {
+            Kind::File(file) => return Ok(self.file_attributes(node, file)),
+            Kind::Directory(directory) => (directory, 2),
+        };
+        let mtime = kind.mtime.unwrap_or(SystemTime::UNIX_EPOCH);
+        let (mode, times) = (kind.mode, (mtime, mtime));
+        Ok(self.shown(node, FileType::Directory, 0, mode, nlink, times))
     }
+
+    fn file_attributes(&self, node: u64, file: &File) -> FileAttr {
+        let state = file.state();
+        let times = (state.mtime, state.ctime);
+        self.shown(node, FileType::RegularFile, state.len, state.mode, 1, times)
+    }
+
+    fn shown(
+        &self,
+        node: u64,
+        kind: FileType,
+        size: u64,
+        mode: u32,
+        nlink: u32,
+        (mtime, ctime): (SystemTime, SystemTime),
+    ) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(node),
+            size,
+            blocks: size.div_ceil(512),
+            atime: mtime,
+            mtime,
+            ctime,
+            crtime: mtime,
+            kind,
+            perm: u16::try_from(mode & 0o7777).unwrap_or(0o7777),
+            nlink,
+            uid: self.core.owner.0,
+            gid: self.core.owner.1,
+            rdev: 0,
+            blksize: u32::try_from(BLOCK).unwrap_or(4096),
+            flags: 0,
+        }
+    }
+
+    /// Counts a reference of the kernel when there is such a name.
     pub(crate) fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<FileAttr>, FsError> {
-        todo!()
+        if name.len() > NAME_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        let found = self.core.names().child(parent, name)?;
+        found.map(|node| self.referred(node)).transpose()
     }
+
+    fn referred(&self, node: u64) -> Result<FileAttr, FsError> {
+        let attributes = self.attributes(node)?;
+        self.core.names().refer(node);
+        Ok(attributes)
+    }
+
     pub(crate) fn forget(&self, node: u64, many: u64) {
-        todo!()
+        self.core.names().forget(node, many);
     }
+
+    /// Includes `.` and `..`.
     pub(crate) fn list(&self, node: u64, from: u64, most: usize) -> Result<Vec<Entry>, FsError> {
-        todo!()
+        let listed = self.core.names().list(node, from, most)?;
+        let entry = |listed: names::Listed| Entry {
+            node: listed.node,
+            kind: if listed.directory { FileType::Directory } else { FileType::RegularFile },
+            name: listed.name.into_bytes(),
+            next: listed.next,
+        };
+        Ok(listed.into_iter().map(entry).collect())
     }
+
     pub(crate) fn statfs(&self) -> Statfs {
-        todo!()
+        let terms = &self.core.terms;
+        let bytes = self.core.stored_bytes.load(Ordering::Relaxed);
+        let files = self.core.stored_files.load(Ordering::Relaxed);
+        Statfs {
+            name_max: u32::try_from(NAME_MAX).unwrap_or(255),
+            blocks: terms.bytes / UNIT,
+            free: terms.bytes.saturating_sub(bytes) / UNIT,
+            files: terms.files,
+            free_files: terms.files.saturating_sub(files),
+        }
     }
+
+    /// Makes a file or opens what is there; the answer's node is referred to once more.
     pub(crate) async fn create(
         &self,
         caller: Caller,
@@ -105,8 +306,11 @@ impl Results {
         exclusive: bool,
         truncate: bool,
     ) -> Result<(FileAttr, u64), FsError> {
-        todo!()
+        let file = self.core.create(caller, parent, name, mode, exclusive, truncate).await?;
+        let attributes = self.referred(file.node)?;
+        Ok((attributes, self.handle(&file)))
     }
+
     pub(crate) async fn make_directory(
         &self,
         caller: Caller,
@@ -114,24 +318,28 @@ impl Results {
         name: &[u8],
         mode: u32,
     ) -> Result<FileAttr, FsError> {
-        todo!()
+        let node = self.core.make_directory(caller, parent, name, mode).await?;
+        self.referred(node)
     }
+
     pub(crate) async fn remove_directory(
         &self,
         caller: Caller,
         parent: u64,
         name: &[u8],
     ) -> Result<(), FsError> {
-        todo!()
+        self.core.remove_directory(caller, parent, name).await
     }
+
     pub(crate) async fn unlink(
         &self,
         caller: Caller,
         parent: u64,
         name: &[u8],
     ) -> Result<(), FsError> {
-        todo!()
+        self.core.unlink(caller, parent, name).await
     }
+
     pub(crate) async fn rename(
         &self,
         caller: Caller,
@@ -139,58 +347,144 @@ impl Results {
         to: (u64, &[u8]),
         no_replace: bool,
     ) -> Result<(), FsError> {
-        todo!()
+        self.core.rename(caller, from, to, no_replace).await
     }
+
     pub(crate) async fn set_attributes(
         &self,
         caller: Caller,
         node: u64,
         new: NewAttributes,
     ) -> Result<FileAttr, FsError> {
-        todo!()
+        self.core.set_attributes(caller, node, new).await?;
+        self.attributes(node)
     }
-    pub(crate) fn open(&self, node: u64, writing: bool) -> Result<u64, FsError> {
-        todo!()
+
+    pub(crate) fn open(&self, node: u64, _writing: bool) -> Result<u64, FsError> {
+        let file = self.core.file(node)?;
+        Ok(self.handle(&file))
     }
+
+    fn handle(&self, file: &File) -> u64 {
+        file.state().handles += 1;
+        self.core.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The synchronous way in; `None`: it must wait (copy the bytes and use [`Self::write`]).
     pub(crate) fn try_write(
         &self,
         node: u64,
         offset: u64,
         data: &[u8],
     ) -> Option<Result<u32, FsError>> {
-        todo!()
+        match self.core.file(node) {
+            Ok(file) => self.core.try_write(&file, offset, data),
+            Err(error) => Some(Err(error)),
+        }
     }
+
     pub(crate) async fn write(&self, node: u64, offset: u64, data: &[u8]) -> Result<u32, FsError> {
-        todo!()
+        let file = self.core.file(node)?;
+        self.core.write(&file, offset, data).await
     }
+
+    /// Short only at the end of the file.
     pub(crate) async fn read(&self, node: u64, offset: u64, size: u32) -> Result<Vec<u8>, FsError> {
-        todo!()
+        let file = self.core.file(node)?;
+        self.core.read(&file, offset, size).await
     }
+
+    /// Close of a descriptor.
     pub(crate) async fn flush(&self, node: u64) -> Result<(), FsError> {
-        todo!()
+        let file = self.core.file(node)?;
+        self.core.save(&file).await
     }
+
     pub(crate) async fn fsync(&self, node: u64) -> Result<(), FsError> {
-        todo!()
+        self.flush(node).await
     }
-    pub(crate) async fn release(&self, node: u64, handle: u64) {
-        todo!()
+
+    pub(crate) async fn release(&self, node: u64, _handle: u64) {
+        if let Ok(file) = self.core.file(node) {
+            self.core.release(&file).await;
+        }
     }
+
     pub(crate) fn figures(&self) -> ResultsFigures {
-        todo!()
+        self.core.figures()
     }
+
+    /// The job has ended: brings everything home until that time on the boot clock. What does not come
+    /// is lost.
     pub(crate) async fn drain(&self, until: Duration) -> StatedResults {
-        todo!()
+        self.core.drain(until).await
     }
+
+    /// Content keys and what is in RAM go; every later operation fails. Names of what is unsent stay for
+    /// the statement.
     pub(crate) fn destroy_keys(&self) -> StatedResults {
-        todo!()
+        let mut stated = lock(&self.stated);
+        if let Some(stated) = &*stated {
+            return stated.clone();
+        }
+        let now = self.core.stated();
+        self.core.home.end_at(Duration::ZERO);
+        self.core.destroy_contents();
+        for (_, file) in self.core.names().files() {
+            let mut state = file.state();
+            state.blocks.clear();
+            state.content = None;
+            drop(state);
+            *lock(&file.pending) = None;
+            lock(&file.cache).clear();
+            file.has_changed();
+        }
+        self.core.ease();
+        *stated = Some(now.clone());
+        now
     }
+
+    /// Nodes whose bytes may be in the kernel's page cache.
     pub(crate) fn cached_nodes(&self) -> Vec<u64> {
-        todo!()
+        let files = self.core.names().files();
+        let cached = |(_, file): &(u64, Arc<File>)| file.state().cached > 0;
+        files.into_iter().filter(cached).map(|(node, _)| node).collect()
     }
+
+    /// Bytes that may be in the kernel's page cache; an upper bound.
     pub(crate) fn page_cache_bytes(&self) -> u64 {
-        todo!()
+        self.core.names().files().iter().map(|(_, file)| file.state().cached).sum()
     }
+
+    /// Overwrites the spool, reads back, discards, unlinks; forgets the journal.
     pub(crate) async fn wipe(&self) -> WipeFigures {
-        todo!()
+        if let Err(error) = self.core.journal.clear() {
+            tracing::warn!(%error, "the journal of the results stays until the holder ends");
+        }
+        let spool = Arc::clone(&self.core.spool);
+        let wiping = tokio::task::spawn_blocking(move || spool.wipe());
+        wiping.await.unwrap_or_else(|error| WipeFigures::failed(error.to_string()))
+    }
+}
+
+/// Half of the budget, or what is left of it, for results alone: neither side takes what is the other's.
+async fn part_of(budget: &Budget) -> Budget {
+    let mut bytes = budget.total() / 2;
+    loop {
+        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if let Some(reservation) = budget.try_reserve(len) {
+            return budget.part(bytes, reservation);
+        }
+        if bytes / 2 < LEAST {
+            let least = usize::try_from(LEAST).unwrap_or(usize::MAX);
+            return budget.part(LEAST, budget.reserve(least).await);
+        }
+        bytes /= 2;
+    }
+}
+
+impl fmt::Debug for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Results({})", self.core.lease)
     }
 }

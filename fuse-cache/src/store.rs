@@ -29,12 +29,13 @@ use tidegate_wire::LeaseTerms;
 use tokio::sync::Notify;
 
 use crate::budget::PAGE;
-use file::CacheFile;
-use page::{SlotPage, Superblock};
+use page::SlotPage;
 
-pub(crate) use file::path_in;
+pub(crate) use file::{CacheFile, path_in};
+pub(crate) use page::Superblock;
 pub use slot::Slot;
 pub use wipe::WipeFigures;
+pub(crate) use wipe::{overwrite_foreign, wipe as wipe_file};
 
 /// Fewer slots are refused, unless the share has fewer blocks.
 pub const LEAST_SLOTS: u32 = 4;

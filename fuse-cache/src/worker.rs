@@ -3,6 +3,7 @@
 //! Its standard input is the control socket. It has the keys, so it leaves no core, cannot be traced
 //! by its own user, keeps its memory out of swap where it may, and ends when its holder does.
 
+mod blocking;
 mod deadman;
 mod figures;
 mod handed;

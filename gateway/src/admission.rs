@@ -32,6 +32,7 @@ pub(crate) enum Purpose {
 }
 
 /// A caller who is the newest worker of a rank of a lease of ours; to state its wipe, also one that was.
+#[derive(Clone)]
 pub(crate) struct Admitted {
     pub(crate) live: Arc<Live>,
     pub(crate) peer: Arc<PeerIdentity>,
@@ -56,6 +57,31 @@ impl Admitted {
             Purpose::Settle => true,
         };
         (!open).then_some(Reason::LeaseOver)
+    }
+
+    /// Looks whether the lease's head allows it still.
+    pub(crate) async fn still(&self, office: &Office, purpose: Purpose) -> Result<(), Refusal> {
+        let (live, now) = (&self.live, office.now());
+        let unread = |error| Refusal::unavailable(UNREAD, &chain(&error));
+        office.refresh(live).await.map_err(unread)?;
+        let mut objection = self.objection(purpose, now);
+        if objection.is_some() && office.is_replicated() {
+            // The worker may have attached at another gateway a moment ago.
+            office.look(live).await.map_err(unread)?;
+            objection = self.objection(purpose, now);
+        }
+        if objection.is_none() && !office.knows_head(live) {
+            return Err(Refusal::unavailable(UNREAD, &"it took too long"));
+        }
+        match objection {
+            Some(Reason::Fenced) => {
+                let detail = "another worker holds this rank";
+                let kind = ProblemKind::Forbidden;
+                Err(refuse(office, live.id, Reason::Fenced, kind, detail).await)
+            }
+            Some(_) => Err(over(office, live.id).await),
+            None => Ok(()),
+        }
     }
 
     /// Whether the caller is still the rank's newest attachment.
@@ -152,27 +178,8 @@ pub(crate) async fn admit(
         let kind = ProblemKind::Forbidden;
         return Err(refuse(office, peer.lease, Reason::ForeignLease, kind, detail).await);
     }
-    let unread = |error| Refusal::unavailable(UNREAD, &chain(&error));
-    office.refresh(&live).await.map_err(unread)?;
     let admitted = Admitted { rank: peer.rank, live: Arc::clone(&live), peer };
-    let mut objection = admitted.objection(purpose, now);
-    if objection.is_some() && office.is_replicated() {
-        // The worker may have attached at another gateway a moment ago.
-        office.look(&live).await.map_err(unread)?;
-        objection = admitted.objection(purpose, now);
-    }
-    if objection.is_none() && !office.knows_head(&live) {
-        return Err(Refusal::unavailable(UNREAD, &"it took too long"));
-    }
-    match objection {
-        Some(Reason::Fenced) => {
-            let detail = "another worker holds this rank";
-            let kind = ProblemKind::Forbidden;
-            return Err(refuse(office, live.id, Reason::Fenced, kind, detail).await);
-        }
-        Some(_) => return Err(over(office, live.id).await),
-        None => {}
-    }
+    admitted.still(office, purpose).await?;
     if admitted.is_newest(&live.view().document.lease) {
         live.presence(admitted.rank).seen(now);
     }

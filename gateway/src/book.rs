@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tidegate_kit::state::{Creation, Revision, Revisions, StateError};
 use tidegate_lease::{Attachment, Event, Lease, Refusal};
-use tidegate_ledger::Digest;
+use tidegate_ledger::{Commitment, Digest};
 use tidegate_plan::{InstanceId, LeaseId};
 use tidegate_wire::Base64;
 
+use crate::results::Share;
 use crate::source::SourceSpec;
 
 /// What happened to a lease's keys.
@@ -61,6 +62,57 @@ pub(crate) struct Fence {
     pub(crate) instance: InstanceId,
 }
 
+/// Results that a worker said were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lost {
+    pub(crate) rank: u16,
+    pub(crate) files: u64,
+    /// The document that names them.
+    pub(crate) listing: Commitment,
+    /// Its entry is durable in the ledger.
+    pub(crate) recorded: bool,
+}
+
+/// What a lease may bring home.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResultsPart {
+    /// A directory by its real path, or a bucket with a prefix.
+    pub(crate) home: SourceSpec,
+    pub(crate) resume: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+    /// Of these: given to replicas, which may not have used all of it.
+    pub(crate) reserved_bytes: u64,
+    pub(crate) reserved_files: u64,
+    pub(crate) drain_s: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lost: Vec<Lost>,
+}
+
+impl ResultsPart {
+    pub(crate) const fn most(&self) -> Share {
+        Share { bytes: self.bytes, files: self.files }
+    }
+
+    pub(crate) const fn reserved(&self) -> Share {
+        Share { bytes: self.reserved_bytes, files: self.reserved_files }
+    }
+
+    pub(crate) const fn reserve(&mut self, slice: Share) {
+        self.reserved_bytes = self.reserved_bytes.saturating_add(slice.bytes);
+        self.reserved_files = self.reserved_files.saturating_add(slice.files);
+    }
+
+    /// Whether directories exist by themselves at home.
+    pub(crate) const fn has_directories(&self) -> bool {
+        matches!(self.home, SourceSpec::Directory(_))
+    }
+}
+
 /// What the gateway must know of a lease after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +122,9 @@ pub(crate) struct Document {
     /// The embedded gateway whose end is the lease's end; `None` for a daemon's leases.
     pub(crate) owner: Option<String>,
     pub(crate) source: SourceSpec,
+    /// What it may bring home; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) results: Option<ResultsPart>,
     /// The replica that each rank's worker speaks to.
     #[serde(default)]
     pub(crate) keepers: BTreeMap<u16, Keeper>,

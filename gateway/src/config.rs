@@ -12,12 +12,15 @@ mod admit;
 pub mod allow;
 mod inspect;
 mod limits;
+mod results;
 
 pub use admit::Inadmissible;
 pub use allow::{Allowed, SourcesConfig};
 pub use limits::Limits;
+pub use results::ResultsConfig;
 
 use crate::nodes::NodePolicy;
+use crate::source::SourceSpec;
 use crate::state::StateBucket;
 
 /// Certificates of workers live this many seconds at most (design: ≤ 15 minutes).
@@ -68,6 +71,9 @@ pub struct GatewayConfig {
     #[serde(default)]
     pub log: LogConfig,
     pub sources: SourcesConfig,
+    /// Where jobs may bring results home to.
+    #[serde(default)]
+    pub results: ResultsConfig,
     #[serde(default)]
     pub limits: Limits,
     /// What a worker's node may be like.
@@ -161,6 +167,7 @@ impl GatewayConfig {
             ops_listen: None,
             log: LogConfig::default(),
             sources: SourcesConfig { allow: vec![source.into()] },
+            results: ResultsConfig::default(),
             // It makes a token for one rank only.
             limits: Limits { ranks: u16::MAX, ..Limits::default() },
             nodes: NodePolicy::OWN_MACHINE,
@@ -177,8 +184,8 @@ impl GatewayConfig {
     }
 
     /// Allows this one place for results, reached as it is.
-    pub fn allow_results(&mut self, home: &crate::source::SourceSpec) {
-        let _stub = home;
+    pub fn allow_results(&mut self, home: &SourceSpec) {
+        self.results.allow.push(home.clone().into());
     }
 
     /// Reads and checks a configuration file.
@@ -225,6 +232,7 @@ impl GatewayConfig {
             return Err(value("names", format!("`{name}` is neither a host name nor an address")));
         }
         self.sources.check().map_err(|why| value("sources.allow", why))?;
+        self.results.check().map_err(|(key, why)| value(key, why))?;
         if self.heartbeat_s == 0 {
             return Err(value("heartbeat_s", "must be at least 1"));
         }

@@ -11,7 +11,8 @@ use tidegate_plan::{Estimate, LeaseId, SelectionSpec, TokenId};
 use tidegate_wire::JoinFile;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::book::{Document, KeysGone};
+use crate::book::{Document, KeysGone, ResultsPart};
+use crate::bringing::{Asked, HomeRefused, prepare, terms_document};
 use crate::config::Inadmissible;
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
@@ -53,6 +54,13 @@ pub struct ResultsRequest {
     pub image: Option<String>,
 }
 
+impl<'a> From<&'a ResultsRequest> for Asked<'a> {
+    fn from(request: &'a ResultsRequest) -> Self {
+        let ResultsRequest { home, resume, bytes, files, image } = request;
+        Self { home, resume: *resume, bytes: *bytes, files: *files, image: image.as_deref() }
+    }
+}
+
 /// What was granted.
 #[derive(Debug)]
 pub struct Granted {
@@ -85,6 +93,8 @@ pub enum GrantError {
     Duration { max: u64 },
     #[error("{0} leases are open, which is as many as this gateway may have")]
     TooMany(usize),
+    #[error(transparent)]
+    Results(#[from] HomeRefused),
     #[error("the gateway is shutting down")]
     ShuttingDown,
     #[error(transparent)]
@@ -134,6 +144,10 @@ pub(crate) async fn grant(
     let place = place.map_err(|_| GrantError::TooMany(office.config.limits.leases))?;
     let spec = resolved(&request.source).await?;
     let admitted = office.config.admit(&spec)?;
+    let results = match &request.results {
+        Some(asked) => Some(prepare(office, asked.into(), &spec).await?),
+        None => None,
+    };
     let selection = request.selection.clone();
     let survey = Survey::take(&office.shelf, admitted, selection, request.ranks).await?;
     // A link may have been turned since the look above: what is open counts.
@@ -144,22 +158,29 @@ pub(crate) async fn grant(
     let held = Arc::clone(&office.granting).read_owned().await;
     let office = Arc::clone(office);
     let making = tokio::spawn(async move {
-        let made = make(&office, &request, spec, survey, place).await;
+        let places = Places { source: spec, results };
+        let made = make(&office, &request, places, survey, place).await;
         drop(held);
         made
     });
     making.await.map_err(|_| GrantError::ShuttingDown)?
 }
 
+/// Where a lease reads and writes at home.
+struct Places {
+    source: SourceSpec,
+    results: Option<ResultsPart>,
+}
+
 async fn make(
     office: &Office,
     request: &GrantRequest,
-    spec: SourceSpec,
+    places: Places,
     survey: Survey,
     place: OwnedSemaphorePermit,
 ) -> Result<Granted, GrantError> {
     let now = office.now();
-    let document = propose(office, request, spec, &survey, now)?;
+    let document = propose(office, request, places, &survey, now)?;
     let id = document.lease.id;
     office.book.mark_open(id).await.map_err(AdvanceError::Book)?;
     office.book.create(1, &document).await.map_err(AdvanceError::Book)?;
@@ -204,7 +225,7 @@ fn sum(a: Estimate, b: Estimate) -> Estimate {
 fn propose(
     office: &Office,
     request: &GrantRequest,
-    source: SourceSpec,
+    places: Places,
     survey: &Survey,
     now: u64,
 ) -> Result<Document, AdvanceError> {
@@ -239,7 +260,8 @@ fn propose(
         keepers: BTreeMap::new(),
         handed_over: false,
         given_up: BTreeSet::new(),
-        source,
+        source: places.source,
+        results: places.results,
         files: cut.lease.files,
         bytes: cut.lease.bytes,
         hpke: BTreeMap::new(),
@@ -270,6 +292,10 @@ async fn record_grant(
     let source = office.record.document(document.source.to_string()).await?;
     let subject = office.record.document(lease.subject.clone()).await?;
     let selected = office.record.document(selected(&request.selection, lease)).await?;
+    let results = match &document.results {
+        Some(part) => Some(office.record.document(terms_document(part)).await?),
+        None => None,
+    };
     let listed = &survey.cut.snapshot;
     let taken = Event::SnapshotTaken {
         snapshot: lease.snapshot,
@@ -291,7 +317,7 @@ async fn record_grant(
         deadline: lease.deadline,
         selected: Some(selected),
         key_epoch: Some(lease.key_epoch),
-        results: None,
+        results,
     };
     office.record.append(vec![taken, granted]).await?;
     office

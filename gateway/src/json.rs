@@ -48,6 +48,17 @@ pub(crate) async fn read<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(not_taken)
 }
 
+/// The same of a body of at most `most` bytes.
+pub(crate) async fn read_within<T: DeserializeOwned>(
+    most: usize,
+    headers: &hyper::HeaderMap,
+    body: Body,
+) -> Result<T, Refusal> {
+    let bound = Bound { bytes: most, larger: "the body is larger than this route takes", ..SMALL };
+    let bytes = within(bound, headers, body).await?;
+    serde_json::from_slice(&bytes).map_err(not_taken)
+}
+
 /// The same of a body that may be large, as only an administrator's may. Whoever sends more than a small
 /// one waits for the turn to, and has it until what was read is let go.
 pub(crate) async fn read_large<T: DeserializeOwned + Send + 'static>(

@@ -4,6 +4,7 @@
 //! * [`source`] lists and reads; `survey` selects and cuts; [`pipeline`] reads and seals.
 //! * A lease is a numbered history of documents in the state, changed in one place
 //!   (`office`), with its key in the `keyring` and its entries in the `record`.
+//! * `bringing` takes what workers bring home; `results` is where and how it lies there.
 //! * Workers come through `server` (TLS, bounds) and `service` (routes) to `admission`, which asks of
 //!   each request who is calling and whether the lease still lives.
 //! * Order is the promise: an attachment is a revision, then an entry, then an answer; keys leave
@@ -20,6 +21,7 @@ pub mod source;
 mod admission;
 mod attaching;
 mod book;
+mod bringing;
 mod certificates;
 mod certifying;
 mod closing;
@@ -50,6 +52,7 @@ mod recovery;
 mod refusals;
 mod releasing;
 mod restoring;
+mod results;
 mod seats;
 mod server;
 mod service;
@@ -66,9 +69,11 @@ mod waking;
 mod wiping;
 
 pub use book::BookError;
+pub use bringing::HomeRefused;
 pub use closing::{CloseError, Closed};
 pub use config::{
-    Allowed, ConfigError, GatewayConfig, Inadmissible, Limits, LogConfig, SourcesConfig,
+    Allowed, ConfigError, GatewayConfig, Inadmissible, Limits, LogConfig, ResultsConfig,
+    SourcesConfig,
 };
 pub use gateway::Gateway;
 pub use granting::{GrantError, GrantRequest, Granted, ResultsRequest};

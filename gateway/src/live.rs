@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::book::Document;
 use crate::pipeline::Budget;
 use crate::problem::Refusal;
+use crate::results::Desk;
 use crate::shelf::Cut;
 use crate::source::{Source, SourceError};
 
@@ -172,6 +173,8 @@ pub(crate) struct Live {
     /// Its source, while it is being opened. Held by whoever tries to serve a dormant lease.
     pub(crate) opening: tokio::sync::Mutex<Option<Opening>>,
     presence: Mutex<HashMap<u16, Arc<Presence>>>,
+    /// What its results need, once they are asked for.
+    pub(crate) desk: tokio::sync::OnceCell<Arc<Desk>>,
     /// Answers to wipe statements, for workers that lost theirs.
     receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
     /// Nothing more is served, whatever the head says.
@@ -205,6 +208,7 @@ impl Live {
             turn: tokio::sync::Mutex::new(()),
             opening: tokio::sync::Mutex::default(),
             presence: Mutex::default(),
+            desk: tokio::sync::OnceCell::new(),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
             cut: Mutex::default(),

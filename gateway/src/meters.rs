@@ -39,6 +39,12 @@ tidegate_kit::meters! {
     gauge SNAPSHOTS_LIMIT = "tidegate_gateway_snapshot_limit_bytes";
     /// Blocks refused because the source changed or cannot be read.
     counter SOURCE_ERRORS = "tidegate_gateway_source_errors_total" by ["reason"];
+    /// Bytes of results that came home; what is stored again counts again.
+    counter RESULTS_BYTES = "tidegate_results_stored_bytes_total";
+    /// Files of results that came home; what is stored again counts again.
+    counter RESULTS_FILES = "tidegate_results_stored_files_total";
+    /// Time that a request about results took, from its head until its answer, by what was asked.
+    seconds RESULTS = "tidegate_results_seconds" by ["route"];
     /// Requests of callers with a certificate or a proven token that were refused, as in the ledger.
     counter REFUSED = "tidegate_gateway_refusals_total" by ["reason"];
     /// Requests of callers who proved nothing.

@@ -21,6 +21,7 @@ use crate::pipeline::Budget;
 use crate::rate::Rate;
 use crate::record::Record;
 use crate::refusals::Refusals;
+use crate::results::Intake;
 use crate::shelf::Shelf;
 use tidegate_kit::tls::Authority;
 
@@ -39,6 +40,8 @@ pub(crate) struct Office {
     pub(crate) config: GatewayConfig,
     pub(crate) book: Book,
     pub(crate) budget: Budget,
+    /// Room for results on their way.
+    pub(crate) intake: Intake,
     pub(crate) keyring: Keyring,
     pub(crate) lookups: Lookups,
     /// Manifests built and sent at once: each is as large as its share's names.
@@ -100,6 +103,7 @@ impl Office {
         let Parts { urls, owner, replica, nonce_key, .. } = parts;
         Self {
             budget: Budget::new(config.limits.buffers),
+            intake: Intake::default(),
             lookups: Lookups::default(),
             manifests: Arc::new(Semaphore::new(MANIFESTS)),
             places: Arc::new(Semaphore::new(config.limits.leases)),

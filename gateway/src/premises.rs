@@ -93,6 +93,7 @@ impl Premises {
     pub(crate) async fn open(mut config: GatewayConfig) -> Result<Self, StartError> {
         config.check()?;
         config.sources.resolve();
+        config.results.resolve();
         // The directory is this process's own before anything else is touched.
         let own = StateStore::open(&config.state)?;
         let alive = Alive::mark(&config.state, config.embedded)?;

@@ -34,6 +34,8 @@ pub(crate) enum Reason {
     Node,
     /// Blocks outside the share.
     OutsideShare,
+    /// More results than the lease may bring home.
+    ResultsBudget,
     /// The token belongs to another identity.
     TokenBound,
     /// More keys at once than a release hands out.
@@ -50,6 +52,7 @@ impl Reason {
             Self::LeaseOver => "lease-over",
             Self::Node => "node",
             Self::OutsideShare => "outside-share",
+            Self::ResultsBudget => "results-budget",
             Self::TokenBound => "token-bound",
             Self::TooWide => "window-too-wide",
             Self::Statement => "statement",

@@ -24,6 +24,7 @@ pub(crate) mod document;
 mod heartbeat;
 mod keys;
 mod manifest;
+mod results;
 #[cfg(test)]
 mod schema;
 mod wipe;
@@ -55,6 +56,15 @@ pub(crate) fn router(office: Arc<Office>) -> Router {
         .route("/v1/leases/{lease}/blocks/{block}", get(blocks::block))
         .route("/v1/leases/{lease}/heartbeat", post(heartbeat::heartbeat))
         .route("/v1/leases/{lease}/wipe-certificate", post(wipe::wipe_certificate))
+        .route("/v1/leases/{lease}/results/store", post(results::store))
+        .route("/v1/leases/{lease}/results/begin", post(results::begin))
+        .route("/v1/leases/{lease}/results/part", post(results::part))
+        .route("/v1/leases/{lease}/results/copy", post(results::copy))
+        .route("/v1/leases/{lease}/results/commit", post(results::commit))
+        .route("/v1/leases/{lease}/results/abandon", post(results::abandon))
+        .route("/v1/leases/{lease}/results/change", post(results::change))
+        .route("/v1/leases/{lease}/results/list", post(results::list))
+        .route("/v1/leases/{lease}/results/read", post(results::read))
         .fallback(async || Refusal::new(ProblemKind::NotFound, ""))
         .method_not_allowed_fallback(async || Refusal::new(ProblemKind::MethodNotAllowed, ""))
         // Bodies are read by our own code, which stops at its own limit.

@@ -80,7 +80,7 @@ pub(crate) async fn terms(
         deadline: lease.deadline,
         heartbeat: lease.policy.heartbeat_s,
         grace: lease.policy.grace_s,
-        results: None,
+        results: crate::bringing::terms(office, live, document),
     })
 }
 

@@ -29,11 +29,14 @@ use std::sync::Arc;
 use tidegate_plan::{Entry, Snapshot};
 use tokio::task::spawn_blocking;
 
+pub(crate) use beneath::open_beneath;
 pub(crate) use bucket::{Bucket, RangeReader};
-pub(crate) use client::S3Access;
+pub(crate) use client::{S3Access, connect};
 pub(crate) use directory::Directory;
 pub use error::{ReadError, SourceError};
+pub(crate) use keys::{bare, decoded};
 pub(crate) use pinned::PinnedFile;
+pub(crate) use refusal::{code, listing as refusal_of, status};
 pub use spec::{S3Options, SourceSpec, SpecError};
 
 /// An open source. Cheap to clone.

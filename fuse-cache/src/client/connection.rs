@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
@@ -18,12 +16,16 @@ use tokio_rustls::TlsConnector;
 
 use super::ClientError;
 use super::link::Link;
+use super::outgoing::{OutgoingBody, Progress};
 
 /// What hyper reads and passes on at once, bytes.
 const READ: usize = 128 << 10;
 
+/// Times to wait for the answer of a long body.
+const TAIL: u32 = 4;
+
 pub(super) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<OutgoingBody>,
     /// Which of our certificates it was made with.
     pub(super) generation: u64,
     /// Which of the gateways it leads to.
@@ -85,10 +87,12 @@ impl Connection {
         &self.authority
     }
 
-    /// Sends a request; the answer's body is still to be read.
+    /// Sends a request; the answer's body is still to be read. `within` is the longest time without any
+    /// of the body going.
     pub(super) async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<OutgoingBody>,
+        progress: &Progress,
         within: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
         let broken = |why: hyper::Error| match std::error::Error::source(&why)
@@ -102,9 +106,19 @@ impl Connection {
             self.sender.ready().await.map_err(broken)?;
             self.sender.send_request(request).await.map_err(broken)
         };
-        timeout(within, answer)
-            .await
-            .map_err(|_| ClientError::Unreachable("no answer in time".into()))?
+        let mut answer = std::pin::pin!(answer);
+        let (mut passed, mut tail) = (0, 0);
+        loop {
+            if let Ok(answer) = timeout(within, answer.as_mut()).await {
+                return answer;
+            }
+            // What the socket has taken may still be on a slow road when all of the body is gone.
+            tail += u32::from(passed > 0 && progress.is_complete());
+            if progress.passed() == passed && !(1..TAIL).contains(&tail) {
+                return Err(ClientError::Unreachable("no answer in time".into()));
+            }
+            passed = progress.passed();
+        }
     }
 }
 

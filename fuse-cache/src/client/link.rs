@@ -153,6 +153,25 @@ impl AsyncWrite for Link {
         Poll::Ready(Ok(many))
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let link = self.get_mut();
+        ready!(link.poll_send(cx))?;
+        let many = link.tls.writer().write_vectored(pieces)?;
+        if let Poll::Ready(Err(why)) = link.poll_send(cx) {
+            return Poll::Ready(Err(why));
+        }
+        Poll::Ready(Ok(many))
+    }
+
+    /// So that pieces of a body are not copied together first.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().poll_send(cx)
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
@@ -15,12 +15,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_kit::clock::boottime;
 use tidegate_kit::tls::{ClientIdentity, Endpoint, client_config};
-use tidegate_wire::{MAX_JSON_BODY, Problem, ProblemKind};
+use tidegate_wire::{MAX_JSON_BODY, Problem, ProblemKind, SEALED_MEDIA_TYPE};
 use tokio::time::timeout;
 
 use super::block::BlockBody;
 use super::connection::Connection;
 use super::idle::Idle;
+use super::outgoing::Outgoing;
 use super::{ClientError, Identity};
 
 /// For TCP and TLS together.
@@ -33,6 +34,9 @@ const FRESH: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Shortest such wait.
 const SHORTEST: Duration = Duration::from_secs(3);
+
+/// Times as long for what a store at home must make durable first.
+const PATIENTLY: u32 = 2;
 
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
@@ -74,9 +78,7 @@ impl Pool {
         route: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body)
-            .map_err(|why| ClientError::Nonsense(format!("our own request: {why}")))?;
-        self.post_bytes(route, body.into()).await
+        self.post_bytes(route, json(body)?).await
     }
 
     /// As [`Self::post`], with the body as it is; it may be empty.
@@ -86,7 +88,8 @@ impl Pool {
         body: Bytes,
     ) -> Result<T, ClientError> {
         let within = self.patience.min(FRESH);
-        let (connection, response, asked) = self.send(Method::POST, route, body, within).await?;
+        let body = Outgoing::whole(body);
+        let (connection, response, asked) = self.send(Method::POST, route, &body, within).await?;
         let bytes = read_small(response.into_body(), within).await?;
         if boottime().saturating_sub(asked) > FRESH {
             return Err(ClientError::Unreachable("the answer came too late".into()));
@@ -96,14 +99,45 @@ impl Pool {
             .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
     }
 
+    /// As [`Self::post`] for what may take long and is right however late it comes.
+    pub(super) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &Outgoing,
+    ) -> Result<T, ClientError> {
+        let (connection, response, _) =
+            self.send(Method::POST, route, body, self.patience * PATIENTLY).await?;
+        let bytes = read_small(response.into_body(), self.patience).await?;
+        self.idle.put_back(connection);
+        serde_json::from_slice(&bytes)
+            .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
+    }
+
+    /// Asks for bytes that must be exactly `len` long.
+    pub(super) async fn post_for_bytes(
+        &self,
+        route: &str,
+        body: &impl Serialize,
+        len: u64,
+    ) -> Result<BlockBody, ClientError> {
+        let body = Outgoing::whole(json(body)?);
+        let sent = self.send(Method::POST, route, &body, self.patience * PATIENTLY).await?;
+        self.body_of(sent, len)
+    }
+
     /// Begins to read sealed bytes that must be exactly `len` long.
     pub(super) async fn get_sealed(&self, route: &str, len: u64) -> Result<BlockBody, ClientError> {
-        let sent = self.send(Method::GET, route, Bytes::new(), self.patience).await;
-        let (connection, response, _) = sent?;
+        let none = Outgoing::whole(Bytes::new());
+        let sent = self.send(Method::GET, route, &none, self.patience).await?;
+        self.body_of(sent, len)
+    }
+
+    fn body_of(&self, sent: Answer, len: u64) -> Result<BlockBody, ClientError> {
+        let (connection, response, _) = sent;
         let stated = response.headers().get(CONTENT_LENGTH);
         let stated: Option<u64> = stated.and_then(|len| len.to_str().ok()?.parse().ok());
         if stated != Some(len) {
-            let what = format!("{len} sealed bytes were due, the gateway announces {stated:?}");
+            let what = format!("{len} bytes were due, the gateway announces {stated:?}");
             return Err(ClientError::Nonsense(what));
         }
         let idle = Arc::clone(&self.idle);
@@ -118,9 +152,9 @@ impl Pool {
         &self,
         method: Method,
         route: &str,
-        body: Bytes,
+        body: &Outgoing,
         within: Duration,
-    ) -> Result<(Connection, Response<Incoming>, Duration), ClientError> {
+    ) -> Result<Answer, ClientError> {
         let (mut refused, mut dead) = (0, 0);
         loop {
             let reused = self.idle.take();
@@ -134,13 +168,15 @@ impl Pool {
                 .uri(route)
                 .header(HOST, connection.authority());
             if method == Method::POST {
-                request = request.header(CONTENT_TYPE, "application/json");
+                let kind = if body.is_sealed() { SEALED_MEDIA_TYPE } else { "application/json" };
+                request = request.header(CONTENT_TYPE, kind);
             }
+            let (body, progress) = body.body();
             let request = request
-                .body(Full::new(body.clone()))
+                .body(body)
                 .map_err(|why| ClientError::Nonsense(format!("our own request: {why}")))?;
             let asked = boottime();
-            let why = match connection.send(request, within).await {
+            let why = match connection.send(request, &progress, within).await {
                 Ok(response) if response.status().is_success() => {
                     return Ok((connection, response, asked));
                 }
@@ -191,6 +227,14 @@ impl Pool {
         }
         Err(last)
     }
+}
+
+/// The connection that it came over, its head, and when on the boot clock it was asked for.
+type Answer = (Connection, Response<Incoming>, Duration);
+
+fn json(body: &impl Serialize) -> Result<Bytes, ClientError> {
+    let body = serde_json::to_vec(body);
+    Ok(body.map_err(|why| ClientError::Nonsense(format!("our own request: {why}")))?.into())
 }
 
 fn config(ca: &str, identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfig>, ClientError> {

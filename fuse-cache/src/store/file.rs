@@ -13,7 +13,7 @@ use super::StoreError;
 use super::page::Superblock;
 use crate::budget::PAGE;
 
-pub(super) struct CacheFile {
+pub(crate) struct CacheFile {
     file: File,
     dir: PathBuf,
     path: PathBuf,
@@ -26,7 +26,11 @@ pub(crate) fn path_in(dir: &Path, lease: LeaseId, rank: u16) -> PathBuf {
 
 impl CacheFile {
     pub(super) fn open(dir: &Path, superblock: &Superblock) -> Result<Self, StoreError> {
-        let path = path_in(dir, superblock.lease, superblock.rank);
+        Self::open_at(dir, path_in(dir, superblock.lease, superblock.rank))
+    }
+
+    /// Opens or makes a file of ours in a directory, and locks it.
+    pub(crate) fn open_at(dir: &Path, path: PathBuf) -> Result<Self, StoreError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| match errno {
             Errno::NOENT | Errno::NOTDIR => StoreError::NoDirectory(dir.into()),
@@ -42,25 +46,25 @@ impl CacheFile {
         Ok(Self { file: opened.into(), dir: dir.into(), path })
     }
 
-    pub(super) fn as_file(&self) -> &File {
+    pub(crate) fn as_file(&self) -> &File {
         &self.file
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(super) fn len(&self) -> Result<u64, StoreError> {
+    pub(crate) fn len(&self) -> Result<u64, StoreError> {
         let metadata = self.file.metadata();
         Ok(metadata.map_err(|source| io_error(&self.dir, "examined", source))?.len())
     }
 
     /// Bytes that this user may still write on the file system.
-    pub(super) fn free_bytes(&self) -> Result<u64, StoreError> {
+    pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
         let stat =
             fstatvfs(&self.file).map_err(|errno| io_error(&self.dir, "examined", errno.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -95,14 +99,14 @@ impl CacheFile {
     }
 
     /// The superblock, when the file begins with a whole one.
-    pub(super) fn superblock(&self) -> Result<Option<Superblock>, StoreError> {
+    pub(crate) fn superblock(&self) -> Result<Option<Superblock>, StoreError> {
         if self.len()? < PAGE as u64 {
             return Ok(None);
         }
         Ok(Superblock::parse(&*self.read_page(0)?))
     }
 
-    pub(super) fn write_superblock(&self, superblock: &Superblock) -> Result<(), StoreError> {
+    pub(crate) fn write_superblock(&self, superblock: &Superblock) -> Result<(), StoreError> {
         self.file
             .write_all_at(superblock.to_page().as_slice(), 0)
             .map_err(|source| io_error(&self.dir, "written", source))
@@ -117,7 +121,7 @@ impl CacheFile {
     }
 
     /// Removes the name of a file that never held anything; best effort.
-    pub(super) fn unlink_now(&self) {
+    pub(crate) fn unlink_now(&self) {
         if let Err(why) = std::fs::remove_file(&self.path) {
             tracing::warn!(error = %why, "the empty cache file could not be removed");
         }

@@ -52,7 +52,7 @@ impl WipeFigures {
     }
 }
 
-pub(super) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> WipeFigures {
+pub(crate) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> WipeFigures {
     let mut figures = WipeFigures {
         reserved_bytes: reserved,
         cache_bytes: ranges.iter().map(|(_, len)| len).sum(),
@@ -85,7 +85,7 @@ pub(super) fn wipe(file: &CacheFile, ranges: &[(u64, u64)], reserved: u64) -> Wi
 }
 
 /// Overwrites a file that some other lease or version left under our name.
-pub(super) fn overwrite_foreign(file: &CacheFile, len: u64) -> Result<(), StoreError> {
+pub(crate) fn overwrite_foreign(file: &CacheFile, len: u64) -> Result<(), StoreError> {
     overwrite(file.as_file(), &[(0, len)], &mut 0)
         .and_then(|()| file.as_file().set_len(0))
         .map_err(|source| io_error(file.dir(), "overwritten", source))

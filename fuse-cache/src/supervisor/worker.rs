@@ -281,7 +281,7 @@ impl Watcher {
     fn remove_ciphertext(&self) {
         let (dir, join) = (&self.launch.cache.dir, &self.launch.join);
         let cache = crate::store::path_in(dir, join.lease, join.rank);
-        let spool = crate::results::path_in(dir, join.lease, join.rank);
+        let spool = crate::results::spool_in(dir, join.lease, join.rank);
         for path in [cache, spool] {
             match std::fs::remove_file(&path) {
                 Ok(()) => tracing::info!(path = %path.display(), "removed the sealed bytes"),

@@ -21,7 +21,7 @@ use crate::fuse::{self, Connection, Served};
 use crate::results::{Results, ResultsConfig};
 
 use super::WorkerError;
-use super::live::blocking;
+use super::blocking::blocking;
 
 /// How long the kernel may take to hand over what was written to mappings.
 const MAPPED: Duration = Duration::from_secs(60);

@@ -19,6 +19,7 @@ use crate::fs::Fs;
 use crate::fuse::{self, Connection, Served};
 use crate::store::{Adopted, Demand, Store, StoreConfig};
 
+use super::blocking::blocking;
 use super::handed::HandedOver;
 use super::heartbeat::Counted;
 use super::homeward::{Beginnings, Homeward};
@@ -140,7 +141,7 @@ impl Live {
         let mut files = vec![store.path().to_owned()];
         if let Some(homeward) = &homeward {
             counted.results.get_or_init(|| Arc::clone(&homeward.results));
-            files.push(crate::results::path_in(&start.cache_dir, terms.lease, terms.rank));
+            files.push(crate::results::spool_in(&start.cache_dir, terms.lease, terms.rank));
         }
         let ready = Ready {
             files: terms.files,
@@ -383,12 +384,4 @@ async fn open_store(
     };
     let client = Arc::clone(client);
     Ok(blocking(move || Store::open(&config, client.terms(), demand)).await??)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, WorkerError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| WorkerError::Serve(io::Error::other(error)))
 }

@@ -15,8 +15,9 @@ use crate::results::Results;
 use crate::store::WipeFigures;
 
 use super::WorkerError;
+use super::blocking::blocking;
 use super::homeward::Homeward;
-use super::live::{Live, blocking};
+use super::live::Live;
 use super::patience::Patience;
 
 /// How long results may take to come home when there is no holder any more.

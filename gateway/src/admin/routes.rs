@@ -18,8 +18,9 @@ use tidegate_plan::{LeaseId, SelectionSpec};
 use tidegate_wire::{JoinFile, ProblemKind};
 use tracing::Instrument as _;
 
+use crate::bringing::HomeRefused;
 use crate::closing::{Closed, cut_off, drain};
-use crate::granting::{GrantError, GrantRequest, grant};
+use crate::granting::{GrantError, GrantRequest, ResultsRequest, grant};
 use crate::json::{json, read, read_large};
 use crate::live::Live;
 use crate::office::{AdvanceError, Office};
@@ -54,6 +55,20 @@ pub struct LeaseRequest {
     pub subject: Option<String>,
     #[serde(default)]
     pub dataset: String,
+    /// Where results go, a directory or `s3://bucket/prefix` under `results.allow`; nowhere when absent.
+    #[serde(default)]
+    pub results: Option<String>,
+    /// Show the worker what is there already.
+    #[serde(default)]
+    pub resume: bool,
+    /// Most bytes and files of results, what is stored again counted again; as the configuration says when absent.
+    #[serde(default)]
+    pub results_bytes: Option<u64>,
+    #[serde(default)]
+    pub results_files: Option<u64>,
+    /// Digest of the job's image, for the provenance of its results.
+    #[serde(default)]
+    pub image: Option<String>,
 }
 
 const fn one() -> u16 {
@@ -196,6 +211,21 @@ pub(super) async fn create(
     let (request, _turn) = read_large::<LeaseRequest>(&headers, body).await?;
     let source = SourceSpec::parse(&request.source, request.s3)
         .map_err(|error| Refusal::new(ProblemKind::Malformed, error.to_string()))?;
+    let results = match &request.results {
+        None if request.resume || request.results_bytes.or(request.results_files).is_some() => {
+            let detail = "`resume`, `results_bytes` and `results_files` go with `results`";
+            return Err(Refusal::new(ProblemKind::Malformed, detail));
+        }
+        None => None,
+        Some(home) => Some(ResultsRequest {
+            home: SourceSpec::parse(home, S3Options::default())
+                .map_err(|error| Refusal::new(ProblemKind::Malformed, error.to_string()))?,
+            resume: request.resume,
+            bytes: request.results_bytes,
+            files: request.results_files,
+            image: request.image,
+        }),
+    };
     let granted = grant(
         &office,
         GrantRequest {
@@ -209,7 +239,7 @@ pub(super) async fn create(
                 None => peer.subject(),
             },
             dataset: request.dataset,
-            results: None,
+            results,
         },
     )
     .await
@@ -229,11 +259,14 @@ pub(super) async fn create(
 /// An administrator is told the cause: the socket is theirs alone.
 fn refused(error: GrantError) -> Refusal {
     let kind = match &error {
-        GrantError::Inadmissible(_) => ProblemKind::Forbidden,
+        GrantError::Inadmissible(_) | GrantError::Results(HomeRefused::Inadmissible(_)) => {
+            ProblemKind::Forbidden
+        }
         GrantError::TooMany(_) | GrantError::Survey(SurveyError::Cut(CutError::Full { .. })) => {
             ProblemKind::TooMany
         }
         GrantError::Survey(_)
+        | GrantError::Results(_)
         | GrantError::NoDirectory { .. }
         | GrantError::NoSuchRank { .. }
         | GrantError::Ranks { .. }

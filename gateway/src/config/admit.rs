@@ -1,6 +1,6 @@
 //! Whether a source may be opened: allowed, and nothing of the gateway's own.
 
-use super::GatewayConfig;
+use super::{Allowed, GatewayConfig};
 use crate::source::SourceSpec;
 
 /// A source that this gateway does not open.
@@ -16,6 +16,21 @@ pub enum Inadmissible {
         "the source holds this gateway's own state and keys ({0}): keep them elsewhere, or name less of it"
     )]
     Own(String),
+    #[error(
+        "`{0}` is not under `results.allow` of this gateway, which also says how a bucket is reached: a request \
+         may leave out endpoint, region, profile and credentials, and not name others"
+    )]
+    NoHome(String),
+    #[error(
+        "results cannot go to `{home}`: it lies in, or holds, `{place}`, where data lies; give them a place of \
+         their own"
+    )]
+    HomeOfData { home: String, place: String },
+    #[error(
+        "results cannot go to `{home}`: it lies in, or holds, this gateway's own {own}; give them a place of \
+         their own"
+    )]
+    HomeOfOwn { home: String, own: String },
 }
 
 impl GatewayConfig {
@@ -24,6 +39,43 @@ impl GatewayConfig {
         let admitted = self.sources.admit(source);
         let admitted = admitted.ok_or_else(|| Inadmissible::NotAllowed(source.to_string()))?;
         self.own_within(source).map_or(Ok(admitted), |own| Err(Inadmissible::Own(own)))
+    }
+
+    /// The home of a lease's results as it is to be opened, if it may be; `source` is what the lease reads.
+    /// Directories are named by their real paths.
+    pub(crate) fn admit_home(
+        &self,
+        home: &SourceSpec,
+        source: &SourceSpec,
+    ) -> Result<SourceSpec, Inadmissible> {
+        let admitted = self.results.admit(home);
+        let admitted = admitted.ok_or_else(|| Inadmissible::NoHome(home.to_string()))?;
+        let of_data = |place: String| Inadmissible::HomeOfData { home: home.to_string(), place };
+        if Allowed::from(source.clone()).overlaps(home) {
+            return Err(of_data(source.to_string()));
+        }
+        // An embedded gateway serves its one lease only.
+        let others = self.sources.allow.iter().filter(|_| !self.embedded);
+        if let Some(other) = others.clone().find(|other| other.overlaps(home)) {
+            return Err(of_data(other.prefix.clone()));
+        }
+        match self.own_within(home).or_else(|| self.own_file_within(home)) {
+            Some(own) => Err(Inadmissible::HomeOfOwn { home: home.to_string(), own }),
+            None => Ok(admitted),
+        }
+    }
+
+    /// Which of the files outside the gateway's own directories lies in a home, where a job could replace it.
+    fn own_file_within(&self, home: &SourceSpec) -> Option<String> {
+        let SourceSpec::Directory(home) = home else { return None };
+        let files = [&self.checkpoint_copy, &self.admin_socket].into_iter().flatten();
+        files
+            .filter(|file| {
+                let place = file.parent().and_then(|place| place.canonicalize().ok());
+                place.is_some_and(|place| place.starts_with(home))
+            })
+            .map(|file| file.display().to_string())
+            .next()
     }
 
     /// What of the gateway's own lies in a source, or holds it.

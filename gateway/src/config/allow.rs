@@ -29,53 +29,64 @@ pub struct Allowed {
 
 impl SourcesConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
-        for Allowed { prefix, s3 } in &self.allow {
-            let is_bucket = prefix.starts_with(S3);
-            if !is_bucket && !is_plain_absolute(prefix) {
-                return Err(format!(
-                    "`{prefix}` is neither an absolute directory without `..` nor an s3:// address"
-                ));
-            }
-            if !is_bucket && *s3 != S3Options::default() {
-                return Err(format!(
-                    "`{prefix}` is a directory: it has no endpoint or credentials"
-                ));
-            }
-        }
-        Ok(())
+        check(&self.allow)
     }
 
-    /// Adds the real paths of allowed directories that are named through links: what is opened is
-    /// compared by its real path.
     pub(crate) fn resolve(&mut self) {
-        let real = self.allow.iter().filter(|allowed| allowed.prefix.starts_with('/'));
-        let real: Vec<Allowed> = real
-            .filter_map(|allowed| std::fs::canonicalize(&allowed.prefix).ok())
-            .filter_map(|path| path.into_os_string().into_string().ok())
-            .map(Allowed::from)
-            .collect();
-        for path in real {
-            if !self.allow.contains(&path) {
-                self.allow.push(path);
-            }
-        }
+        resolve(&mut self.allow);
     }
 
-    /// The source as it is to be opened, if it may be: a store is reached as the configuration says. What
-    /// is asked for may repeat that, and name nothing else.
+    /// The source as it is to be opened, if it may be.
     pub(crate) fn admit(&self, asked: &SourceSpec) -> Option<SourceSpec> {
-        let place = asked.to_string();
-        let mut covering = self.allow.iter().filter(|allowed| allowed.covers(&place));
-        match asked {
-            SourceSpec::Directory(_) => covering.next().map(|_| asked.clone()),
-            SourceSpec::S3 { bucket, prefix, options } => {
-                let allowed = covering.find(|allowed| repeats(options, &allowed.s3))?;
-                Some(SourceSpec::S3 {
-                    bucket: bucket.clone(),
-                    prefix: prefix.clone(),
-                    options: allowed.s3.clone(),
-                })
-            }
+        admit(&self.allow, asked)
+    }
+}
+
+pub(super) fn check(allow: &[Allowed]) -> Result<(), String> {
+    for Allowed { prefix, s3 } in allow {
+        let is_bucket = prefix.starts_with(S3);
+        if !is_bucket && !is_plain_absolute(prefix) {
+            return Err(format!(
+                "`{prefix}` is neither an absolute directory without `..` nor an s3:// address"
+            ));
+        }
+        if !is_bucket && *s3 != S3Options::default() {
+            return Err(format!("`{prefix}` is a directory: it has no endpoint or credentials"));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the real paths of allowed directories that are named through links: what is opened is
+/// compared by its real path.
+pub(super) fn resolve(allow: &mut Vec<Allowed>) {
+    let real = allow.iter().filter(|allowed| allowed.prefix.starts_with('/'));
+    let real: Vec<Allowed> = real
+        .filter_map(|allowed| std::fs::canonicalize(&allowed.prefix).ok())
+        .filter_map(|path| path.into_os_string().into_string().ok())
+        .map(Allowed::from)
+        .collect();
+    for path in real {
+        if !allow.contains(&path) {
+            allow.push(path);
+        }
+    }
+}
+
+/// The place as it is to be opened, if it may be: a store is reached as the configuration says. What
+/// is asked for may repeat that, and name nothing else.
+pub(super) fn admit(allow: &[Allowed], asked: &SourceSpec) -> Option<SourceSpec> {
+    let place = asked.to_string();
+    let mut covering = allow.iter().filter(|allowed| allowed.covers(&place));
+    match asked {
+        SourceSpec::Directory(_) => covering.next().map(|_| asked.clone()),
+        SourceSpec::S3 { bucket, prefix, options } => {
+            let allowed = covering.find(|allowed| repeats(options, &allowed.s3))?;
+            Some(SourceSpec::S3 {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                options: allowed.s3.clone(),
+            })
         }
     }
 }
@@ -87,6 +98,13 @@ impl Allowed {
         (is_bucket || is_plain_absolute(source))
             && self.prefix.starts_with(S3) == is_bucket
             && under(&self.prefix, source)
+    }
+
+    /// Whether one of both lies in the other, or they are the same.
+    pub(super) fn overlaps(&self, place: &SourceSpec) -> bool {
+        let place = place.to_string();
+        self.prefix.starts_with(S3) == place.starts_with(S3)
+            && (under(&self.prefix, &place) || under(&place, &self.prefix))
     }
 }
 

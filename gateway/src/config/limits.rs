@@ -21,6 +21,9 @@ const RANKS: u16 = 256;
 /// Plaintext whose keys one release may hand out: at 10 Gbit/s a worker fetches it in a quarter of a
 /// minute, so that asking for the next stays cheap for link and ledger, and 1 TiB makes 64 entries.
 const WINDOW: u64 = 16 << 30;
+/// Results of one lease: some fifty checkpoints of 20 GiB.
+const RESULTS_BYTES: u64 = 1 << 40;
+const RESULTS_FILES: u64 = 1_000_000;
 
 /// Hard bounds (promise P11).
 #[derive(Clone, Debug, Deserialize)]
@@ -42,6 +45,10 @@ pub struct Limits {
     pub snapshots: u64,
     /// Plaintext bytes whose keys one release may hand out; whole blocks of 4 MiB.
     pub window: u64,
+    /// Bytes that one lease may bring home; what is stored again counts again.
+    pub results_bytes: u64,
+    /// Files that one lease may bring home; the same.
+    pub results_files: u64,
 }
 
 impl Default for Limits {
@@ -55,6 +62,8 @@ impl Default for Limits {
             buffers: BUFFERS,
             snapshots: SNAPSHOTS,
             window: WINDOW,
+            results_bytes: RESULTS_BYTES,
+            results_files: RESULTS_FILES,
         }
     }
 }
@@ -73,6 +82,8 @@ impl Limits {
             ("limits.leases", self.leases == 0),
             ("limits.lease_s", self.lease_s == 0),
             ("limits.ranks", self.ranks == 0),
+            ("limits.results_bytes", self.results_bytes == 0),
+            ("limits.results_files", self.results_files == 0),
         ] {
             if zero {
                 return Err((key, "must be at least 1"));

@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use tidegate_wire::ProblemKind;
 
 use crate::admission::{Admitted, Caller, Purpose, admit};
-use crate::json::read;
+use crate::json::{read, read_within};
 use crate::office::Office;
 use crate::problem::Refusal;
+use crate::results::Framed;
 
 /// One request. Its body is not read before its caller was admitted.
 pub(super) struct Call {
@@ -35,6 +36,16 @@ impl Call {
     /// A part of the path.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+    }
+
+    /// A body of a head and sealed blocks.
+    pub(super) fn framed(self) -> Framed {
+        Framed::new(self.body)
+    }
+
+    /// The body, which may be larger than others.
+    pub(super) async fn json_within<T: DeserializeOwned>(self, most: usize) -> Result<T, Refusal> {
+        read_within(most, &self.headers, self.body).await
     }
 
     /// The body.

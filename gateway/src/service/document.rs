@@ -11,5 +11,14 @@ use utoipa::OpenApi;
     super::blocks::block,
     super::heartbeat::heartbeat,
     super::wipe::wipe_certificate,
+    super::results::store,
+    super::results::begin,
+    super::results::part,
+    super::results::copy,
+    super::results::commit,
+    super::results::abandon,
+    super::results::change,
+    super::results::list,
+    super::results::read,
 ))]
 pub(crate) struct WorkerApi;

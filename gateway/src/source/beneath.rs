@@ -13,7 +13,7 @@ use tidegate_plan::{Timestamp, Version};
 /// again. A tree that is renamed without pause is given up on.
 const ATTEMPTS: usize = 64;
 
-pub(super) fn open_beneath(
+pub(crate) fn open_beneath(
     root: BorrowedFd<'_>,
     path: &[u8],
     flags: OFlags,

@@ -40,7 +40,7 @@ pub(crate) struct S3Access {
 }
 
 /// A client, and the words for where it leads.
-pub(super) async fn connect(options: &S3Options) -> Result<(Client, String), SourceError> {
+pub(crate) async fn connect(options: &S3Options) -> Result<(Client, String), SourceError> {
     let access = S3Access::load(options).await?;
     let place = access
         .endpoint()

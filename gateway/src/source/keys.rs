@@ -70,12 +70,12 @@ fn entry(prefix: &str, object: Listed, versions: &Versions) -> Result<Option<Ent
 }
 
 /// An ETag without the quotes that some stores send and some do not.
-pub(super) fn bare(etag: &str) -> &str {
+pub(crate) fn bare(etag: &str) -> &str {
     etag.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(etag)
 }
 
 /// Undoes `encoding-type=url`: percent signs, and `+` for a space.
-pub(super) fn decoded(text: &str) -> Vec<u8> {
+pub(crate) fn decoded(text: &str) -> Vec<u8> {
     let digit = |at: Option<&u8>| at.and_then(|&b| char::from(b).to_digit(16));
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -9,7 +9,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use super::error::{ReadError, SourceError};
 
 /// A bucket could not be opened or listed.
-pub(super) fn listing<E>(endpoint: &str, bucket: &str, error: SdkError<E>) -> SourceError
+pub(crate) fn listing<E>(endpoint: &str, bucket: &str, error: SdkError<E>) -> SourceError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -61,11 +61,11 @@ where
 /// In place of a code when the store gives none.
 const NO_CODE: &str = "no code";
 
-fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+pub(crate) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
+pub(crate) fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
         Some(code) => code.to_owned(),
         None => NO_CODE.to_owned(),

@@ -7,6 +7,8 @@ mod attaching;
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod bringing;
+#[cfg(test)]
 mod dormant;
 #[cfg(test)]
 mod flow;
@@ -20,6 +22,8 @@ mod ranks;
 mod record;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod results;
 #[cfg(test)]
 mod silence;
 #[cfg(test)]

@@ -1,0 +1,287 @@
+//! Writing, cutting and reading a file's bytes.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tidegate_plan::{RESULT_LEN_MAX, RESULT_PART_LEN};
+
+use super::block::BLOCK;
+use super::content::{Need, Reading, spans};
+use super::core::{Core, File, lock};
+use super::home::Refusal;
+use super::journal::Record;
+use crate::budget::Buffer;
+use crate::errno::FsError;
+use tidegate_wire::ReadRequest;
+
+impl Core {
+    /// Writes at once, or says that it would have to wait.
+    pub(super) fn try_write(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        data: &[u8],
+    ) -> Option<Result<u32, FsError>> {
+        if let Err(error) = self.check().and_then(|()| check_range(offset, data.len())) {
+            return Some(Err(error));
+        }
+        let Ok(written) = u32::try_from(data.len()) else { return Some(Err(FsError::Invalid)) };
+        if data.is_empty() {
+            return Some(Ok(0));
+        }
+        let mut state = file.state();
+        if state.lost {
+            return Some(Err(FsError::Lost));
+        }
+        let mut began = Vec::new();
+        while let Some(need) = state.write_needs(offset, data.len()) {
+            let Need::Room(block, plain) = need else { return None };
+            let buffer = self.budget.try_buffer(super::content::room_len(plain))?;
+            state.give_room(block, buffer);
+            began.push(block);
+        }
+        if !state.dirty {
+            self.record(&[Record::Dirty { node: file.node }]);
+        }
+        let full = state.write(offset, data, SystemTime::now());
+        drop(state);
+        for block in began {
+            self.is_plain(file, block);
+        }
+        for block in full {
+            self.seal_later(file, block);
+        }
+        Some(Ok(written))
+    }
+
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<u32, FsError> {
+        let mut changes = file.changes();
+        loop {
+            changes.borrow_and_update();
+            if let Some(written) = self.try_write(file, offset, data) {
+                return written;
+            }
+            let need = file.state().write_needs(offset, data.len());
+            match need {
+                None => {}
+                Some(Need::Room(block, plain)) => {
+                    let buffer = self.room(plain).await?;
+                    let mut state = file.state();
+                    if state.write_needs(offset, data.len()) == Some(Need::Room(block, plain)) {
+                        state.give_room(block, buffer);
+                        drop(state);
+                        self.is_plain(file, block);
+                    }
+                }
+                Some(need) => self.meet(file, need, &mut changes).await?,
+            }
+        }
+    }
+
+    /// Does what has to be done first.
+    async fn meet(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        need: Need,
+        changes: &mut tokio::sync::watch::Receiver<()>,
+    ) -> Result<(), FsError> {
+        match need {
+            Need::Change => {
+                let _file_lives = changes.changed().await;
+                self.check()
+            }
+            Need::Open(block) if self.opens(file, block) => self.open_block(file, block).await,
+            Need::Fetch(block) => self.fill_block(file, block).await,
+            Need::Open(_) | Need::Publish => {
+                let _turn = file.turn.lock().await;
+                self.publish(file).await
+            }
+            Need::Room(..) => Ok(()),
+        }
+    }
+
+    fn opens(&self, file: &File, block: u64) -> bool {
+        match file.state().blocks.get(&block) {
+            Some(super::content::Block::Sealed { sealed, .. }) => sealed.content.opens(),
+            _ => true,
+        }
+    }
+
+    /// Gives the file another length.
+    pub(super) async fn resize(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        len: u64,
+    ) -> Result<(), FsError> {
+        if len > RESULT_LEN_MAX {
+            return Err(FsError::TooLarge);
+        }
+        let mut changes = file.changes();
+        loop {
+            changes.borrow_and_update();
+            self.check()?;
+            let need = {
+                let mut state = file.state();
+                if state.lost && len > 0 {
+                    return Err(FsError::Lost);
+                }
+                let need = state.resize_needs(len);
+                if need.is_none() {
+                    let (was_dirty, was_lost) = (state.dirty, state.lost);
+                    state.resize(len, SystemTime::now())?;
+                    if was_lost {
+                        self.record(&[Record::Emptied { node: file.node }]);
+                    }
+                    // A file that was emptied is nothing to lose until it is written.
+                    if state.dirty && (!was_dirty || was_lost) && len > 0 {
+                        self.record(&[Record::Dirty { node: file.node }]);
+                    }
+                    return Ok(());
+                }
+                need
+            };
+            if let Some(need) = need {
+                self.meet(file, need, &mut changes).await?;
+            }
+        }
+    }
+
+    /// Reads; short only at the end of the file.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        size: u32,
+    ) -> Result<Vec<u8>, FsError> {
+        self.check()?;
+        let len = file.state().len;
+        let many = u64::from(size).min(len.saturating_sub(offset));
+        let mut out = vec![0; usize::try_from(many).map_err(|_| FsError::Invalid)?];
+        let mut done = 0;
+        for (block, at, many) in spans(offset, out.len()) {
+            self.read_block(file, block, at, &mut out[done..done + many]).await?;
+            done += many;
+        }
+        let mut state = file.state();
+        state.cached = state.cached.max(offset + out.len() as u64);
+        Ok(out)
+    }
+
+    async fn read_block(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        block: u64,
+        at: usize,
+        out: &mut [u8],
+    ) -> Result<(), FsError> {
+        let mut changes = file.changes();
+        loop {
+            changes.borrow_and_update();
+            self.check()?;
+            let (reading, home) = {
+                let state = file.state();
+                if state.lost {
+                    return Err(FsError::Lost);
+                }
+                (state.read_plain(block, at, out), state.home.clone())
+            };
+            match reading {
+                Reading::Done => return Ok(()),
+                Reading::Sealed(sealed, valid) => {
+                    if !sealed.content.opens() {
+                        self.meet(file, Need::Publish, &mut changes).await?;
+                        continue;
+                    }
+                    let there = valid.saturating_sub(at).min(out.len());
+                    let (lease, mut plain) = (self.lease, vec![0; there]);
+                    let opened = self
+                        .handle
+                        .spawn_blocking(move || sealed.read(at, &mut plain, lease).map(|()| plain));
+                    let plain = opened.await.unwrap_or(Err(FsError::Lost))?;
+                    out[..there].copy_from_slice(&plain);
+                    out[there..].fill(0);
+                    return Ok(());
+                }
+                Reading::Home(there) => {
+                    let home = home.ok_or(FsError::Gone)?;
+                    let bytes = match self.from_home(file, &home, block).await {
+                        // Another version has come home meanwhile.
+                        Err(FsError::Gone) if self.has_moved(file, &home) => continue,
+                        bytes => bytes?,
+                    };
+                    let bytes = bytes.get(at..at + there).ok_or(FsError::Gone)?;
+                    out[..there].copy_from_slice(bytes);
+                    if self.has_moved(file, &home) {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                Reading::Needs(need) => self.meet(file, need, &mut changes).await?,
+            }
+        }
+    }
+
+    fn has_moved(&self, file: &File, home: &Arc<super::content::AtHome>) -> bool {
+        !file.state().home.as_ref().is_some_and(|now| Arc::ptr_eq(now, home))
+    }
+
+    /// One block of the version at home, by way of a few that are kept in RAM. Who reads from front to
+    /// back is given a part at a time.
+    async fn from_home(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        home: &super::content::AtHome,
+        block: u64,
+    ) -> Result<Arc<Buffer>, FsError> {
+        let sequential = {
+            let mut cache = lock(&file.cache);
+            if let Some(found) = cache.get(&home.version, block) {
+                return Ok(found);
+            }
+            cache.is_sequential(block)
+        };
+        let blocks = home.len.div_ceil(BLOCK as u64);
+        let ahead = if sequential { (RESULT_PART_LEN / BLOCK) as u64 } else { 1 };
+        let mut first = None;
+        let range = block..blocks.min(block + ahead);
+        for block in range {
+            // More than the first only while there is room to spare.
+            let len = usize::try_from(home.len - block * BLOCK as u64)
+                .map_or(BLOCK, |len| len.min(BLOCK));
+            let mut buffer = match first {
+                None => self.room(len).await?,
+                Some(_) => match self.budget.try_buffer(len) {
+                    Some(buffer) => buffer,
+                    None => break,
+                },
+            };
+            buffer.truncate(len);
+            let path = self.path(file.node).ok_or(FsError::Gone)?;
+            let asked = ReadRequest {
+                path,
+                version: home.version.clone(),
+                offset: block * BLOCK as u64,
+                len: u32::try_from(len).map_err(|_| FsError::Invalid)?,
+            };
+            match self.home.read(&asked, &mut buffer).await {
+                Ok(()) => {}
+                Err(_) if first.is_some() => break,
+                Err(error) => return Err(Refusal::errno(error)),
+            }
+            let buffer = Arc::new(buffer);
+            lock(&file.cache).put(&home.version, block, Arc::clone(&buffer));
+            first.get_or_insert(buffer);
+        }
+        first.ok_or(FsError::Gone)
+    }
+}
+
+fn check_range(offset: u64, len: usize) -> Result<(), FsError> {
+    let end = offset.checked_add(len as u64).ok_or(FsError::TooLarge)?;
+    if end > RESULT_LEN_MAX { Err(FsError::TooLarge) } else { Ok(()) }
+}

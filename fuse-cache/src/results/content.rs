@@ -1,0 +1,432 @@
+//! The bytes of one file: what of it is at home, what was written since, and where that lies.
+//!
+//! Only blocks that differ from the version at home are kept here. A block that is not is at home as
+//! far as that version is still seen (`seen`), and zero behind. Nothing here waits: who needs
+//! something that is not there is told what ([`Need`]), and asks again when it is.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tidegate_plan::{
+    RESULT_BLOCK_LEN, RESULT_LEN_MAX, RESULT_PART_LEN, result_blocks, result_parts,
+};
+use tidegate_wire::PartReceipt;
+
+use super::block::{BLOCK, Content, Plain, Sealed, buffer_len};
+use crate::budget::Buffer;
+use crate::errno::FsError;
+
+/// Blocks of a part.
+pub(super) const PART_BLOCKS: u64 = (RESULT_PART_LEN / RESULT_BLOCK_LEN) as u64;
+
+/// A version of a file that is durable at home.
+#[derive(Debug)]
+pub(super) struct AtHome {
+    pub(super) version: String,
+    pub(super) len: u64,
+    /// Of its parts, if it has several and we brought them.
+    pub(super) receipts: Vec<PartReceipt>,
+}
+
+/// A block that is not as it is at home.
+pub(super) enum Block {
+    Plain(Plain),
+    /// Its bytes are being sealed or opened; the number tells this time from another.
+    Underway(u64),
+    Sealed {
+        sealed: Arc<Sealed>,
+        /// Bytes of it that still count; zeros follow.
+        valid: usize,
+        /// As at home: may be let go.
+        clean: bool,
+    },
+    /// In the upload only: its part was brought there and then left the worker.
+    Uploaded,
+}
+
+/// What has to be done before a block can be written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Wait until something changes.
+    Change,
+    /// Open a sealed block.
+    Open(u64),
+    /// Fetch a block from home.
+    Fetch(u64),
+    /// A buffer for so much of this block's plaintext.
+    Room(u64, usize),
+    /// Bring home what there is: a part of it has left the worker.
+    Publish,
+}
+
+/// Parts of an unfinished version that are durable at home.
+pub(super) struct Upload {
+    pub(super) id: String,
+    pub(super) path: String,
+    pub(super) receipts: BTreeMap<u32, PartReceipt>,
+}
+
+/// A file's present content.
+pub(super) struct State {
+    pub(super) len: u64,
+    pub(super) home: Option<Arc<AtHome>>,
+    /// Bytes of the version at home that are still the file's.
+    pub(super) seen: u64,
+    /// Shortest length since the newest version was taken.
+    pub(super) low: u64,
+    pub(super) blocks: BTreeMap<u64, Block>,
+    /// What blocks are sealed as from now on.
+    pub(super) content: Option<Arc<Content>>,
+    /// Differs from what was last taken to be brought home.
+    pub(super) dirty: bool,
+    pub(super) upload: Option<Upload>,
+    /// Parts whose way home has begun.
+    pub(super) flying: HashSet<u32>,
+    /// Nobody may write: a version is being taken.
+    pub(super) frozen: bool,
+    /// What a worker before this one had in memory is gone.
+    pub(super) lost: bool,
+    /// What another file left at home under this one's name is there until this one comes.
+    pub(super) covers: bool,
+    pub(super) handles: u32,
+    pub(super) mode: u32,
+    pub(super) mtime: SystemTime,
+    pub(super) ctime: SystemTime,
+    /// The kernel may have kept so many of its bytes.
+    pub(super) cached: u64,
+    pub(super) dirty_since: Option<std::time::Duration>,
+    next_ticket: u64,
+}
+
+impl State {
+    /// A new file, which is not at home yet.
+    pub(super) fn new(mode: u32, now: SystemTime) -> Self {
+        Self {
+            len: 0,
+            home: None,
+            seen: 0,
+            low: 0,
+            blocks: BTreeMap::new(),
+            content: None,
+            dirty: true,
+            upload: None,
+            flying: HashSet::new(),
+            frozen: false,
+            lost: false,
+            covers: false,
+            handles: 0,
+            mode,
+            mtime: now,
+            ctime: now,
+            cached: 0,
+            dirty_since: None,
+            next_ticket: 0,
+        }
+    }
+
+    /// Plaintext length of a block of the present content.
+    pub(super) fn block_len(&self, block: u64) -> usize {
+        let rest = self.len.saturating_sub(block * BLOCK as u64);
+        usize::try_from(rest).map_or(BLOCK, |rest| rest.min(BLOCK))
+    }
+
+    /// Bytes of a block that are at home and still the file's.
+    pub(super) fn at_home(&self, block: u64) -> usize {
+        let rest = self.seen.saturating_sub(block * BLOCK as u64);
+        usize::try_from(rest).map_or(BLOCK, |rest| rest.min(BLOCK))
+    }
+
+    pub(super) fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    pub(super) fn blocks_of(part: u32) -> std::ops::Range<u64> {
+        let first = u64::from(part) * PART_BLOCKS;
+        first..first + PART_BLOCKS
+    }
+
+    pub(super) fn parts(&self) -> u32 {
+        u32::try_from(result_parts(self.len)).unwrap_or(u32::MAX)
+    }
+
+    /// What a write needs before it can be done at once; `None`: nothing.
+    pub(super) fn write_needs(&self, offset: u64, len: usize) -> Option<Need> {
+        if self.frozen {
+            return Some(Need::Change);
+        }
+        spans(offset, len).find_map(|(block, at, many)| {
+            // What the write does not bring and the block must keep.
+            let keeps = self.at_home(block);
+            let covers = at == 0 && many >= keeps;
+            match self.blocks.get(&block) {
+                Some(Block::Plain(plain)) if plain.holds(at + many) => None,
+                Some(Block::Plain(_)) => Some(Need::Room(block, self.room(block, at + many))),
+                Some(Block::Underway(_)) => Some(Need::Change),
+                Some(Block::Sealed { valid, .. }) if at == 0 && many >= *valid => {
+                    Some(Need::Room(block, self.room(block, many)))
+                }
+                Some(Block::Sealed { .. }) => Some(Need::Open(block)),
+                Some(Block::Uploaded) => Some(Need::Publish),
+                None if keeps == 0 || covers => {
+                    Some(Need::Room(block, self.room(block, at + many)))
+                }
+                None => Some(Need::Fetch(block)),
+            }
+        })
+    }
+
+    /// A file's first block may stay small; the others will be filled.
+    fn room(&self, block: u64, len: usize) -> usize {
+        if block == 0 { len } else { BLOCK }
+    }
+
+    /// Gives a block that [`Need::Room`] asked for its buffer.
+    pub(super) fn give_room(&mut self, block: u64, buffer: Buffer) {
+        let plain = match self.blocks.remove(&block) {
+            Some(Block::Plain(plain)) => plain.moved_to(buffer),
+            // It will be overwritten as far as it goes.
+            Some(Block::Sealed { .. }) | None => Plain::new(buffer),
+            Some(other) => {
+                self.blocks.insert(block, other);
+                return;
+            }
+        };
+        self.blocks.insert(block, Block::Plain(plain));
+    }
+
+    /// Writes what needs nothing more. Returns the blocks that are full by it.
+    pub(super) fn write(&mut self, offset: u64, data: &[u8], now: SystemTime) -> Vec<u64> {
+        let mut full = Vec::new();
+        let mut done = 0;
+        for (block, at, many) in spans(offset, data.len()) {
+            if let Some(Block::Plain(plain)) = self.blocks.get_mut(&block) {
+                plain.write(at, &data[done..done + many]);
+                if at + many == BLOCK && plain.len() == BLOCK {
+                    full.push(block);
+                }
+            }
+            self.touch_part(block);
+            done += many;
+        }
+        let before = self.len;
+        self.len = self.len.max(offset + data.len() as u64);
+        if self.len > before {
+            self.end_moved(before);
+        }
+        self.touched(now);
+        self.cached = self.cached.max(self.len);
+        full
+    }
+
+    /// The part that held the end is another one now, unless it was full.
+    fn end_moved(&mut self, end: u64) {
+        if !end.is_multiple_of(RESULT_PART_LEN as u64) {
+            self.touch_part(end / BLOCK as u64);
+        }
+    }
+
+    pub(super) fn touched(&mut self, now: SystemTime) {
+        self.dirty = true;
+        self.mtime = now;
+        self.ctime = now;
+        self.dirty_since.get_or_insert_with(tidegate_kit::clock::boottime);
+    }
+
+    /// The part of a block is no more what was brought home of it.
+    fn touch_part(&mut self, block: u64) {
+        if let Ok(part) = u32::try_from(block / PART_BLOCKS)
+            && let Some(upload) = &mut self.upload
+        {
+            upload.receipts.remove(&part);
+        }
+    }
+
+    /// What must be done before the file can get another length.
+    pub(super) fn resize_needs(&self, len: u64) -> Option<Need> {
+        if self.frozen {
+            return Some(Need::Change);
+        }
+        if len == 0 {
+            return None;
+        }
+        // The part in which the new end lies becomes another one.
+        let part = len / RESULT_PART_LEN as u64 * PART_BLOCKS;
+        let mut cut = self.blocks.range(part..part + PART_BLOCKS);
+        if len < self.len
+            && !len.is_multiple_of(RESULT_PART_LEN as u64)
+            && cut.any(|(_, block)| matches!(block, Block::Uploaded))
+        {
+            return Some(Need::Publish);
+        }
+        match self.blocks.get(&(len / BLOCK as u64)) {
+            Some(Block::Underway(_)) => Some(Need::Change),
+            _ => None,
+        }
+    }
+
+    /// Sets the length; zeros where it grows.
+    pub(super) fn resize(&mut self, len: u64, now: SystemTime) -> Result<(), FsError> {
+        if len > RESULT_LEN_MAX {
+            return Err(FsError::TooLarge);
+        }
+        if len == self.len && !self.lost {
+            return Ok(());
+        }
+        let before = self.len;
+        self.len = len;
+        self.low = self.low.min(len);
+        if len < before {
+            let edge = len.div_ceil(BLOCK as u64);
+            drop(self.blocks.split_off(&edge));
+            self.seen = self.seen.min(len);
+            let keeps = self.block_len(len / BLOCK as u64);
+            match self.blocks.get_mut(&(len / BLOCK as u64)) {
+                Some(Block::Plain(plain)) => plain.truncate(keeps),
+                Some(Block::Sealed { valid, clean, .. }) => {
+                    *valid = (*valid).min(keeps);
+                    *clean = false;
+                }
+                _ => {}
+            }
+            if let Some(upload) = &mut self.upload {
+                let parts = u32::try_from(result_parts(len)).unwrap_or(u32::MAX);
+                drop(upload.receipts.split_off(&parts));
+            }
+            self.end_moved(len);
+        } else {
+            self.end_moved(before);
+        }
+        if len == 0 {
+            self.lost = false;
+        }
+        self.touched(now);
+        Ok(())
+    }
+
+    /// Reads what is at hand; what a block needs first otherwise. The range lies within the file and
+    /// within one block.
+    pub(super) fn read_plain(&self, block: u64, at: usize, out: &mut [u8]) -> Reading {
+        match self.blocks.get(&block) {
+            Some(Block::Plain(plain)) => {
+                plain.read(at, out);
+                Reading::Done
+            }
+            Some(Block::Underway(_)) => Reading::Needs(Need::Change),
+            Some(Block::Sealed { sealed, valid, .. }) => {
+                Reading::Sealed(Arc::clone(sealed), *valid)
+            }
+            Some(Block::Uploaded) => Reading::Needs(Need::Publish),
+            None => {
+                let there = self.at_home(block).saturating_sub(at).min(out.len());
+                out[there..].fill(0);
+                if there == 0 { Reading::Done } else { Reading::Home(there) }
+            }
+        }
+    }
+
+    /// Whether a part is as in the version at home, and we can prove which that is.
+    pub(super) fn copyable(&self, part: u32) -> Option<&PartReceipt> {
+        let receipt = self.home.as_ref()?.receipts.get(part as usize)?;
+        let start = u64::from(part) * RESULT_PART_LEN as u64;
+        let len = self.len.saturating_sub(start).min(RESULT_PART_LEN as u64);
+        let same = u64::from(receipt.len) == len && self.seen >= start + len;
+        let differs =
+            |(_, block): (&u64, &Block)| !matches!(block, Block::Sealed { clean: true, .. });
+        (same && !self.blocks.range(Self::blocks_of(part)).any(differs)).then_some(receipt)
+    }
+
+    /// The sealed blocks of a part as it is now, if all are sealed as one content.
+    pub(super) fn sealed_part(&self, part: u32) -> Option<Vec<Arc<Sealed>>> {
+        let blocks = Self::blocks_of(part);
+        let blocks = blocks.start..blocks.end.min(result_blocks(self.len));
+        let mut found: Vec<Arc<Sealed>> = Vec::with_capacity(blocks.clone().count());
+        for block in blocks {
+            match self.blocks.get(&block)? {
+                Block::Sealed { sealed, valid, .. }
+                    if *valid == sealed.len && sealed.len == self.block_len(block) =>
+                {
+                    if found
+                        .first()
+                        .is_some_and(|first| !Arc::ptr_eq(&first.content, &sealed.content))
+                    {
+                        return None;
+                    }
+                    found.push(Arc::clone(sealed));
+                }
+                _ => return None,
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether the part's blocks are still these.
+    pub(super) fn part_is(&self, part: u32, blocks: &[Arc<Sealed>]) -> bool {
+        self.sealed_part(part).is_some_and(|now| {
+            now.len() == blocks.len() && now.iter().zip(blocks).all(|(a, b)| Arc::ptr_eq(a, b))
+        })
+    }
+
+    /// Whether anything of the file is not at home.
+    pub(super) fn unsent(&self) -> u64 {
+        let bytes = |(block, kept): (&u64, &Block)| match kept {
+            Block::Sealed { clean: true, .. } | Block::Uploaded => 0,
+            _ => self.block_len(*block) as u64,
+        };
+        self.blocks.iter().map(bytes).sum()
+    }
+
+    /// Lets go of what is at home anyway.
+    pub(super) fn drop_clean(&mut self) {
+        self.blocks.retain(|_, block| !matches!(block, Block::Sealed { clean: true, .. }));
+        if self.blocks.is_empty() {
+            self.content = None;
+        }
+    }
+
+    /// Lets go of the blocks of full parts that were brought home; how many.
+    pub(super) fn drop_uploaded(&mut self) -> usize {
+        let Some(upload) = &self.upload else { return 0 };
+        let mut dropped = 0;
+        let full = |(_, receipt): &(&u32, &PartReceipt)| receipt.len as usize == RESULT_PART_LEN;
+        for (part, _) in upload.receipts.iter().filter(full) {
+            for (_, block) in self.blocks.range_mut(Self::blocks_of(*part)) {
+                if matches!(block, Block::Sealed { .. }) {
+                    *block = Block::Uploaded;
+                    dropped += 1;
+                }
+            }
+        }
+        dropped
+    }
+}
+
+/// What a read of one block finds.
+pub(super) enum Reading {
+    Done,
+    /// In a sealed block, of which so many bytes count.
+    Sealed(Arc<Sealed>, usize),
+    /// So many bytes of it are at home; what is behind them is filled.
+    Home(usize),
+    Needs(Need),
+}
+
+/// The blocks of a range: number, offset in it, length.
+pub(super) fn spans(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        (done < len).then(|| {
+            let from = offset + done as u64;
+            let at = usize::try_from(from % BLOCK as u64).unwrap_or(0);
+            let many = (len - done).min(BLOCK - at);
+            done += many;
+            (from / BLOCK as u64, at, many)
+        })
+    })
+}
+
+/// Length of the buffer for so much of a block.
+pub(super) fn room_len(plain: usize) -> usize {
+    buffer_len(plain)
+}

@@ -1,0 +1,365 @@
+//! What all operations on results share: the names, the spool, the way home, and who has how much RAM.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidegate_plan::LeaseId;
+use tidegate_wire::{Attributes, PartReceipt, ResultsTerms};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::block::{Content, Sealed};
+use super::cache::HomeCache;
+use super::content::{Block, PART_BLOCKS, State, room_len};
+use super::home::Home;
+use super::journal::{Journal, Record};
+use super::names::Names;
+use super::spool::Spool;
+use crate::budget::{Budget, Buffer};
+use crate::errno::FsError;
+
+/// How long somebody waits for room before he looks again by himself.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// One file.
+pub(super) struct File {
+    pub(super) node: u64,
+    state: Mutex<State>,
+    /// Who holds it alone changes what of the file is at home.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Who holds it alone begins an upload.
+    pub(super) beginning: tokio::sync::Mutex<()>,
+    /// A version that is complete and not at home.
+    pub(super) pending: Mutex<Option<Arc<Version>>>,
+    pub(super) cache: Mutex<HomeCache>,
+    changed: watch::Sender<()>,
+}
+
+/// One version of a file's bytes, complete.
+pub(super) struct Version {
+    pub(super) content: Arc<Content>,
+    pub(super) len: u64,
+    pub(super) parts: Mutex<Vec<Part>>,
+}
+
+/// Where a part of a version is.
+#[derive(Clone)]
+pub(super) enum Part {
+    /// As in the version at home.
+    Copy(PartReceipt),
+    /// In the upload only.
+    Brought(PartReceipt),
+    Sealed(Vec<Arc<Sealed>>),
+}
+
+impl Version {
+    pub(super) fn part(&self, part: u32) -> Option<Part> {
+        lock(&self.parts).get(part as usize).cloned()
+    }
+
+    /// Lets go of full parts that are in the upload, as they still are in the file.
+    fn let_go(&self, state: &State) {
+        let Some(upload) = &state.upload else { return };
+        for (number, part) in (0..).zip(lock(&self.parts).iter_mut()) {
+            if let Part::Sealed(blocks) = part
+                && blocks.len() as u64 == PART_BLOCKS
+                && let Some(receipt) = upload.receipts.get(&number)
+                && state.part_is(number, blocks)
+            {
+                *part = Part::Brought(receipt.clone());
+            }
+        }
+    }
+}
+
+impl File {
+    pub(super) fn new(node: u64, state: State) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            state: Mutex::new(state),
+            turn: Arc::default(),
+            beginning: tokio::sync::Mutex::default(),
+            pending: Mutex::default(),
+            cache: Mutex::default(),
+            changed: watch::channel(()).0,
+        })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn has_changed(&self) {
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn attributes(&self) -> Attributes {
+        let state = self.state();
+        attributes(state.mode, state.mtime)
+    }
+}
+
+/// What all share.
+pub(super) struct Core {
+    pub(super) handle: Handle,
+    pub(super) lease: LeaseId,
+    pub(super) terms: ResultsTerms,
+    pub(super) asynchronous: bool,
+    pub(super) owner: (u32, u32),
+    pub(super) budget: Budget,
+    pub(super) spool: Arc<Spool>,
+    pub(super) journal: Journal,
+    pub(super) home: Home,
+    pub(super) names: Mutex<Names<Arc<File>>>,
+    pub(super) next_handle: AtomicU64,
+    /// Parts that may be on their way at the same time.
+    pub(super) flights: Arc<Semaphore>,
+    /// Files that are brought home by nobody who waits.
+    pub(super) drains: Arc<Semaphore>,
+    /// Parts that are complete behind their writer.
+    pub(super) ripe: mpsc::UnboundedSender<(Arc<File>, u32)>,
+    /// Keys were destroyed.
+    pub(super) over: AtomicBool,
+    pub(super) stored_files: AtomicU64,
+    pub(super) stored_bytes: AtomicU64,
+    /// Things under way that give back room when they end.
+    under_way: AtomicUsize,
+    eased: watch::Sender<()>,
+    residents: Mutex<VecDeque<Weak<Sealed>>>,
+    plains: Mutex<VecDeque<(Weak<File>, u64)>>,
+    contents: Mutex<Vec<Weak<Content>>>,
+}
+
+/// Something under way that gives room back when it ends.
+pub(super) struct UnderWay(Arc<Core>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.eased.send_replace(());
+    }
+}
+
+/// What a core is made of.
+pub(super) struct Parts {
+    pub(super) lease: LeaseId,
+    pub(super) terms: ResultsTerms,
+    pub(super) asynchronous: bool,
+    pub(super) owner: (u32, u32),
+    pub(super) budget: Budget,
+    pub(super) spool: Arc<Spool>,
+    pub(super) journal: Journal,
+    pub(super) home: Home,
+    pub(super) names: Names<Arc<File>>,
+    pub(super) first_handle: u64,
+    pub(super) flights: usize,
+    pub(super) drains: usize,
+    pub(super) ripe: mpsc::UnboundedSender<(Arc<File>, u32)>,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            handle: Handle::current(),
+            lease: parts.lease,
+            terms: parts.terms,
+            asynchronous: parts.asynchronous,
+            owner: parts.owner,
+            budget: parts.budget,
+            spool: parts.spool,
+            journal: parts.journal,
+            home: parts.home,
+            names: Mutex::new(parts.names),
+            next_handle: AtomicU64::new(parts.first_handle),
+            flights: Arc::new(Semaphore::new(parts.flights)),
+            drains: Arc::new(Semaphore::new(parts.drains)),
+            ripe: parts.ripe,
+            over: AtomicBool::new(false),
+            stored_files: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+            eased: watch::channel(()).0,
+            residents: Mutex::default(),
+            plains: Mutex::default(),
+            contents: Mutex::default(),
+        })
+    }
+
+    pub(super) fn names(&self) -> MutexGuard<'_, Names<Arc<File>>> {
+        lock(&self.names)
+    }
+
+    pub(super) fn file(&self, node: u64) -> Result<Arc<File>, FsError> {
+        self.check()?;
+        self.names().file(node)
+    }
+
+    pub(super) fn path(&self, node: u64) -> Option<String> {
+        self.names().path(node)
+    }
+
+    /// Whether there are keys.
+    pub(super) fn check(&self) -> Result<(), FsError> {
+        if self.over.load(Ordering::SeqCst) { Err(FsError::Lost) } else { Ok(()) }
+    }
+
+    pub(super) fn begin_work(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        UnderWay(Arc::clone(self))
+    }
+
+    pub(super) fn ease(&self) {
+        self.eased.send_replace(());
+    }
+
+    /// What a file's blocks are sealed as now.
+    pub(super) fn content_of(&self, file: &File) -> Result<Arc<Content>, FsError> {
+        let mut state = file.state();
+        if let Some(content) = &state.content {
+            return Ok(Arc::clone(content));
+        }
+        let content = self.new_content()?;
+        state.content = Some(Arc::clone(&content));
+        Ok(content)
+    }
+
+    pub(super) fn new_content(&self) -> Result<Arc<Content>, FsError> {
+        self.check()?;
+        let content = Arc::new(Content::generate(&self.terms.public_key.0, &self.lease)?);
+        let mut contents = lock(&self.contents);
+        if contents.len() == contents.capacity() {
+            contents.retain(|content| content.strong_count() > 0);
+        }
+        contents.push(Arc::downgrade(&content));
+        Ok(content)
+    }
+
+    /// Wipes every content's key.
+    pub(super) fn destroy_contents(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        for content in lock(&self.contents).drain(..).filter_map(|content| content.upgrade()) {
+            content.destroy();
+        }
+    }
+
+    /// Remembers who could leave RAM.
+    pub(super) fn is_resident(&self, sealed: &Arc<Sealed>) {
+        lock(&self.residents).push_back(Arc::downgrade(sealed));
+    }
+
+    pub(super) fn is_plain(&self, file: &Arc<File>, block: u64) {
+        lock(&self.plains).push_back((Arc::downgrade(file), block));
+    }
+
+    pub(super) fn oldest_plain(&self) -> Option<(Arc<File>, u64)> {
+        let mut plains = lock(&self.plains);
+        while let Some((file, block)) = plains.pop_front() {
+            if let Some(file) = file.upgrade()
+                && matches!(file.state().blocks.get(&block), Some(Block::Plain(_)))
+            {
+                return Some((file, block));
+            }
+        }
+        None
+    }
+
+    /// A buffer for so much plaintext of a block, if there is room now.
+    pub(super) fn try_room(&self, plain: usize) -> Option<Buffer> {
+        if let Some(buffer) = self.budget.try_buffer(room_len(plain)) {
+            return Some(buffer);
+        }
+        while self.leave_ram() {
+            if let Some(buffer) = self.budget.try_buffer(room_len(plain)) {
+                return Some(buffer);
+            }
+        }
+        None
+    }
+
+    /// The RAM of one block that lies in the spool. False: there is none.
+    fn leave_ram(&self) -> bool {
+        let mut residents = lock(&self.residents);
+        for _ in 0..residents.len() {
+            let Some(resident) = residents.pop_front() else { break };
+            let Some(sealed) = resident.upgrade() else { continue };
+            if sealed.leave_ram() {
+                return true;
+            }
+            if sealed.in_ram().is_some() {
+                residents.push_back(resident);
+            }
+        }
+        false
+    }
+
+    /// Lets go of all that is at home, or in an upload; how many blocks.
+    pub(super) fn let_go(&self) -> usize {
+        let files = self.names().files();
+        let mut many = 0;
+        for (_, file) in files {
+            let mut state = file.state();
+            if state.frozen {
+                continue;
+            }
+            if let Some(pending) = &*lock(&file.pending) {
+                pending.let_go(&state);
+            }
+            let before = state.blocks.len();
+            state.drop_clean();
+            many += before - state.blocks.len() + state.drop_uploaded();
+        }
+        many
+    }
+
+    pub(super) fn eased(&self) -> watch::Receiver<()> {
+        self.eased.subscribe()
+    }
+
+    /// Waits for room; false: nothing is under way that could give any.
+    pub(super) async fn wait_for_room(&self, eased: &mut watch::Receiver<()>) -> bool {
+        if self.under_way.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let _looked_again = tokio::time::timeout(LOOK_AGAIN, eased.changed()).await;
+        true
+    }
+
+    pub(super) fn record(&self, records: &[Record]) {
+        self.journal.append(records);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn attributes(mode: u32, mtime: SystemTime) -> Attributes {
+    let (mtime_s, mtime_ns) = match mtime.duration_since(UNIX_EPOCH) {
+        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
+        Err(before) => {
+            let before = before.duration();
+            let up = u64::from(before.subsec_nanos() > 0);
+            let seconds = i64::try_from(before.as_secs() + up).unwrap_or(i64::MAX);
+            let nanos = 1_000_000_000 - before.subsec_nanos();
+            (-seconds, if up > 0 { nanos } else { 0 })
+        }
+    };
+    Attributes { mode: mode & 0o7777, mtime_s, mtime_ns }
+}
+
+pub(super) fn time_of(attributes: &Attributes) -> SystemTime {
+    let seconds = Duration::from_secs(attributes.mtime_s.unsigned_abs());
+    let whole = if attributes.mtime_s < 0 {
+        UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        UNIX_EPOCH.checked_add(seconds)
+    };
+    let nanos = Duration::from_nanos(attributes.mtime_ns.into());
+    whole.and_then(|whole| whole.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,177 @@
+//! When bytes go home: as somebody closes or syncs, behind a writer, and at the end all that is left.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tidegate_kit::clock::boottime;
+use tidegate_ledger::{LOST_NAMES_MAX, StatedResults};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::ResultsFigures;
+use super::core::{Core, File, Part, lock};
+use crate::errno::FsError;
+
+/// Sends parts on their way that are complete behind their writers.
+pub(super) fn follow(core: &Arc<Core>, mut ripe: mpsc::UnboundedReceiver<(Arc<File>, u32)>) {
+    let core: Weak<Core> = Arc::downgrade(core);
+    tokio::spawn(async move {
+        while let Some((file, part)) = ripe.recv().await {
+            let Some(core) = core.upgrade() else { break };
+            tokio::spawn(async move { core.early(&file, part).await });
+        }
+    });
+}
+
+impl Core {
+    /// Close of a descriptor, or fsync: answers when the bytes are where they are safe.
+    pub(super) async fn save(self: &Arc<Self>, file: &Arc<File>) -> Result<(), FsError> {
+        self.check()?;
+        if self.is_saved(file)? {
+            return Ok(());
+        }
+        let _turn = file.turn.lock().await;
+        if self.is_saved(file)? {
+            return Ok(());
+        }
+        if !self.asynchronous {
+            return self.publish(file).await;
+        }
+        let Some(version) = self.take_version(file).await? else { return Ok(()) };
+        let parts = lock(&version.parts).clone();
+        let spooled = self.handle.spawn_blocking({
+            let core = Arc::clone(self);
+            move || {
+                parts.iter().all(|part| match part {
+                    Part::Sealed(blocks) => blocks.iter().all(|block| core.spool_now(block)),
+                    Part::Copy(_) | Part::Brought(_) => true,
+                })
+            }
+        });
+        if !spooled.await.unwrap_or(false) {
+            // There is no room for it to wait in.
+            self.bring(file, &version).await?;
+            return Ok(());
+        }
+        self.record_complete(file, &version);
+        self.bring_later(file);
+        Ok(())
+    }
+
+    /// Whether nothing is left to do for whoever waits.
+    fn is_saved(&self, file: &File) -> Result<bool, FsError> {
+        let state = file.state();
+        if state.lost {
+            return Err(FsError::Lost);
+        }
+        Ok(!state.dirty && (self.asynchronous || lock(&file.pending).is_none()))
+    }
+
+    /// Brings what is complete of a file home while nobody waits.
+    pub(super) fn bring_later(self: &Arc<Self>, file: &Arc<File>) {
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
+        self.handle.spawn(async move {
+            let _work = core.begin_work();
+            let Ok(_permit) = Arc::clone(&core.drains).acquire_owned().await else { return };
+            let _turn = file.turn.lock().await;
+            let pending = lock(&file.pending).clone();
+            if let Some(version) = pending {
+                match core.bring(&file, &version).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        if let Err(error) = core.publish(&file).await {
+                            tracing::warn!(%error, "a result is not home yet");
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "a result is not home yet"),
+                }
+            }
+        });
+    }
+
+    /// The kernel let go of a descriptor. What a mapping wrote late is brought home.
+    pub(super) async fn release(self: &Arc<Self>, file: &Arc<File>) {
+        if let Err(error) = self.save(file).await
+            && error != FsError::Lost
+        {
+            tracing::warn!(%error, "a result is not home yet");
+        }
+        let mut state = file.state();
+        state.handles = state.handles.saturating_sub(1);
+        if state.handles == 0 {
+            state.drop_clean();
+            drop(state);
+            lock(&file.cache).clear();
+            self.ease();
+        }
+    }
+
+    /// Brings everything home until that time on the boot clock.
+    pub(super) async fn drain(self: &Arc<Self>, until: Duration) -> StatedResults {
+        self.home.end_at(until);
+        let mut drains = JoinSet::new();
+        let files = self.names().files();
+        for (_, file) in files {
+            let (core, drains_at_once) = (Arc::clone(self), Arc::clone(&self.drains));
+            drains.spawn(async move {
+                let Ok(_permit) = drains_at_once.acquire_owned().await else { return };
+                let _turn = file.turn.lock().await;
+                let saved = core.publish(&file).await;
+                if let Err(error) = saved {
+                    tracing::debug!(%error, "a result stays behind");
+                }
+            });
+        }
+        loop {
+            let left = until.saturating_sub(boottime());
+            tokio::select! {
+                done = drains.join_next() => if done.is_none() { break },
+                () = tokio::time::sleep(left.min(Duration::from_secs(60))) => {
+                    if boottime() >= until { break }
+                }
+            }
+        }
+        drains.abort_all();
+        self.stated()
+    }
+
+    /// What is home, and what is not, by name.
+    pub(super) fn stated(&self) -> StatedResults {
+        let names = self.names();
+        let unsent = |(node, file): (u64, Arc<File>)| {
+            let path = names.path(node)?;
+            let state = file.state();
+            (state.lost || state.dirty || lock(&file.pending).is_some()).then_some(path)
+        };
+        let mut lost: Vec<_> = names.files().into_iter().filter_map(unsent).collect();
+        lost.sort();
+        let lost_files = lost.len() as u64;
+        lost.truncate(LOST_NAMES_MAX);
+        StatedResults {
+            stored_files: self.stored_files.load(Ordering::Relaxed),
+            stored_bytes: self.stored_bytes.load(Ordering::Relaxed),
+            lost_files,
+            lost,
+        }
+    }
+
+    pub(super) fn figures(&self) -> ResultsFigures {
+        let (mut unsent_bytes, mut oldest) = (0, None::<Duration>);
+        for (_, file) in self.names().files() {
+            let state = file.state();
+            unsent_bytes += state.unsent();
+            if let Some(since) = state.dirty_since {
+                oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+            }
+        }
+        let now = boottime();
+        ResultsFigures {
+            unsent_bytes,
+            spool_bytes: self.spool.used(),
+            home_bytes: self.stored_bytes.load(Ordering::Relaxed),
+            home_files: self.stored_files.load(Ordering::Relaxed),
+            oldest_unsaved_s: oldest.map(|since| now.saturating_sub(since).as_secs()),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What a successor must know, and how it follows from what was written down. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use tidegate_plan::ContentId;
+use tidegate_wire::{Attributes, Base64, PartReceipt};
+
+/// Requests that a resent one is looked for among.
+const UNIQUES: usize = 1024;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::results) enum Record {
+    Made {
+        node: u64,
+        parent: u64,
+        name: String,
+        directory: bool,
+        attributes: Attributes,
+    },
+    /// `covers`: what another file left at home under this name is still there.
+    Named {
+        node: u64,
+        parent: u64,
+        name: String,
+        covers: bool,
+    },
+    Unnamed {
+        node: u64,
+    },
+    Attributes {
+        node: u64,
+        attributes: Attributes,
+    },
+    /// Bytes are in a worker's memory only.
+    Dirty {
+        node: u64,
+    },
+    /// The length is zero and nothing is lost any more.
+    Emptied {
+        node: u64,
+    },
+    /// All of a version is sealed in the spool, or brought home already.
+    Complete {
+        node: u64,
+        complete: Box<Complete>,
+    },
+    Upload {
+        node: u64,
+        id: String,
+        path: String,
+    },
+    Part {
+        node: u64,
+        receipt: PartReceipt,
+    },
+    /// The upload was given up.
+    NoUpload {
+        node: u64,
+    },
+    /// `newest`: nothing of the file was taken to be brought home since.
+    Home {
+        node: u64,
+        home: HomeRecord,
+        newest: bool,
+    },
+    /// The version's name at home is another one.
+    Version {
+        node: u64,
+        version: String,
+    },
+    Done {
+        unique: u64,
+    },
+    Next {
+        node: u64,
+        seq: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::results) struct HomeRecord {
+    pub(in crate::results) version: String,
+    pub(in crate::results) len: u64,
+    pub(in crate::results) receipts: Vec<PartReceipt>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::results) struct Complete {
+    pub(in crate::results) content: ContentId,
+    pub(in crate::results) len: u64,
+    /// Contents that parts are sealed as, each with its key under HPKE.
+    pub(in crate::results) keys: Vec<(ContentId, Base64)>,
+    pub(in crate::results) parts: Vec<PartRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::results) enum PartRecord {
+    /// As in the version at home.
+    Copy(PartReceipt),
+    /// In the upload.
+    Brought(PartReceipt),
+    /// In the spool: which of the keys, and for each block its first page and sealed length.
+    Spooled { key: u32, slots: Vec<(u32, u32)> },
+}
+
+/// A node as it is known from the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::results) struct Known {
+    pub(in crate::results) parent: u64,
+    pub(in crate::results) name: String,
+    pub(in crate::results) directory: bool,
+    pub(in crate::results) attributes: Attributes,
+    pub(in crate::results) home: Option<HomeRecord>,
+    pub(in crate::results) complete: Option<Box<Complete>>,
+    pub(in crate::results) upload: Option<(String, String, BTreeMap<u32, PartReceipt>)>,
+    /// There were bytes in memory only.
+    pub(in crate::results) dirty: bool,
+    /// Something else is at home under its name.
+    pub(in crate::results) covers: bool,
+}
+
+/// All that the records say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::results) struct Model {
+    pub(in crate::results) nodes: BTreeMap<u64, Known>,
+    pub(in crate::results) done: VecDeque<u64>,
+    pub(in crate::results) next: u64,
+    pub(in crate::results) seq: u64,
+}
+
+impl Model {
+    pub(super) fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Made { node, parent, name, directory, attributes } => {
+                self.next = self.next.max(node + 1);
+                let known = Known {
+                    parent: *parent,
+                    name: name.clone(),
+                    directory: *directory,
+                    attributes: *attributes,
+                    home: None,
+                    complete: None,
+                    upload: None,
+                    dirty: false,
+                    covers: false,
+                };
+                self.nodes.insert(*node, known);
+            }
+            Record::Unnamed { node } => {
+                self.nodes.remove(node);
+            }
+            Record::Done { unique } => {
+                self.done.push_back(*unique);
+                if self.done.len() > UNIQUES {
+                    self.done.pop_front();
+                }
+            }
+            Record::Next { node, seq } => {
+                self.next = self.next.max(*node);
+                self.seq = self.seq.max(*seq);
+            }
+            Record::Named { node, .. }
+            | Record::Attributes { node, .. }
+            | Record::Dirty { node }
+            | Record::Emptied { node }
+            | Record::Complete { node, .. }
+            | Record::Upload { node, .. }
+            | Record::Part { node, .. }
+            | Record::NoUpload { node }
+            | Record::Home { node, .. }
+            | Record::Version { node, .. } => {
+                if let Some(known) = self.nodes.get_mut(node) {
+                    known.apply(record);
+                }
+            }
+        }
+    }
+
+    pub(in crate::results) fn was_done(&self, unique: u64) -> bool {
+        self.done.contains(&unique)
+    }
+
+    /// Records that say the same, directories before what is in them.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut records = vec![Record::Next { node: self.next, seq: self.seq }];
+        for (node, known) in &self.nodes {
+            known.records(*node, &mut records);
+        }
+        records.extend(self.done.iter().map(|unique| Record::Done { unique: *unique }));
+        records
+    }
+}
+
+impl Known {
+    fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Named { parent, name, covers, .. } => {
+                self.parent = *parent;
+                self.covers = *covers;
+                self.name.clone_from(name);
+            }
+            Record::Attributes { attributes, .. } => self.attributes = *attributes,
+            Record::Dirty { .. } => self.dirty = true,
+            Record::Emptied { .. } => self.dirty = false,
+            Record::Complete { complete, .. } => {
+                self.dirty = false;
+                self.complete = Some(complete.clone());
+            }
+            Record::Upload { id, path, .. } => {
+                self.upload = Some((id.clone(), path.clone(), BTreeMap::new()));
+            }
+            Record::Part { receipt, .. } => {
+                if let Some((_, _, receipts)) = &mut self.upload {
+                    receipts.insert(receipt.part, receipt.clone());
+                }
+            }
+            Record::NoUpload { .. } => self.upload = None,
+            Record::Home { home, newest, .. } => {
+                self.home = Some(home.clone());
+                self.upload = None;
+                self.covers = false;
+                if *newest {
+                    self.complete = None;
+                    self.dirty = false;
+                }
+            }
+            Record::Version { version, .. } => {
+                if let Some(home) = &mut self.home {
+                    home.version.clone_from(version);
+                }
+            }
+            Record::Made { .. }
+            | Record::Unnamed { .. }
+            | Record::Done { .. }
+            | Record::Next { .. } => {}
+        }
+    }
+
+    fn records(&self, node: u64, records: &mut Vec<Record>) {
+        records.push(Record::Made {
+            node,
+            parent: self.parent,
+            name: self.name.clone(),
+            directory: self.directory,
+            attributes: self.attributes,
+        });
+        if let Some(home) = &self.home {
+            records.push(Record::Home { node, home: home.clone(), newest: true });
+        }
+        if let Some(complete) = &self.complete {
+            records.push(Record::Complete { node, complete: complete.clone() });
+        }
+        if let Some((id, path, receipts)) = &self.upload {
+            records.push(Record::Upload { node, id: id.clone(), path: path.clone() });
+            let parts = receipts.values().cloned();
+            records.extend(parts.map(|receipt| Record::Part { node, receipt }));
+        }
+        if self.covers {
+            let (parent, name) = (self.parent, self.name.clone());
+            records.push(Record::Named { node, parent, name, covers: true });
+        }
+        if self.dirty {
+            records.push(Record::Dirty { node });
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Between plaintext in RAM and sealed blocks in the spool, away from the threads that wait for
+//! the kernel.
+
+use std::sync::Arc;
+
+use tidegate_plan::RESULT_PART_LEN;
+
+use super::block::{Content, Plain, Sealed};
+use super::content::{Block, PART_BLOCKS, State};
+use super::core::{Core, File};
+use crate::budget::Buffer;
+use crate::errno::FsError;
+
+impl Core {
+    /// A buffer for so much plaintext of a block. Waits for what is under way; when nothing is, there is
+    /// no space.
+    pub(super) async fn room(self: &Arc<Self>, plain: usize) -> Result<Buffer, FsError> {
+        let mut eased = self.eased();
+        loop {
+            eased.borrow_and_update();
+            self.check()?;
+            if let Some(buffer) = self.try_room(plain) {
+                return Ok(buffer);
+            }
+            if self.let_go() > 0
+                && let Some(buffer) = self.try_room(plain)
+            {
+                return Ok(buffer);
+            }
+            if let Some((file, block)) = self.oldest_plain() {
+                self.seal_later(&file, block);
+            }
+            if !self.wait_for_room(&mut eased).await {
+                return self.try_room(plain).ok_or(FsError::NoSpace);
+            }
+        }
+    }
+
+    /// Begins to seal a block that is plaintext.
+    pub(super) fn seal_later(self: &Arc<Self>, file: &Arc<File>, block: u64) {
+        let mut state = file.state();
+        let Some(Block::Plain(_)) = state.blocks.get(&block) else { return };
+        let ticket = state.ticket();
+        let Some(Block::Plain(plain)) = state.blocks.insert(block, Block::Underway(ticket)) else {
+            return;
+        };
+        drop(state);
+        let (core, file, work) = (Arc::clone(self), Arc::clone(file), self.begin_work());
+        self.handle.spawn_blocking(move || {
+            core.seal_now(&file, block, ticket, plain);
+            drop(work);
+        });
+    }
+
+    fn seal_now(self: &Arc<Self>, file: &Arc<File>, block: u64, ticket: u64, plain: Plain) {
+        let sealed = self.content_of(file).and_then(|content| self.seal(&content, block, plain));
+        let mut state = file.state();
+        // Truncated away meanwhile, it is of no use.
+        if matches!(state.blocks.get(&block), Some(Block::Underway(now)) if *now == ticket) {
+            match sealed {
+                Ok(sealed) => {
+                    let valid = sealed.len;
+                    let sealed = Block::Sealed { sealed, valid, clean: false };
+                    state.blocks.insert(block, sealed);
+                }
+                Err(_keys_destroyed) => {
+                    state.blocks.remove(&block);
+                    state.lost = true;
+                }
+            }
+        }
+        let ripe = self.ripe_parts(&state, block);
+        drop(state);
+        file.has_changed();
+        for part in ripe {
+            let _nobody_drains = self.ripe.send((Arc::clone(file), part));
+        }
+    }
+
+    fn seal(
+        self: &Arc<Self>,
+        content: &Arc<Content>,
+        block: u64,
+        plain: Plain,
+    ) -> Result<Arc<Sealed>, FsError> {
+        let sealed = Arc::new(plain.seal(content, self.lease, block)?);
+        self.spool_now(&sealed);
+        self.is_resident(&sealed);
+        Ok(sealed)
+    }
+
+    /// Writes a sealed block to the spool if that has room. Blocking.
+    pub(super) fn spool_now(&self, sealed: &Sealed) -> bool {
+        if sealed.spooled().is_some() {
+            return true;
+        }
+        let mut slot = self.spool.take(sealed.sealed_len());
+        if slot.is_none() && self.let_go() > 0 {
+            slot = self.spool.take(sealed.sealed_len());
+        }
+        let Some(slot) = slot else { return false };
+        match sealed.spool(slot) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the spool cannot be written");
+                false
+            }
+        }
+    }
+
+    /// Parts around a block that their writer has left behind.
+    fn ripe_parts(&self, state: &State, block: u64) -> Vec<u32> {
+        let part = u32::try_from(block / PART_BLOCKS).unwrap_or(u32::MAX);
+        let behind = |part: &u32| {
+            state.len > (u64::from(*part) + 1) * RESULT_PART_LEN as u64
+                && !state.flying.contains(part)
+                && state.sealed_part(*part).is_some()
+        };
+        [part.checked_sub(1), Some(part)].into_iter().flatten().filter(behind).collect()
+    }
+
+    /// Makes a sealed block plaintext again.
+    pub(super) async fn open_block(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        block: u64,
+    ) -> Result<(), FsError> {
+        let len = match file.state().blocks.get(&block) {
+            Some(Block::Sealed { sealed, .. }) => sealed.len,
+            _ => return Ok(()),
+        };
+        let buffer = self.room(len).await?;
+        let (from, valid, clean, ticket) = {
+            let mut state = file.state();
+            let ticket = state.ticket();
+            match state.blocks.get(&block) {
+                Some(Block::Sealed { sealed, valid, clean }) if sealed.len == len => {
+                    let taken = (Arc::clone(sealed), *valid, *clean, ticket);
+                    state.blocks.insert(block, Block::Underway(ticket));
+                    taken
+                }
+                _ => return Ok(()),
+            }
+        };
+        let (core, work) = (Arc::clone(self), self.begin_work());
+        let (file, lease) = (Arc::clone(file), self.lease);
+        let opening = self.handle.spawn_blocking(move || {
+            let opened = Plain::open(&from, valid, buffer, lease);
+            let mut state = file.state();
+            let ours = matches!(
+                state.blocks.get(&block),
+                Some(Block::Underway(now)) if *now == ticket
+            );
+            let outcome = match opened {
+                Ok(plain) if ours => {
+                    state.blocks.insert(block, Block::Plain(plain));
+                    Ok(())
+                }
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    if ours {
+                        let sealed = Block::Sealed { sealed: from, valid, clean };
+                        state.blocks.insert(block, sealed);
+                    }
+                    Err(error)
+                }
+            };
+            drop(state);
+            core.is_plain(&file, block);
+            file.has_changed();
+            drop(work);
+            outcome
+        });
+        opening.await.unwrap_or(Err(FsError::Lost))
+    }
+}

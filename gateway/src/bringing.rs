@@ -1,0 +1,228 @@
+//! Results that a worker brings home: admitted, counted, stored, written down, answered.
+//!
+//! A step at home and its entry are made in a task of their own: a caller who leaves changes nothing about
+//! it. Whatever was done and not answered may be asked for again.
+
+mod changes;
+mod files;
+mod home;
+mod reads;
+mod uploads;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidegate_lease::Refusal as LeaseRefusal;
+use tidegate_ledger::{Digest, ListedResult, ResultsAct};
+use tidegate_seal::ResultsKey;
+use tidegate_wire::{ProblemKind, ResultsTerms};
+
+pub(crate) use changes::change;
+pub(crate) use files::{commit, store};
+pub use home::HomeRefused;
+pub(crate) use home::{Asked, prepare, terms_document};
+pub(crate) use reads::{list, read};
+pub(crate) use uploads::{abandon, begin, copy, part};
+
+use crate::admission::{Admitted, Purpose, over, refuse, refused};
+use crate::book::Document;
+use crate::live::Live;
+use crate::office::{AdvanceError, Office};
+use crate::problem::Refusal;
+use crate::refusals::Reason;
+use crate::results::{Desk, HomeError, Kept, Share, Standing, Turn, checked, is_reserved};
+use crate::serving::dormant;
+
+/// What one request works with.
+#[derive(Clone)]
+pub(crate) struct Bringing {
+    pub(crate) office: Arc<Office>,
+    pub(crate) admitted: Admitted,
+    pub(crate) desk: Arc<Desk>,
+}
+
+/// What a worker must know to bring results home.
+pub(crate) fn terms(office: &Office, live: &Live, document: &Document) -> Option<ResultsTerms> {
+    let part = document.results.as_ref()?;
+    let key = office
+        .keyring
+        .with(live.id, |key| tidegate_seal::results_public_key(&key.results_key()))?;
+    let held = live.desk.get().map_or_else(Share::default, |desk| desk.purse.held());
+    let left = part.most().less(part.reserved());
+    Some(ResultsTerms {
+        public_key: key.into(),
+        resume: part.resume,
+        bytes: left.bytes + held.bytes,
+        files: left.files + held.files,
+        drain_s: part.drain_s,
+        directories: part.has_directories(),
+    })
+}
+
+/// The desk of an admitted worker's lease; its home is opened when it is first asked for.
+pub(crate) async fn desk(office: &Arc<Office>, admitted: Admitted) -> Result<Bringing, Refusal> {
+    let live = Arc::clone(&admitted.live);
+    let document = live.view().document;
+    let Some(part) = &document.results else {
+        let detail = "the lease brings no results home";
+        return Err(Refusal::new(ProblemKind::Forbidden, detail));
+    };
+    let opened = live.desk.get_or_try_init(async || home::open(office, &document, part).await);
+    match opened.await {
+        Ok(desk) => Ok(Bringing { office: Arc::clone(office), admitted, desk: Arc::clone(desk) }),
+        Err(error) => {
+            let error = tidegate_kit::telemetry::chain(&error);
+            tracing::warn!(lease = %live.id, %error, "the home of results cannot be opened");
+            Err(Refusal::new(ProblemKind::SourceUnavailable, ""))
+        }
+    }
+}
+
+impl Bringing {
+    fn worker(&self) -> (tidegate_plan::LeaseId, u16) {
+        (self.admitted.live.id, self.admitted.rank)
+    }
+
+    /// The lease's key of results, while it lives.
+    async fn key(&self) -> Result<ResultsKey, Refusal> {
+        let live = &self.admitted.live;
+        match self.office.keyring.with(live.id, |key| key.results_key()) {
+            Some(key) => Ok(key),
+            None if live.is_dormant() => Err(dormant()),
+            None => Err(over(&self.office, live.id).await),
+        }
+    }
+
+    /// Whether a file of results may be called so.
+    fn name<'a>(&self, path: &'a str) -> Result<&'a str, Refusal> {
+        let taken = checked(path).and_then(|path| self.desk.home.takes(path).map(|()| path));
+        let path = taken.map_err(|error| self.failed(error))?;
+        if is_reserved(path) {
+            let detail = "names that begin with `.tidegate-` are not a job's";
+            return Err(Refusal::new(ProblemKind::Forbidden, detail));
+        }
+        Ok(path)
+    }
+
+    /// The answer when a step at home did not happen.
+    fn failed(&self, error: HomeError) -> Refusal {
+        let lease = self.admitted.live.id;
+        match error {
+            HomeError::Absent => Refusal::new(ProblemKind::Absent, ""),
+            HomeError::Occupied => Refusal::new(ProblemKind::Occupied, ""),
+            HomeError::NotOffered => Refusal::new(ProblemKind::NotOffered, ""),
+            HomeError::Changed => Refusal::new(ProblemKind::SourceChanged, ""),
+            HomeError::Unfit(why) => Refusal::new(ProblemKind::Malformed, why),
+            HomeError::Full => {
+                tracing::warn!(%lease, "the home of results is full");
+                Refusal::new(ProblemKind::NoSpace, "")
+            }
+            HomeError::Unavailable(cause) => {
+                tracing::warn!(%lease, %cause, "the home of results cannot be used now");
+                Refusal::new(ProblemKind::SourceUnavailable, "")
+            }
+        }
+    }
+
+    /// Takes the turn for these paths; `None` when a later request came first.
+    async fn turn(&self, paths: &[&str], seq: u64) -> Result<Option<Turn>, Refusal> {
+        let turn = self.desk.turns.take(paths, self.admitted.peer.public_key, seq).await;
+        // It may have waited, or its body have been long under way.
+        self.admitted.still(&self.office, Purpose::Serve).await?;
+        Ok((turn.standing() == Standing::Newest).then_some(turn))
+    }
+
+    /// Writes down what became of a file.
+    async fn note(&self, act: ResultsAct, file: ListedResult) -> Result<(), Refusal> {
+        let desk = &self.desk;
+        let noted = desk.clerk.note(
+            &self.office.record,
+            (&desk.provenance, &desk.place),
+            (self.admitted.rank, act),
+            file,
+        );
+        let what = "the ledger cannot be written, so nothing is confirmed";
+        noted.await.map_err(|error| Refusal::unavailable(what, &error))
+    }
+
+    /// Takes what is needed out of the lease's budget, until it is [used](Spent::used).
+    async fn spend(&self, need: Share) -> Result<Spent, Refusal> {
+        let (office, live, purse) = (&self.office, &self.admitted.live, &self.desk.purse);
+        if !purse.take(need) {
+            let _turn = live.turn.lock().await;
+            if !purse.take(need) {
+                let slice = reserve(office, live, purse.held(), need).await;
+                let slice = match slice {
+                    Ok(slice) => slice,
+                    Err(AdvanceError::Refused(LeaseRefusal::TooWide)) => {
+                        let (reason, kind) = (Reason::ResultsBudget, ProblemKind::OverBudget);
+                        return Err(refuse(office, live.id, reason, kind, "").await);
+                    }
+                    Err(error) => return Err(refused(office, live.id, error).await),
+                };
+                purse.put(slice);
+                if !purse.take(need) {
+                    let kind = ProblemKind::Unavailable;
+                    return Err(Refusal::new(kind, "others took the budget; ask again"));
+                }
+            }
+        }
+        Ok(Spent { desk: Arc::clone(&self.desk), share: need })
+    }
+}
+
+/// Reserves a slice of the budget in the lease's document. The caller holds the turn.
+async fn reserve(
+    office: &Office,
+    live: &Live,
+    held: Share,
+    need: Share,
+) -> Result<Share, AdvanceError> {
+    let reserved = Mutex::new(Share::default());
+    let advanced = office.advance(live, |document| {
+        let part = document.results.as_mut().ok_or(LeaseRefusal::NotDue)?;
+        let slice = Share::slice(part.most(), part.reserved(), held, need);
+        let slice = slice.ok_or(LeaseRefusal::TooWide)?;
+        part.reserve(slice);
+        *reserved.lock().unwrap_or_else(PoisonError::into_inner) = slice;
+        Ok(())
+    });
+    advanced.await?;
+    Ok(reserved.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What was taken out of the budget; it goes back when it is not used.
+struct Spent {
+    desk: Arc<Desk>,
+    share: Share,
+}
+
+impl Spent {
+    fn used(mut self) {
+        self.share = Share::default();
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.desk.purse.put(self.share);
+    }
+}
+
+/// A file in a listing.
+fn listed(path: &str, from: Option<&str>, kept: &Kept) -> ListedResult {
+    ListedResult {
+        path: path.to_owned(),
+        from: from.map(str::to_owned),
+        bytes: kept.len,
+        blake3: kept.blake3.map(Digest::from_bytes),
+    }
+}
+
+/// Runs a step to its end, whether or not its caller waits.
+async fn to_its_end<T: Send + 'static>(
+    step: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    use tracing::Instrument as _;
+    let done = tokio::spawn(step.in_current_span()).await;
+    done.map_err(|error| Refusal::internal("a step of results was given up", &error))?
+}

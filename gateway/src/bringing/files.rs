@@ -1,0 +1,154 @@
+//! Files that come home whole: in one piece, or of parts that are there already.
+
+use std::sync::Arc;
+
+use tidegate_ledger::{Digest, ListedResult, ResultsAct};
+use tidegate_plan::{PartHash, RESULT_LEN_MAX, RESULT_PART_LEN, result_parts};
+use tidegate_seal::open_content_key;
+use tidegate_wire::{CommitRequest, ProblemKind, StoreRequest, Stored};
+
+use super::{Bringing, to_its_end};
+use crate::meters;
+use crate::problem::Refusal;
+use crate::results::{Arrival, Framed, HomeError, Sealing, Share, Ticket, receipt_holds};
+
+const ONE_FILE: Share = Share { bytes: 0, files: 1 };
+
+fn superseded() -> Stored {
+    Stored { version: String::new(), blake3: Vec::new().into(), superseded: true }
+}
+
+fn malformed(why: &'static str) -> Refusal {
+    Refusal::new(ProblemKind::Malformed, why)
+}
+
+/// `POST store`.
+pub(crate) async fn store(
+    bringing: &Bringing,
+    request: StoreRequest,
+    framed: Framed,
+) -> Result<Stored, (Refusal, Option<Framed>)> {
+    let len = usize::try_from(request.len).ok().filter(|len| *len <= RESULT_PART_LEN);
+    let admitted = async {
+        let len = len.ok_or_else(|| malformed("a file of more than one part comes in parts"))?;
+        bringing.name(&request.path)?;
+        let need = Share { bytes: request.len, files: 1 };
+        let spent = bringing.spend(need).await?;
+        let key = bringing.key().await?;
+        let (lease, sealed) = (bringing.admitted.live.id, &request.key.0);
+        let key = open_content_key(&key, &lease, &request.content, sealed)
+            .map_err(|_| malformed("the content's key is not sealed to this lease"))?;
+        let room = bringing.office.intake.room(bringing.worker(), len).await?;
+        let sealing = Sealing { key, lease, content: request.content, first: 0 };
+        Ok((len, spent, room, sealing))
+    };
+    let (len, spent, room, sealing) = match admitted.await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Err((refusal, Some(framed))),
+    };
+    let rate = bringing.desk.rate.as_ref();
+    let bytes = framed.plaintext(sealing, len, rate).await.map_err(|refusal| (refusal, None))?;
+    let bringing = bringing.clone();
+    let step = async move {
+        let _room = room;
+        let Some(turn) = bringing.turn(&[&request.path], request.seq).await? else {
+            return Ok(superseded());
+        };
+        let hash = tokio::task::spawn_blocking(move || (*blake3::hash(&bytes).as_bytes(), bytes));
+        let (blake3, bytes) =
+            hash.await.map_err(|error| Refusal::internal("a file was not hashed", &error))?;
+        let file = Arrival {
+            path: request.path,
+            attributes: request.attributes,
+            content: request.content,
+            len: request.len,
+            blake3,
+        };
+        let desk = Arc::clone(&bringing.desk);
+        let put = desk.home.put(&desk.provenance, file.clone(), bytes).await;
+        let version = put.map_err(|error| bringing.failed(error))?;
+        spent.used();
+        let stored = arrived(&bringing, &file, version).await?;
+        turn.done();
+        Ok(stored)
+    };
+    to_its_end(step).await.map_err(|refusal| (refusal, None))
+}
+
+/// Writes down that a file is at home.
+async fn arrived(bringing: &Bringing, file: &Arrival, version: String) -> Result<Stored, Refusal> {
+    let listed = ListedResult {
+        path: file.path.clone(),
+        from: None,
+        bytes: file.len,
+        blake3: Some(Digest::from_bytes(file.blake3)),
+    };
+    bringing.note(ResultsAct::Stored, listed).await?;
+    meters::RESULTS_BYTES.add(file.len);
+    meters::RESULTS_FILES.add(1);
+    Ok(Stored { version, blake3: file.blake3.as_slice().into(), superseded: false })
+}
+
+/// `POST commit`.
+pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Result<Stored, Refusal> {
+    bringing.name(&request.path)?;
+    let (key, lease) = (bringing.key().await?, bringing.admitted.live.id);
+    let ticket = Ticket::open(&request.upload, &key, &lease);
+    let ticket = ticket.ok_or_else(|| Refusal::new(ProblemKind::Absent, ""))?;
+    let blake3 = hash_of(&request, |receipt| receipt_holds(&key, &lease, &ticket.id, receipt))?;
+    let spent = bringing.spend(ONE_FILE).await?;
+    let bringing = bringing.clone();
+    let step = async move {
+        let Some(turn) = bringing.turn(&[&request.path], request.seq).await? else {
+            return Ok(superseded());
+        };
+        let file = Arrival {
+            path: request.path,
+            attributes: request.attributes,
+            content: request.content,
+            len: request.len,
+            blake3,
+        };
+        let (desk, failed) = (&bringing.desk, |error| bringing.failed(error));
+        let made = &desk.provenance;
+        let version = match desk.home.commit(made, &ticket, file.clone(), request.parts).await {
+            Ok(version) => version,
+            Err(HomeError::Absent) => {
+                // Its answer may have been lost.
+                let finished = desk.home.finished(&ticket, &file).await.map_err(failed)?;
+                finished.ok_or_else(|| Refusal::new(ProblemKind::Absent, ""))?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        spent.used();
+        desk.ended(&ticket.id);
+        let stored = arrived(&bringing, &file, version).await?;
+        turn.done();
+        Ok(stored)
+    };
+    to_its_end(step).await
+}
+
+/// The hash of the whole file from the receipts of its parts, all of them, in order, and each of the length that
+/// its place says.
+fn hash_of(
+    request: &CommitRequest,
+    holds: impl Fn(&tidegate_wire::PartReceipt) -> Option<PartHash>,
+) -> Result<[u8; 32], Refusal> {
+    if request.len > RESULT_LEN_MAX {
+        return Err(malformed("the file is longer than any may be"));
+    }
+    if request.parts.len() as u64 != result_parts(request.len) || request.parts.len() < 2 {
+        return Err(malformed("a file of so many bytes has another number of parts"));
+    }
+    let mut hashes = Vec::with_capacity(request.parts.len());
+    let mut left = request.len;
+    for (number, receipt) in (0..).zip(&request.parts) {
+        let len = left.min(RESULT_PART_LEN as u64);
+        left -= len;
+        let hash =
+            holds(receipt).filter(|_| (receipt.part, u64::from(receipt.len)) == (number, len));
+        hashes.push(hash.ok_or_else(|| malformed("a receipt does not hold"))?);
+    }
+    PartHash::combine(&hashes).ok_or_else(|| malformed("a file in parts has two at least"))
+}

@@ -1,0 +1,167 @@
+//! The home of a lease's results: looked at when the lease is granted, opened when it is first needed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::book::{Document, ResultsPart};
+use crate::config::Inadmissible;
+use crate::office::Office;
+use crate::results::{Desk, Home, HomeError, Provenance};
+use crate::source::{SourceError, SourceSpec};
+
+/// Longest digest of an image.
+const IMAGE_MAX: usize = 256;
+
+/// A lease cannot bring results home as was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeRefused {
+    #[error(transparent)]
+    Inadmissible(#[from] Inadmissible),
+    #[error("the directory {} for results cannot be made", .path.display())]
+    NotMade { path: PathBuf, source: std::io::Error },
+    #[error("the home of results cannot be used")]
+    Source(#[from] SourceError),
+    #[error("results cannot be written to `{home}`: {why}")]
+    NotWritable { home: String, why: String },
+    #[error(
+        "a lease of this gateway may bring home at most {most} {what} of results (`limits.results_{what}`), and at \
+         least 1"
+    )]
+    Budget { what: &'static str, most: u64 },
+    #[error("an image is named by its digest: at most 256 letters, digits and signs")]
+    Image,
+}
+
+/// What is asked for.
+pub(crate) struct Asked<'a> {
+    pub(crate) home: &'a SourceSpec,
+    pub(crate) resume: bool,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) files: Option<u64>,
+    pub(crate) image: Option<&'a str>,
+}
+
+/// Looks at the home that is asked for: allowed, apart from all data, and written to. `source` is what the lease
+/// reads, a directory by its real path.
+pub(crate) async fn prepare(
+    office: &Office,
+    asked: Asked<'_>,
+    source: &SourceSpec,
+) -> Result<ResultsPart, HomeRefused> {
+    let limits = &office.config.limits;
+    let bytes = within("bytes", asked.bytes, limits.results_bytes)?;
+    let files = within("files", asked.files, limits.results_files)?;
+    let is_digest = |image: &&str| {
+        (1..=IMAGE_MAX).contains(&image.len()) && image.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let image = match asked.image {
+        Some(image) => Some(Some(image).filter(is_digest).ok_or(HomeRefused::Image)?.to_owned()),
+        None => None,
+    };
+    let home = match asked.home {
+        SourceSpec::Directory(path) => made(office, path, source).await?,
+        SourceSpec::S3 { .. } => asked.home.clone(),
+    };
+    let opened = opened(office, &home, source).await?;
+    opened
+        .try_out()
+        .await
+        .map_err(|error| HomeRefused::NotWritable { home: home.to_string(), why: why(&error) })?;
+    Ok(ResultsPart {
+        home,
+        resume: asked.resume,
+        image,
+        bytes,
+        files,
+        reserved_bytes: 0,
+        reserved_files: 0,
+        drain_s: office.config.results.drain_s,
+        lost: Vec::new(),
+    })
+}
+
+fn why(error: &HomeError) -> String {
+    match error {
+        HomeError::Unavailable(cause) => cause.clone(),
+        error => error.to_string(),
+    }
+}
+
+fn within(what: &'static str, asked: Option<u64>, most: u64) -> Result<u64, HomeRefused> {
+    let asked = asked.unwrap_or(most);
+    if asked == 0 || asked > most {
+        return Err(HomeRefused::Budget { what, most });
+    }
+    Ok(asked)
+}
+
+/// The real path of a directory, which is made where it is not there. What is there of it decides first
+/// whether it may be.
+async fn made(
+    office: &Office,
+    path: &Path,
+    source: &SourceSpec,
+) -> Result<SourceSpec, HomeRefused> {
+    office.config.admit_home(&SourceSpec::Directory(path.to_owned()), source)?;
+    let failed = |source| HomeRefused::NotMade { path: path.to_owned(), source };
+    for there in path.ancestors() {
+        match tokio::fs::canonicalize(there).await {
+            Ok(real) => {
+                let below = path.strip_prefix(there).unwrap_or_else(|_| Path::new(""));
+                let real = if below.as_os_str().is_empty() { real } else { real.join(below) };
+                office.config.admit_home(&SourceSpec::Directory(real), source)?;
+                break;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    tokio::fs::create_dir_all(path).await.map_err(failed)?;
+    let real = tokio::fs::canonicalize(path).await.map_err(failed)?;
+    Ok(SourceSpec::Directory(real))
+}
+
+/// Opens a home that may be opened. A link may have been turned since it was looked at: what is open counts.
+async fn opened(
+    office: &Office,
+    home: &SourceSpec,
+    source: &SourceSpec,
+) -> Result<Home, HomeRefused> {
+    let admitted = office.config.admit_home(home, source)?;
+    let opened = Home::open(&admitted).await?;
+    if let Some(path) = opened.real_path()? {
+        office.config.admit_home(&SourceSpec::Directory(path), source)?;
+    }
+    Ok(opened)
+}
+
+/// The desk of a lease that was granted.
+pub(super) async fn open(
+    office: &Office,
+    document: &Document,
+    part: &ResultsPart,
+) -> Result<Arc<Desk>, HomeRefused> {
+    let home = opened(office, &part.home, &document.source).await?;
+    let lease = &document.lease;
+    let provenance = Provenance {
+        lease: lease.id,
+        snapshot: lease.snapshot,
+        selection: lease.selection,
+        image: part.image.clone(),
+    };
+    let rate = office.config.results.rate;
+    Ok(Arc::new(Desk::new(home, part.home.to_string(), provenance, rate)))
+}
+
+/// Where results may go and how many, for the document beside the grant's entry.
+pub(crate) fn terms_document(part: &ResultsPart) -> String {
+    serde_json::json!({
+        "home": part.home.to_string(),
+        "resume": part.resume,
+        "bytes": part.bytes,
+        "files": part.files,
+        "image": part.image,
+    })
+    .to_string()
+}

@@ -1,0 +1,78 @@
+//! What goes into requests to a store, and what its refusals mean.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{Builder, Config};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+use super::super::error::HomeError;
+use crate::source::{code, status};
+
+/// Until a store has put the parts of an object together, or copied one: some copy every byte.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// For requests that a store answers when it has moved many bytes.
+pub(super) fn patient() -> Builder {
+    Config::builder().timeout_config(TimeoutConfig::builder().read_timeout(PATIENCE).build())
+}
+
+pub(super) fn quoted(etag: &str) -> String {
+    format!("\"{etag}\"")
+}
+
+/// Bucket and key as `x-amz-copy-source` wants them: each byte that a URL's path does not take as it is, by
+/// its number.
+pub(super) fn source_of(bucket: &str, key: &str) -> String {
+    let mut text = format!("{bucket}/");
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// What a refusal means for whoever brings a file.
+pub(super) fn failed<E>(error: SdkError<E>) -> HomeError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match (status(&error), code(&error).as_str()) {
+        (Some(404), "NoSuchBucket" | "XAdminUserNotFound") => {}
+        (Some(404), _) => return HomeError::Absent,
+        (Some(412), _) => return HomeError::Changed,
+        (Some(416), _) => return HomeError::Unfit("the range is not in the file"),
+        (Some(507), _)
+        | (
+            _,
+            "QuotaExceeded"
+            | "QuotaExceededException"
+            | "XMinioStorageFull"
+            | "EntityTooLarge"
+            | "XMinioAdminBucketQuotaExceeded"
+            | "InsufficientStorage"
+            | "StorageFull",
+        ) => return HomeError::Full,
+        // Of an upload whose parts are not those of the receipts.
+        (_, "InvalidPart" | "InvalidPartOrder" | "NoSuchUpload") => return HomeError::Absent,
+        (_, "KeyTooLongError" | "XMinioInvalidObjectName") => {
+            return HomeError::Unfit("the store does not take such a key");
+        }
+        _ => {}
+    }
+    HomeError::Unavailable(DisplayErrorContext(error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_of_a_copy_is_a_path_of_a_url() {
+        assert_eq!(source_of("b", "p/a b+c%ü~"), "b/p/a%20b%2Bc%25%C3%BC~");
+    }
+}

@@ -1,0 +1,145 @@
+//! A rename in a store that has none: a copy there, then a delete.
+
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::types::{
+    CompletedMultipartUpload, CompletedPart, MetadataDirective, Tagging, TaggingDirective,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use super::super::error::HomeError;
+use super::super::home::Kept;
+use super::call::{failed, patient, quoted, source_of};
+use super::{Bucket, number, tagged};
+
+/// Largest object that stores copy in one request.
+const COPY_MAX: u64 = 5 << 30;
+/// Bytes of one part of a larger one.
+const COPY_PART: u64 = 1 << 30;
+/// Parts copied at once.
+const AT_ONCE: usize = 4;
+
+impl Bucket {
+    pub(in super::super) async fn rename(&self, from: &str, to: &str) -> Result<Kept, HomeError> {
+        let Some(head) = self.head(from).await? else {
+            // It has the name already, or never was.
+            let there = self.head(to).await?.ok_or(HomeError::Absent)?;
+            return Self::kept(&there);
+        };
+        let kept = Self::kept(&head)?;
+        if from == to {
+            return Ok(kept);
+        }
+        let version = if kept.len <= COPY_MAX {
+            self.copy_whole(from, to, &kept.version).await?
+        } else {
+            self.copy_in_parts(from, to, &head, &kept).await?
+        };
+        let delete = self.client.delete_object().bucket(&self.name).key(self.key(from));
+        delete.send().await.map_err(failed)?;
+        Ok(Kept { version, ..kept })
+    }
+
+    async fn copy_whole(&self, from: &str, to: &str, version: &str) -> Result<String, HomeError> {
+        let copied = self
+            .client
+            .copy_object()
+            .bucket(&self.name)
+            .key(self.key(to))
+            .copy_source(source_of(&self.name, &self.key(from)))
+            .copy_source_if_match(quoted(version))
+            .metadata_directive(MetadataDirective::Copy)
+            .tagging_directive(TaggingDirective::Copy)
+            .customize()
+            .config_override(patient())
+            .send()
+            .await
+            .map_err(failed)?;
+        match copied.copy_object_result().and_then(|result| result.e_tag()) {
+            Some(etag) => tagged(Some(etag)),
+            None => tagged(self.head(to).await?.as_ref().and_then(|head| head.e_tag())),
+        }
+    }
+
+    async fn copy_in_parts(
+        &self,
+        from: &str,
+        to: &str,
+        head: &HeadObjectOutput,
+        kept: &Kept,
+    ) -> Result<String, HomeError> {
+        let key = self.key(to);
+        let begin = self.client.create_multipart_upload().bucket(&self.name).key(&key);
+        let begun = begin.set_metadata(head.metadata().cloned()).send().await.map_err(failed)?;
+        let upload = begun.upload_id().unwrap_or_default().to_owned();
+        let copied = self.copy_parts(from, &key, &upload, kept).await;
+        match copied {
+            Ok(version) => {
+                self.copy_tags(from, &key).await;
+                Ok(version)
+            }
+            Err(error) => {
+                if let Err(error) = self.abandon(to, &upload).await {
+                    tracing::warn!(%error, "a copy that was given up stays half done in the store");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn copy_parts(
+        &self,
+        from: &str,
+        key: &str,
+        upload: &str,
+        kept: &Kept,
+    ) -> Result<String, HomeError> {
+        let parts = u32::try_from(kept.len.div_ceil(COPY_PART)).unwrap_or(u32::MAX);
+        let copies = (0..parts).map(async |part| {
+            let first = u64::from(part) * COPY_PART;
+            let last = (first + COPY_PART).min(kept.len) - 1;
+            let copied = self
+                .client
+                .upload_part_copy()
+                .bucket(&self.name)
+                .key(key)
+                .upload_id(upload)
+                .part_number(number(part)?)
+                .copy_source(source_of(&self.name, &self.key(from)))
+                .copy_source_if_match(quoted(&kept.version))
+                .copy_source_range(format!("bytes={first}-{last}"))
+                .customize()
+                .config_override(patient())
+                .send()
+                .await
+                .map_err(failed)?;
+            let etag = tagged(copied.copy_part_result().and_then(|result| result.e_tag()))?;
+            Ok::<_, HomeError>(
+                CompletedPart::builder().part_number(number(part)?).e_tag(quoted(&etag)).build(),
+            )
+        });
+        let parts = futures_util::stream::iter(copies).buffered(AT_ONCE).try_collect().await?;
+        let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = self.client.complete_multipart_upload().bucket(&self.name).key(key);
+        let done = complete
+            .upload_id(upload)
+            .multipart_upload(all)
+            .customize()
+            .config_override(patient())
+            .send()
+            .await
+            .map_err(failed)?;
+        tagged(done.e_tag())
+    }
+
+    async fn copy_tags(&self, from: &str, key: &str) {
+        let tags = self.client.get_object_tagging().bucket(&self.name).key(self.key(from));
+        let Ok(tags) = tags.send().await else { return };
+        let Ok(tags) = Tagging::builder().set_tag_set(Some(tags.tag_set().to_vec())).build() else {
+            return;
+        };
+        let put = self.client.put_object_tagging().bucket(&self.name).key(key).tagging(tags);
+        if let Err(error) = put.send().await.map_err(failed) {
+            tracing::warn!(%error, "an object that was renamed does not carry its hash; the ledger has it");
+        }
+    }
+}

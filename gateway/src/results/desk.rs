@@ -1,0 +1,105 @@
+//! What the requests of one lease share while this process lives.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::clerk::Clerk;
+use super::home::{Home, Provenance};
+use super::purse::Purse;
+use super::turns::Turns;
+use crate::rate::Rate;
+
+/// Versions whose reading is in the ledger, as far as is remembered; one that is forgotten gets another
+/// entry.
+const READS: usize = 16_384;
+/// Uploads of one lease that may be under way at once.
+const UPLOADS: usize = 4096;
+
+pub(crate) struct Desk {
+    pub(crate) home: Home,
+    /// What stands in the ledger of the home's place.
+    pub(crate) place: String,
+    pub(crate) provenance: Provenance,
+    pub(crate) purse: Purse,
+    pub(crate) turns: Turns,
+    pub(crate) clerk: Clerk,
+    pub(crate) rate: Option<Rate>,
+    reads: Mutex<HashSet<[u8; 32]>>,
+    /// Uploads begun here and not ended, by their ids: what the store calls them.
+    uploads: Mutex<HashMap<String, Upload>>,
+}
+
+/// An upload that is under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload {
+    pub(crate) path: String,
+    pub(crate) store: String,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        home: Home,
+        place: String,
+        provenance: Provenance,
+        rate: Option<u64>,
+    ) -> Self {
+        Self {
+            home,
+            place,
+            provenance,
+            purse: Purse::default(),
+            turns: Turns::default(),
+            clerk: Clerk::default(),
+            rate: rate.map(Rate::new),
+            reads: Mutex::default(),
+            uploads: Mutex::default(),
+        }
+    }
+
+    fn read_key(path: &str, version: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(path.len() as u64).to_be_bytes());
+        hasher.update(path.as_bytes());
+        hasher.update(version.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Whether the reading of this version is in the ledger.
+    pub(crate) fn was_read(&self, path: &str, version: &str) -> bool {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        reads.contains(&Self::read_key(path, version))
+    }
+
+    pub(crate) fn read(&self, path: &str, version: &str) {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        if reads.len() >= READS {
+            reads.clear();
+        }
+        reads.insert(Self::read_key(path, version));
+    }
+
+    /// Whether one more upload may be begun.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).len() < UPLOADS
+    }
+
+    pub(crate) fn began(&self, id: &str, upload: Upload) {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), upload);
+    }
+
+    pub(crate) fn ended(&self, id: &str) {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Uploads that nobody ended, and nobody will.
+    pub(crate) fn left_over(&self) -> Vec<Upload> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.drain().map(|(_, upload)| upload).collect()
+    }
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("place", &self.place).finish_non_exhaustive()
+    }
+}

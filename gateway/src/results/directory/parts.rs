@@ -1,0 +1,158 @@
+//! Files of several parts: each is written to its place in one file apart, which is named when all are there.
+//!
+//! Beside the file lies a list of what its parts hold, 32 bytes a part, zeros while one is being written. So a
+//! commit takes only what lies there as its receipts say, whoever wrote a part again meanwhile, and whatever
+//! a crash left. A lock on the list keeps parts and commit apart, also between replicas.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::PoisonError;
+
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate, openat, unlinkat,
+};
+use rustix::io::{Errno, pread};
+use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
+use tidegate_wire::PartReceipt;
+
+use super::super::error::HomeError;
+use super::super::home::{Arrival, Provenance};
+use super::write::write_at;
+use super::{Directory, STRIPES, create, marks};
+
+const HASH: usize = 32;
+
+/// An upload whose file and list are open.
+struct Open {
+    own: OwnedFd,
+    file: OwnedFd,
+    list: OwnedFd,
+}
+
+fn list_of(id: &str) -> String {
+    format!("{id}.parts")
+}
+
+/// Reads exactly so much; `None` when there is less.
+pub(super) fn read_at(
+    file: &OwnedFd,
+    offset: u64,
+    len: usize,
+) -> Result<Option<Vec<u8>>, HomeError> {
+    let mut bytes = vec![0; len];
+    let mut read = 0;
+    while read < len {
+        match pread(file, &mut bytes[read..], offset + read as u64) {
+            Ok(0) => return Ok(None),
+            Ok(more) => read += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(Some(bytes))
+}
+
+impl Directory {
+    /// Blocking.
+    pub(in super::super) fn begin(&self, lease: LeaseId, id: &str) -> Result<(), HomeError> {
+        let own = self.make_own(lease)?;
+        create(own.as_fd(), &list_of(id))?;
+        create(own.as_fd(), id)?;
+        Ok(fsync(&own)?)
+    }
+
+    /// Opens an upload under a lock. Parts share it; a commit has it alone.
+    fn upload(&self, lease: LeaseId, id: &str, lock: FlockOperation) -> Result<Open, HomeError> {
+        let own = self.own(lease)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let list = openat(&own, list_of(id).as_str(), flags, Mode::empty())?;
+        flock(&list, lock)?;
+        // Behind the lock: a commit may have given it its name meanwhile.
+        let file = openat(&own, id, flags, Mode::empty())?;
+        Ok(Open { own, file, list })
+    }
+
+    /// Blocking.
+    pub(in super::super) fn part(
+        &self,
+        lease: LeaseId,
+        id: &str,
+        part: u32,
+        hash: PartHash,
+        bytes: &[u8],
+    ) -> Result<(), HomeError> {
+        let stripe = &self.stripes[part as usize % STRIPES];
+        let _one = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        let Open { file, list, .. } = self.upload(lease, id, FlockOperation::LockShared)?;
+        let at = u64::from(part) * HASH as u64;
+        let said = read_at(&list, at, HASH)?;
+        if said.is_some_and(|said| said != [0; HASH]) {
+            write_at(&list, at, &[0; HASH])?;
+            fdatasync(&list)?;
+        }
+        write_at(&file, u64::from(part) * RESULT_PART_LEN as u64, bytes)?;
+        fdatasync(&file)?;
+        write_at(&list, at, &hash.0)?;
+        Ok(fdatasync(&list)?)
+    }
+
+    /// Blocking.
+    pub(in super::super) fn copy(
+        &self,
+        lease: LeaseId,
+        id: &str,
+        (path, version): (&str, &str),
+        (part, len): (u32, u32),
+        hash: PartHash,
+    ) -> Result<(), HomeError> {
+        let (_, bytes) = self.read(path, version, u64::from(part) * RESULT_PART_LEN as u64, len)?;
+        if PartHash::of(part, &bytes) != Some(hash) {
+            return Err(HomeError::Changed);
+        }
+        self.part(lease, id, part, hash, &bytes)
+    }
+
+    /// Blocking.
+    pub(in super::super) fn commit(
+        &self,
+        made: &Provenance,
+        id: &str,
+        file: &Arrival,
+        parts: &[PartReceipt],
+    ) -> Result<String, HomeError> {
+        let open = self.upload(made.lease, id, FlockOperation::LockExclusive)?;
+        let said = read_at(&open.list, 0, parts.len() * HASH)?.ok_or(HomeError::Absent)?;
+        if !said.chunks(HASH).zip(parts).all(|(said, receipt)| said == receipt.hash.0) {
+            return Err(HomeError::Absent);
+        }
+        // A later content may be shorter than the one that the upload began with.
+        ftruncate(&open.file, file.len)?;
+        let version = self.publish(&open.own, id, &open.file, made, file)?;
+        unlinkat(&open.own, list_of(id).as_str(), AtFlags::empty())?;
+        Ok(version)
+    }
+
+    /// Blocking.
+    pub(in super::super) fn finished(&self, file: &Arrival) -> Result<Option<String>, HomeError> {
+        match self.open_file(&file.path) {
+            Ok(open) if marks::is_of(&open, file) => marks::version(&open).map(Some),
+            Ok(_) | Err(HomeError::Absent | HomeError::Occupied) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Blocking.
+    pub(in super::super) fn abandon(&self, lease: LeaseId, id: &str) -> Result<(), HomeError> {
+        let own = match self.own(lease) {
+            Ok(own) => own,
+            Err(HomeError::Absent) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for name in [id, &list_of(id)] {
+            match unlinkat(&own, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
