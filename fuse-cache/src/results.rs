@@ -194,6 +194,8 @@ impl Results {
             drains: DRAINS,
             ripe,
         });
+        core.stored_files.store(model.sums.0, Ordering::Relaxed);
+        core.stored_bytes.store(model.sums.1, Ordering::Relaxed);
         draining::follow(&core, ripened);
         for file in unsent {
             core.bring_later(&file);

@@ -89,7 +89,7 @@ fn page(version: &Version, asked: Option<&story::Asked>, several: bool) -> Strin
     };
     let mut text = format!("{}\n", object(version));
     let mut row = |name: &str, value: String| {
-        text.push_str(&format!("  {name:<11}{value}\n"));
+        text.push_str(&format!("  {name:<13}{value}\n"));
     };
     let first = &names[0].since;
     let verb = if matches!(fate, Fate::Lost(_)) { "written" } else { "stored" };

@@ -1,6 +1,7 @@
 //! What the job wrote: where it went, what came home, and what was lost.
 
 use serde::Serialize;
+use serde_json::Value;
 use tidegate_ledger::{Event, ResultsAct, ResultsListing, StatedResults};
 
 use super::words::{list, plural, results, size, when};
@@ -81,7 +82,7 @@ impl Homecoming {
     /// In words.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        lines.extend(self.granted.as_ref().map(|granted| format!("It could go to: {granted}.")));
+        lines.extend(self.granted.as_ref().map(granted));
         lines.push(match self.stored_files {
             0 => "Nothing came home.".into(),
             n => format!("{} with {} came home.", plural(n, "result"), size(self.stored_bytes)),
@@ -132,6 +133,25 @@ pub(super) fn stated(rank: &str, results: &StatedResults) -> String {
         plural(results.stored_files, "file"),
         size(results.stored_bytes)
     )
+}
+
+/// The grant's document in words.
+fn granted(told: &Told) -> String {
+    let Told::Text(text) = told else { return format!("Where it could go: {told}.") };
+    let Ok(said) = serde_json::from_str::<Value>(text) else {
+        return format!("Where it could go: {text}.");
+    };
+    let mut words = format!("It could go to {}", said["home"].as_str().unwrap_or("(not recorded)"));
+    if let (Some(bytes), Some(files)) = (said["bytes"].as_u64(), said["files"].as_u64()) {
+        words += &format!(", at most {} in {}", size(bytes), plural(files, "file"));
+    }
+    if said["resume"] == Value::Bool(true) {
+        words += "; what lay there was shown to the job";
+    }
+    if let Some(image) = said["image"].as_str() {
+        words += &format!("; image {image}");
+    }
+    words + "."
 }
 
 fn named(names: &[String], all: u64) -> String {

@@ -67,6 +67,11 @@ impl Desk {
 
     /// A grant; the document of who asked.
     fn grant(&mut self) -> Commitment {
+        self.grant_with(None)
+    }
+
+    /// A grant with results.
+    fn grant_with(&mut self, results: Option<Commitment>) -> Commitment {
         let source = self.document("s3://training/cars");
         let snapshot = SnapshotId::from_bytes([2; 32]);
         let (files, bytes) = (500, 9_000_000_000);
@@ -88,7 +93,7 @@ impl Desk {
             deadline: T + 8 * 3600,
             selected,
             key_epoch: Some(2967),
-            results: None,
+            results,
         });
         subject
     }
@@ -355,7 +360,10 @@ fn what_a_wipe_leaves_open_is_said() {
 #[test]
 fn what_came_home_and_what_was_lost_is_told() {
     let mut desk = Desk::new();
-    desk.grant();
+    let granted = desk.document(
+        r#"{"bytes":1048576,"files":9,"home":"s3://models/cars/","image":"sha256:feed","resume":true}"#,
+    );
+    desk.grant_with(Some(granted));
     desk.attach("");
     desk.release(1, 0, 20);
     desk.results(ResultsAct::Stored, &[("tmp", None, 5 << 20), ("log", None, 3)]);
@@ -374,7 +382,9 @@ fn what_came_home_and_what_was_lost_is_told() {
     for words in [
         "Share 0: 3 results with 5.0 MiB (5242892 bytes) came home (2 entries, the last at",
         "Share 0: 1 result took other names at home.",
-        "What came home 3 results with 5.0 MiB (5242892 bytes) came home.",
+        "What came home It could go to s3://models/cars/, at most 1.0 MiB (1048576 bytes) in 9 files; what lay there was \
+         shown to the job; image sha256:feed.",
+        "3 results with 5.0 MiB (5242892 bytes) came home.",
         "1 result LOST, written and not brought home: late/ü.pt.",
         "Share 0, of its results: 3 files with 5.0 MiB (5242892 bytes) brought home; 1 file lost: late/ü.pt.",
     ] {

@@ -507,8 +507,8 @@ impl Core {
         stored: Stored,
         receipts: Vec<PartReceipt>,
     ) {
-        self.stored_files.fetch_add(1, Ordering::Relaxed);
-        self.stored_bytes.fetch_add(version.len, Ordering::Relaxed);
+        let files = self.stored_files.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = self.stored_bytes.fetch_add(version.len, Ordering::Relaxed) + version.len;
         let home = AtHome { version: stored.version, len: version.len, receipts };
         let parts = std::mem::take(&mut *lock(&version.parts));
         let mut state = file.state();
@@ -556,6 +556,7 @@ impl Core {
         self.record(&[
             Record::Attributes { node: file.node, attributes },
             Record::Home { node: file.node, home: record, newest },
+            Record::Sums { files, bytes },
         ]);
         file.has_changed();
         self.ease();

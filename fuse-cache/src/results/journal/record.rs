@@ -77,6 +77,11 @@ pub(in crate::results) enum Record {
         node: u64,
         seq: u64,
     },
+    /// All that was brought home so far; what was stored again counts again.
+    Sums {
+        files: u64,
+        bytes: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +133,8 @@ pub(in crate::results) struct Model {
     pub(in crate::results) done: VecDeque<u64>,
     pub(in crate::results) next: u64,
     pub(in crate::results) seq: u64,
+    /// Files and bytes that were brought home.
+    pub(in crate::results) sums: (u64, u64),
 }
 
 impl Model {
@@ -161,6 +168,7 @@ impl Model {
                 self.next = self.next.max(*node);
                 self.seq = self.seq.max(*seq);
             }
+            Record::Sums { files, bytes } => self.sums = (*files, *bytes),
             Record::Named { node, .. }
             | Record::Attributes { node, .. }
             | Record::Dirty { node }
@@ -184,7 +192,9 @@ impl Model {
 
     /// Records that say the same, directories before what is in them.
     pub(super) fn records(&self) -> Vec<Record> {
-        let mut records = vec![Record::Next { node: self.next, seq: self.seq }];
+        let (files, bytes) = self.sums;
+        let mut records =
+            vec![Record::Next { node: self.next, seq: self.seq }, Record::Sums { files, bytes }];
         for (node, known) in &self.nodes {
             known.records(*node, &mut records);
         }
@@ -234,7 +244,8 @@ impl Known {
             Record::Made { .. }
             | Record::Unnamed { .. }
             | Record::Done { .. }
-            | Record::Next { .. } => {}
+            | Record::Next { .. }
+            | Record::Sums { .. } => {}
         }
     }
 
