@@ -95,10 +95,7 @@ fn grant(
         "only_rank": rank,
         "duration_s": duration.0.as_secs(),
     });
-    let results = home::body(results, s3)?;
-    if !results.is_null() {
-        body["results"] = results;
-    }
+    home::ask(results, s3, &mut body)?;
     Ok(body)
 }
 

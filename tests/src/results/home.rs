@@ -196,10 +196,13 @@ impl Look {
         }
     }
 
-    /// Writes a file as somebody else would.
+    /// Puts another file in the place of one, as somebody else would.
     pub fn overwrite(&self, path: &str, bytes: &[u8]) -> Result<()> {
         match self {
-            Self::Directory(root) => crate::dataset::write(root, path, bytes),
+            Self::Directory(root) => {
+                crate::dataset::write(root, "other", bytes)?;
+                Ok(fs::rename(root.join("other"), root.join(path))?)
+            }
             Self::Bucket(store) => store.put(BUCKET, &key(path), bytes),
         }
     }
@@ -227,11 +230,19 @@ impl Look {
     pub fn unfinished(&self) -> Result<Vec<String>> {
         match self {
             Self::Directory(root) => {
-                let names = fs::read_dir(root)?.flatten().map(|entry| entry.file_name());
-                let names = names.map(|name| name.to_string_lossy().into_owned());
-                Ok(names.filter(|name| name.starts_with(UNFINISHED)).collect())
+                let own = rooms(root)?;
+                let inside = own.iter().filter_map(|own| fs::read_dir(root.join(own)).ok());
+                Ok(inside.flatten().flatten().map(|it| it.path().display().to_string()).collect())
             }
             Self::Bucket(store) => store.uploads(BUCKET),
+        }
+    }
+
+    /// The same, and a directory for it: what no lease that is over leaves behind.
+    pub fn left_behind(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Directory(root) => rooms(root),
+            Self::Bucket(_) => self.unfinished(),
         }
     }
 
@@ -243,6 +254,13 @@ impl Look {
         }
         Ok(())
     }
+}
+
+/// Directories at the root in which gateways keep what is not whole.
+fn rooms(root: &Path) -> Result<Vec<String>> {
+    let names = fs::read_dir(root)?.flatten().map(|entry| entry.file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    Ok(names.filter(|name| name.starts_with(UNFINISHED)).collect())
 }
 
 fn key(path: &str) -> String {

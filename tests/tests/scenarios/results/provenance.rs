@@ -66,7 +66,7 @@ fn every_object_says_which_data_made_it(home: Home) -> Result<()> {
             }
         }
         // A name or a hash that nobody stored is said to be none.
-        for what in [desk.home.name("nothing"), "0".repeat(64)] {
+        for what in [desk.home.name("nothing"), "f".repeat(64)] {
             ensure!(show(ledger, &what).is_err(), "{what} was found");
         }
         Ok(())
@@ -105,9 +105,9 @@ fn every_object_in_versitygw_says_which_data_made_it() -> Result<()> {
 #[test]
 fn run_keeps_the_same_books() -> Result<()> {
     let (data, home) = (Scratch::new()?, Scratch::new()?);
-    dataset::flat(data.path(), 2, 10_000, 1)?;
+    dataset::flat(data.path(), 2, 20_000, 1)?;
     let first = Run::from_dir(data.path())?.arg("--results").arg(home.path());
-    let outcome = first.shell("cat \"$TIDEGATE_DATA\"/* > \"$TIDEGATE_RESULTS/all\"").succeed()?;
+    let outcome = first.shell("cp \"$TIDEGATE_DATA\"/00001.bin \"$TIDEGATE_RESULTS/all\"").succeed()?;
     assert_eq!(fs::metadata(home.join("all"))?.len(), 20_000);
     let receipt = outcome.receipt()?;
     assert_eq!(

@@ -148,7 +148,7 @@ impl Storm {
         let contents = self.watcher.finish(&log.ever)?;
         let look = self.desk.home.look()?;
         let verdict = log.judge(&look)?;
-        let left = look.unfinished()?;
+        let left = look.left_behind()?;
         ensure!(left.is_empty(), "not whole and still there: {left:?}");
         eprintln!(
             "{} steps acknowledged, {} failed; {} files, {} bytes at home; {contents} contents seen",
