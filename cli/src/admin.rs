@@ -95,7 +95,9 @@ fn grant(
         "only_rank": rank,
         "duration_s": duration.0.as_secs(),
     });
-    home::ask(results, s3, &mut body)?;
+    if let Some(body) = body.as_object_mut() {
+        body.extend(home::fields(results, s3)?);
+    }
     Ok(body)
 }
 

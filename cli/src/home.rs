@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tidegate_gateway::ResultsRequest;
 use tidegate_gateway::source::SourceSpec;
 
@@ -43,15 +43,17 @@ pub(crate) fn request(
     }))
 }
 
-/// Adds what is asked of a gateway elsewhere, which knows its own directories, to the rest of the request.
-pub(crate) fn ask(args: &ResultsArgs, s3: &S3Args, body: &mut Value) -> Result<()> {
-    let Some(home) = home(args, s3)? else { return Ok(()) };
-    body["results"] = home.to_string().into();
-    body["resume"] = args.resume.into();
-    body["results_bytes"] = args.results_bytes.map(|size| size.0).into();
-    body["results_files"] = args.results_files.into();
-    body["image"] = args.image.clone().into();
-    Ok(())
+/// What is asked of a gateway elsewhere, which knows its own directories: fields of its request for a lease.
+pub(crate) fn fields(args: &ResultsArgs, s3: &S3Args) -> Result<Map<String, Value>> {
+    let Some(home) = home(args, s3)? else { return Ok(Map::new()) };
+    let fields = [
+        ("results", json!(home.to_string())),
+        ("resume", json!(args.resume)),
+        ("results_bytes", json!(args.results_bytes.map(|size| size.0))),
+        ("results_files", json!(args.results_files)),
+        ("image", json!(args.image)),
+    ];
+    Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// The directory's real path; made if its parent is there.
@@ -100,7 +102,7 @@ mod tests {
         }
     }
 
-    fn asked(results: &str, data: &str) -> Result<Option<ResultsRequest>> {
+    fn ask(results: &str, data: &str) -> Result<Option<ResultsRequest>> {
         let (args, s3) = args(results);
         request(&args, &s3, &SourceSpec::parse(data, source::s3(&s3)).unwrap())
     }
@@ -109,14 +111,14 @@ mod tests {
     fn a_home_is_made_only_below_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("out");
-        let made = asked(home.to_str().unwrap(), "/data").unwrap().unwrap();
-        assert_eq!(made.home, SourceSpec::Directory(home.canonicalize().unwrap()));
-        assert!(asked(home.to_str().unwrap(), "/data").is_ok(), "it may be there already");
+        let asked = ask(home.to_str().unwrap(), "/data").unwrap().unwrap();
+        assert_eq!(asked.home, SourceSpec::Directory(home.canonicalize().unwrap()));
+        assert!(ask(home.to_str().unwrap(), "/data").is_ok(), "it may be there already");
         let deeper = dir.path().join("a/b");
-        assert!(asked(deeper.to_str().unwrap(), "/data").is_err());
+        assert!(ask(deeper.to_str().unwrap(), "/data").is_err());
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(asked(file.to_str().unwrap(), "/data").is_err());
+        assert!(ask(file.to_str().unwrap(), "/data").is_err());
     }
 
     #[test]
@@ -125,15 +127,15 @@ mod tests {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         fs::create_dir(path("data")).unwrap();
         std::os::unix::fs::symlink(path("data"), path("link")).unwrap();
-        assert!(asked(&path("data"), &path("data")).is_err());
-        assert!(asked(&path("data/out"), &path("data")).is_err());
-        assert!(asked(&path("data/out"), &path("link")).is_err(), "through a link");
-        assert!(asked(&path(""), &path("data")).is_err(), "the other way round");
-        assert!(asked(&path("data2"), &path("data")).is_ok(), "a name alone does not count");
-        assert!(asked("s3://bucket/out", "s3://bucket/data").is_ok());
-        assert!(asked("s3://bucket/data/out", "s3://bucket/data").is_err());
-        assert!(asked("s3://bucket", "s3://bucket/data").is_err());
-        assert!(asked("s3://bucket/data2", "s3://bucket/data").is_ok());
-        assert!(asked("s3://other/data", "s3://bucket/data").is_ok());
+        assert!(ask(&path("data"), &path("data")).is_err());
+        assert!(ask(&path("data/out"), &path("data")).is_err());
+        assert!(ask(&path("data/out"), &path("link")).is_err(), "through a link");
+        assert!(ask(&path(""), &path("data")).is_err(), "the other way round");
+        assert!(ask(&path("data2"), &path("data")).is_ok(), "a name alone does not count");
+        assert!(ask("s3://bucket/out", "s3://bucket/data").is_ok());
+        assert!(ask("s3://bucket/data/out", "s3://bucket/data").is_err());
+        assert!(ask("s3://bucket", "s3://bucket/data").is_err());
+        assert!(ask("s3://bucket/data2", "s3://bucket/data").is_ok());
+        assert!(ask("s3://other/data", "s3://bucket/data").is_ok());
     }
 }

@@ -270,4 +270,4 @@ fn parts<'a>(piece: &Piece, out: &'a mut [u8]) -> impl Iterator<Item = (Piece, &
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

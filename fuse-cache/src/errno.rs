@@ -52,6 +52,7 @@ pub(crate) enum FsError {
     #[error("the bytes are lost")]
     Lost,
     #[error("in use")]
+    #[allow(dead_code, reason = "the mount of results uses it")]
     Busy,
 }
 

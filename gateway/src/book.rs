@@ -214,6 +214,13 @@ impl Document {
         (now > gone.saturating_add(limit)).then_some(limit)
     }
 
+    /// Notes what a worker said was lost; its entries come before the worker's certificate.
+    pub(crate) fn lose(&mut self, lost: &[Lost]) {
+        if let Some(part) = &mut self.results {
+            part.lost.extend_from_slice(lost);
+        }
+    }
+
     /// Notes what became of the lease's key.
     pub(crate) fn keys_gone(&mut self, gone: KeysGone) {
         self.key_destroyed_at = self.key_destroyed_at.or(gone.destroyed_at);

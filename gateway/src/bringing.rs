@@ -7,6 +7,7 @@ mod changes;
 mod files;
 mod home;
 mod reads;
+mod tidy;
 mod uploads;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ pub(crate) use files::{commit, store};
 pub use home::HomeRefused;
 pub(crate) use home::{Asked, prepare, terms_document};
 pub(crate) use reads::{list, read};
+pub(crate) use tidy::tidy;
 pub(crate) use uploads::{abandon, begin, copy, part};
 
 use crate::admission::{Admitted, Purpose, over, refuse, refused};
@@ -125,7 +127,17 @@ impl Bringing {
 
     /// Takes the turn for these paths; `None` when a later request came first.
     async fn turn(&self, paths: &[&str], seq: u64) -> Result<Option<Turn>, Refusal> {
-        let turn = self.desk.turns.take(paths, self.admitted.peer.public_key, seq).await;
+        self.turn_of(paths, false, seq).await
+    }
+
+    /// The same, for all below these paths where it says `tree`.
+    async fn turn_of(&self, paths: &[&str], tree: bool, seq: u64) -> Result<Option<Turn>, Refusal> {
+        let (turns, worker) = (&self.desk.turns, self.admitted.peer.public_key);
+        let turn = if tree {
+            turns.take_tree(paths, worker, seq).await
+        } else {
+            turns.take(paths, worker, seq).await
+        };
         // It may have waited, or its body have been long under way.
         self.admitted.still(&self.office, Purpose::Serve).await?;
         Ok((turn.standing() == Standing::Newest).then_some(turn))

@@ -18,6 +18,7 @@ use crate::book::{Certified, Document, FencedCertified, KeysGone};
 use crate::certificates::{Statement, certificate};
 use crate::heard::as_heard;
 use crate::live::Live;
+use crate::losses::losses;
 use crate::office::{AdvanceError, Office};
 pub use crate::owed::CloseError;
 use crate::owed::{certified_event, outcome, settle_up};
@@ -203,6 +204,7 @@ pub(crate) async fn settle(
     statement: Statement,
     now: u64,
 ) -> Result<(String, Receipt), CloseError> {
+    let lost = losses(&office.record, &live.view().document, rank, &statement.stated).await?;
     let mut tries = 0;
     let (digest, text, last) = loop {
         let last = is_last(live, &live.view().document, rank);
@@ -222,7 +224,11 @@ pub(crate) async fn settle(
         made.check()?;
         let certified = store(office, &made).await?;
         let digest = certified.digest;
-        let note = |document: &mut Document| note(document, held, certified, now);
+        let note = |document: &mut Document| {
+            note(document, held, certified, now)?;
+            document.lose(&lost);
+            Ok(())
+        };
         let settled = if last {
             advance_closed(office, live, gone, now, note).await
         } else {
@@ -318,6 +324,7 @@ pub(crate) async fn settle_fenced(
     now: u64,
 ) -> Result<(String, Receipt), CloseError> {
     let document = live.view().document;
+    let lost = losses(&office.record, &document, held.rank, &statement.stated).await?;
     // What it was given became no more since it lost its rank.
     let made = certificate(live, &document, held, KeysGone::default(), Some(statement), now);
     made.check()?;
@@ -332,6 +339,7 @@ pub(crate) async fn settle_fenced(
             if document.lease.is_closed() {
                 return Err(Refusal::LeaseOver);
             }
+            document.lose(&lost);
             document.fenced_certificates.push(FencedCertified { rank, instance, certified });
             if certified.complete {
                 let wiped = LeaseEvent::FencedWiped { rank, instance };

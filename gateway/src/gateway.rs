@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admin;
+use crate::bringing;
 use crate::closing::{self, CloseError, Closed};
 use crate::config::GatewayConfig;
 use crate::granting::{GrantError, GrantRequest, Granted, grant};
@@ -190,6 +191,8 @@ impl Gateway {
             }
             self.office.keyring.forget(live.id);
         }
+        // Later than the leases' ends, which do not wait for it.
+        let _tidied = timeout_at(last, bringing::tidy(&self.office)).await;
         let sums = self.office.refusals.due(None);
         if !sums.is_empty()
             && let Err(error) = self.office.record.append(sums).await

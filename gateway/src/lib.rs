@@ -35,6 +35,7 @@ mod keyring;
 mod live;
 mod lobby;
 mod lookups;
+mod losses;
 pub mod meters;
 mod nodes;
 mod nonce;

@@ -175,6 +175,8 @@ pub(crate) struct Live {
     presence: Mutex<HashMap<u16, Arc<Presence>>>,
     /// What its results need, once they are asked for.
     pub(crate) desk: tokio::sync::OnceCell<Arc<Desk>>,
+    /// What it left half done at the home of its results is taken away.
+    pub(crate) tidied: AtomicBool,
     /// Answers to wipe statements, for workers that lost theirs.
     receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
     /// Nothing more is served, whatever the head says.
@@ -209,6 +211,7 @@ impl Live {
             opening: tokio::sync::Mutex::default(),
             presence: Mutex::default(),
             desk: tokio::sync::OnceCell::new(),
+            tidied: AtomicBool::new(false),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
             cut: Mutex::default(),

@@ -11,6 +11,7 @@ use tidegate_wire::Receipt;
 use crate::book::{Certified, Document, Fence};
 use crate::keyring::KeyringError;
 use crate::live::Live;
+use crate::losses;
 use crate::office::{AdvanceError, Office};
 use crate::record::RecordError;
 
@@ -33,7 +34,8 @@ pub enum CloseError {
 /// Whether entries are owed.
 pub(crate) fn owes(document: &Document) -> bool {
     let closing = document.lease.is_closed() && !document.recorded;
-    closing || !document.fences.is_empty() || owed(document).next().is_some()
+    let lost = losses::owed(document).next().is_some();
+    closing || lost || !document.fences.is_empty() || owed(document).next().is_some()
 }
 
 /// Certificates whose entries are owed, each with its rank.
@@ -51,9 +53,9 @@ pub(crate) async fn settle_up(
 ) -> Result<BTreeMap<Digest, Receipt>, CloseError> {
     let document = live.view().document;
     let digests: Vec<_> = owed(&document).map(|(_, certified)| certified.digest).collect();
-    let mut events: Vec<_> = owed(&document)
-        .map(|(rank, certified)| certified_event(live.id, rank, certified))
-        .collect();
+    let lost: Vec<_> = losses::owed(&document).copied().collect();
+    let mut events: Vec<_> = lost.iter().map(|lost| losses::event(live.id, lost)).collect();
+    events.extend(owed(&document).map(|(rank, made)| certified_event(live.id, rank, made)));
     events.extend(fenced_events(live.id, &document));
     let closes = document.lease.is_closed() && !document.recorded;
     if closes {
@@ -70,6 +72,10 @@ pub(crate) async fn settle_up(
             for certified in document.certificates.values_mut().chain(fenced) {
                 certified.recorded |= digests.contains(&certified.digest);
             }
+            let noted = document.results.iter_mut().flat_map(|part| &mut part.lost);
+            for noted in noted.filter(|noted| lost.contains(noted)) {
+                noted.recorded = true;
+            }
             document.fences.retain(|fence| !fences.contains(fence));
             document.recorded |= closes;
             Ok(())
@@ -81,7 +87,7 @@ pub(crate) async fn settle_up(
         crate::meters::CLOSED.add_for(&[word], 1);
         tracing::info!(lease = %live.id, outcome = ?outcome(&document), "a lease was closed");
     }
-    Ok(digests.into_iter().zip(receipts).collect())
+    Ok(digests.into_iter().zip(receipts.into_iter().skip(lost.len())).collect())
 }
 
 /// The lease is closed and owes nothing; the mark of an open one is only tidied away.

@@ -8,6 +8,7 @@ use tidegate_lease::{Event as LeaseEvent, Phase};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::Instrument as _;
 
+use crate::bringing::tidy;
 use crate::closing::{CloseError, cut_off, finish, has_ended, retire_epochs};
 use crate::keepers::{due, give_up, is_anybody_wiping};
 use crate::live::Live;
@@ -69,6 +70,7 @@ pub(crate) async fn round(office: &Office) {
     if office.owner.is_none() {
         look_around(office).await;
     }
+    tidy(office).await;
 }
 
 /// Counts every worker as just seen, as after a start: who did not listen cannot say that they were

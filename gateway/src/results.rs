@@ -22,7 +22,7 @@ mod purse;
 mod ticket;
 mod turns;
 
-pub(crate) use clerk::event as listing_event;
+pub(crate) use clerk::listing_document;
 pub(crate) use desk::{Desk, Upload};
 pub(crate) use error::HomeError;
 pub(crate) use home::{Arrival, Home, Kept, Provenance};

@@ -1,6 +1,6 @@
 mod faults;
-mod gateway;
-mod home;
+pub(crate) mod gateway;
+pub(crate) mod home;
 mod reading;
 mod trust;
 mod windows;
@@ -140,12 +140,12 @@ async fn open(
     (manifest, client, cache)
 }
 
-fn disk() -> tempfile::TempDir {
+pub(crate) fn disk() -> tempfile::TempDir {
     tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap()
 }
 
 /// Waits for a condition; the test's own limit of time is the harness's.
-async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -40,7 +40,7 @@ impl Core {
             state.give_room(block, buffer);
             began.push(block);
         }
-        if !state.dirty {
+        if !std::mem::replace(&mut state.told, true) {
             self.record(&[Record::Dirty { node: file.node }]);
         }
         let full = state.write(offset, data, SystemTime::now());
@@ -132,13 +132,15 @@ impl Core {
                 }
                 let need = state.resize_needs(len);
                 if need.is_none() {
-                    let (was_dirty, was_lost) = (state.dirty, state.lost);
+                    let was_lost = state.lost;
                     state.resize(len, SystemTime::now())?;
                     if was_lost {
+                        state.told = false;
                         self.record(&[Record::Emptied { node: file.node }]);
                     }
-                    // A file that was emptied is nothing to lose until it is written.
-                    if state.dirty && (!was_dirty || was_lost) && len > 0 {
+                    // A file that is empty and never was home is nothing to lose until it is written.
+                    let loses = len > 0 || state.home.is_some();
+                    if state.dirty && loses && !std::mem::replace(&mut state.told, true) {
                         self.record(&[Record::Dirty { node: file.node }]);
                     }
                     return Ok(());
@@ -159,7 +161,13 @@ impl Core {
         size: u32,
     ) -> Result<Vec<u8>, FsError> {
         self.check()?;
-        let len = file.state().len;
+        let len = {
+            let state = file.state();
+            if state.lost {
+                return Err(FsError::Lost);
+            }
+            state.len
+        };
         let many = u64::from(size).min(len.saturating_sub(offset));
         let mut out = vec![0; usize::try_from(many).map_err(|_| FsError::Invalid)?];
         let mut done = 0;
@@ -185,9 +193,6 @@ impl Core {
             self.check()?;
             let (reading, home) = {
                 let state = file.state();
-                if state.lost {
-                    return Err(FsError::Lost);
-                }
                 (state.read_plain(block, at, out), state.home.clone())
             };
             match reading {

@@ -48,7 +48,8 @@ impl HomeCache {
         self.blocks.insert(block, bytes);
     }
 
-    pub(super) fn clear(&mut self) {
-        self.blocks.clear();
+    /// How many blocks there were.
+    pub(super) fn clear(&mut self) -> usize {
+        std::mem::take(&mut self.blocks).len()
     }
 }

@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) content: Option<Arc<Content>>,
     /// Differs from what was last taken to be brought home.
     pub(super) dirty: bool,
+    /// The journal says that there are bytes in memory only.
+    pub(super) told: bool,
     pub(super) upload: Option<Upload>,
     /// Parts whose way home has begun.
     pub(super) flying: HashSet<u32>,
@@ -110,6 +112,7 @@ impl State {
             blocks: BTreeMap::new(),
             content: None,
             dirty: true,
+            told: false,
             upload: None,
             flying: HashSet::new(),
             frozen: false,

@@ -298,11 +298,19 @@ impl Core {
         false
     }
 
+    /// Sealed blocks that found no place in the spool when they were sealed.
+    pub(super) fn homeless(&self) -> Vec<Arc<Sealed>> {
+        let residents = lock(&self.residents);
+        let homeless = |sealed: &Arc<Sealed>| sealed.spooled().is_none();
+        residents.iter().filter_map(Weak::upgrade).filter(homeless).collect()
+    }
+
     /// Lets go of all that is at home, or in an upload; how many blocks.
     pub(super) fn let_go(&self) -> usize {
         let files = self.names().files();
         let mut many = 0;
         for (_, file) in files {
+            many += lock(&file.cache).clear();
             let mut state = file.state();
             if state.frozen {
                 continue;
@@ -321,18 +329,18 @@ impl Core {
         self.eased.subscribe()
     }
 
-    /// Waits for room; false: nothing is under way that could give any.
-    pub(super) async fn wait_for_room(&self, eased: &mut watch::Receiver<()>) -> bool {
-        if self.under_way.load(Ordering::SeqCst) == 0 {
-            return false;
-        }
-        let _looked_again = tokio::time::timeout(LOOK_AGAIN, eased.changed()).await;
-        true
+    /// Nothing is under way that could give room back.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) == 0
     }
 
     pub(super) fn record(&self, records: &[Record]) {
         self.journal.append(records);
     }
+}
+
+pub(super) async fn wait_for_room(eased: &mut watch::Receiver<()>) {
+    let _looks_again = tokio::time::timeout(LOOK_AGAIN, eased.changed()).await;
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -116,6 +116,7 @@ impl Core {
             let version = Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
             state.content = None;
             state.dirty = false;
+            state.told = false;
             state.low = state.len;
             *lock(&file.pending) = Some(Arc::clone(&version));
             drop(state);

@@ -7,7 +7,7 @@ use tidegate_plan::RESULT_PART_LEN;
 
 use super::block::{Content, Plain, Sealed};
 use super::content::{Block, PART_BLOCKS, State};
-use super::core::{Core, File};
+use super::core::{Core, File, wait_for_room};
 use crate::budget::Buffer;
 use crate::errno::FsError;
 
@@ -19,6 +19,8 @@ impl Core {
         loop {
             eased.borrow_and_update();
             self.check()?;
+            // Seen before it is tried: what ends meanwhile has given its room back.
+            let idle = self.is_idle();
             if let Some(buffer) = self.try_room(plain) {
                 return Ok(buffer);
             }
@@ -29,11 +31,24 @@ impl Core {
             }
             if let Some((file, block)) = self.oldest_plain() {
                 self.seal_later(&file, block);
+            } else if self.spill().await {
+                continue;
             }
-            if !self.wait_for_room(&mut eased).await {
-                return self.try_room(plain).ok_or(FsError::NoSpace);
+            if idle && self.is_idle() {
+                return Err(FsError::NoSpace);
             }
+            wait_for_room(&mut eased).await;
         }
+    }
+
+    /// Finds a place in the spool for one sealed block that had none. False: there is none.
+    async fn spill(self: &Arc<Self>) -> bool {
+        let core = Arc::clone(self);
+        let spilling = self.handle.spawn_blocking(move || {
+            let mut homeless = core.homeless().into_iter();
+            homeless.next().is_some_and(|sealed| core.spool_now(&sealed))
+        });
+        spilling.await.unwrap_or(false)
     }
 
     /// Begins to seal a block that is plaintext.

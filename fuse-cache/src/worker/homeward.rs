@@ -34,8 +34,8 @@ pub(super) struct Homeward {
     pub(super) mount_id: Option<u64>,
     ready: ReadyResults,
     draining: bool,
-    /// Once the keys are gone: what is at home, and what is lost.
-    stated: Option<StatedResults>,
+    /// Once the keys are gone: what is at home, and what is lost, and that in bytes.
+    stated: Option<(StatedResults, u64)>,
 }
 
 /// What the results of a lease begin with.
@@ -90,7 +90,7 @@ impl Homeward {
     pub(super) fn progress(&self) -> ResultsProgress {
         let seen = self.results.figures();
         ResultsProgress {
-            unsent_bytes: seen.unsent_bytes,
+            unsent_bytes: self.stated.as_ref().map_or(seen.unsent_bytes, |(_, lost)| *lost),
             spool_bytes: seen.spool_bytes,
             home_bytes: seen.home_bytes,
             home_files: seen.home_files,
@@ -126,13 +126,17 @@ impl Homeward {
     /// Nothing of the results can be opened or written any more.
     pub(super) async fn destroy_keys(&mut self) {
         if self.stated.is_none() {
-            self.stated = Some(self.results.destroy_keys());
+            let unsent = self.results.figures().unsent_bytes;
+            let stated = self.results.destroy_keys();
+            // A file may be lost that has no bytes.
+            let lost = if stated.lost_files > 0 { unsent.max(1) } else { 0 };
+            self.stated = Some((stated, lost));
         }
         self.drop_pages().await;
     }
 
     pub(super) fn stated(&self) -> Option<StatedResults> {
-        self.stated.clone()
+        self.stated.as_ref().map(|(stated, _)| stated.clone())
     }
 
     fn drop_pages(&self) -> impl Future<Output = ()> + Send + 'static {

@@ -27,11 +27,14 @@ const SESSIONS_END: Duration = Duration::from_secs(10);
 
 /// Wipes; the holder unmounts.
 pub(super) async fn with_holder(
-    live: Live,
+    mut live: Live,
     control: &Arc<Control>,
     orders: &mut mpsc::UnboundedReceiver<ToWorker>,
 ) -> Result<(), WorkerError> {
+    live.destroy_keys().await;
+    // Whatever comes of the rest: these are the last figures.
     let progress = live.progress();
+    let _last_figures = control.send(&FromWorker::Progress(progress), &[]);
     let unmount = async {
         control.send(&FromWorker::KeysDestroyed, &[]).map_err(|error| {
             WorkerError::Internal(format!("the holder cannot be told: {error}"))
@@ -50,7 +53,6 @@ pub(super) async fn with_holder(
     };
     let patience = Duration::from_secs(u64::from(live.client.terms().grace));
     let (receipt, statement) = wipe(live, unmount, patience).await?;
-    let _last_figures = control.send(&FromWorker::Progress(progress), &[]);
     control
         .send(&FromWorker::Wiped { receipt: Box::new(receipt), statement }, &[])
         .map_err(|error| WorkerError::Internal(format!("the holder cannot be told: {error}")))

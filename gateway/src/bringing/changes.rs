@@ -19,8 +19,16 @@ pub(crate) async fn change(
     let step = async move {
         let ChangeRequest { seq, change } = request;
         let nothing = || Changed { version: String::new() };
-        let Some(turn) = bringing.turn(&paths(&change), seq).await? else { return Ok(nothing()) };
+        let moves = match &change {
+            Change::RenameDirectory { from, .. } => Some(from),
+            _ => None,
+        };
+        let turn = bringing.turn_of(&paths(&change), moves.is_some(), seq).await?;
+        let Some(turn) = turn else { return Ok(nothing()) };
         let changed = make(&bringing, &change).await?;
+        if let Some(from) = moves {
+            bringing.desk.turns.moved(from, bringing.admitted.peer.public_key, seq);
+        }
         turn.done();
         Ok(changed.unwrap_or_else(nothing))
     };

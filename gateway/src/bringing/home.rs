@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::book::{Document, ResultsPart};
 use crate::config::Inadmissible;
+use crate::losses::provenance;
 use crate::office::Office;
-use crate::results::{Desk, Home, HomeError, Provenance};
+use crate::results::{Desk, Home, HomeError};
 use crate::source::{SourceError, SourceSpec};
 
 /// Longest digest of an image.
 const IMAGE_MAX: usize = 256;
+/// For how long a home is waited for: a store out of reach is tried three times.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A lease cannot bring results home as was asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,8 @@ pub enum HomeRefused {
          least 1"
     )]
     Budget { what: &'static str, most: u64 },
+    #[error("the home of results does not answer")]
+    Slow,
     #[error("an image is named by its digest: at most 256 letters, digits and signs")]
     Image,
 }
@@ -64,10 +70,11 @@ pub(crate) async fn prepare(
         SourceSpec::S3 { .. } => asked.home.clone(),
     };
     let opened = opened(office, &home, source).await?;
-    opened
-        .try_out()
-        .await
+    let tried = tokio::time::timeout(PATIENCE, opened.try_out()).await;
+    tried
+        .map_err(|_| HomeRefused::Slow)?
         .map_err(|error| HomeRefused::NotWritable { home: home.to_string(), why: why(&error) })?;
+    tidy_up(office, &opened).await;
     Ok(ResultsPart {
         home,
         resume: asked.resume,
@@ -79,6 +86,21 @@ pub(crate) async fn prepare(
         drain_s: office.config.results.drain_s,
         lost: Vec::new(),
     })
+}
+
+/// Takes away what leases of this gateway that are closed have left at a home: they were tidied up after by
+/// nobody when it was away, or when a process was killed.
+async fn tidy_up(office: &Office, home: &Home) {
+    for lease in home.left_by().await.unwrap_or_default() {
+        let is_closed = match office.book.head(lease).await {
+            Ok((_, document)) => document.lease.is_closed(),
+            // Another gateway's, or not to be known now.
+            Err(_) => false,
+        };
+        if is_closed && let Err(error) = home.tidy(lease).await {
+            tracing::warn!(%lease, %error, "what a lease left half done at home stays for now");
+        }
+    }
 }
 
 fn why(error: &HomeError) -> String {
@@ -129,7 +151,15 @@ async fn opened(
     source: &SourceSpec,
 ) -> Result<Home, HomeRefused> {
     let admitted = office.config.admit_home(home, source)?;
-    let opened = Home::open(&admitted).await?;
+    // A network file system may hang: few threads wait for such, and nobody for long.
+    let place = Arc::clone(&office.openings).try_acquire_owned().map_err(|_| HomeRefused::Slow)?;
+    let opening = tokio::spawn(async move {
+        let opened = Home::open(&admitted).await;
+        drop(place);
+        opened
+    });
+    let opened = tokio::time::timeout(PATIENCE, opening).await.map_err(|_| HomeRefused::Slow)?;
+    let opened = opened.map_err(|_| HomeRefused::Slow)??;
     if let Some(path) = opened.real_path()? {
         office.config.admit_home(&SourceSpec::Directory(path), source)?;
     }
@@ -143,13 +173,7 @@ pub(super) async fn open(
     part: &ResultsPart,
 ) -> Result<Arc<Desk>, HomeRefused> {
     let home = opened(office, &part.home, &document.source).await?;
-    let lease = &document.lease;
-    let provenance = Provenance {
-        lease: lease.id,
-        snapshot: lease.snapshot,
-        selection: lease.selection,
-        image: part.image.clone(),
-    };
+    let provenance = provenance(document, part);
     let rate = office.config.results.rate;
     Ok(Arc::new(Desk::new(home, part.home.to_string(), provenance, rate)))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use tidegate_ledger::{Event, LISTED_MAX, ListedResult, ResultsAct, ResultsListing};
+use tidegate_ledger::{Commitment, Event, LISTED_MAX, ListedResult, ResultsAct, ResultsListing};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -31,26 +31,6 @@ pub(crate) struct Clerk {
 #[derive(Debug, thiserror::Error)]
 #[error("the entry could not be written")]
 pub(crate) struct Unwritten;
-
-/// The listing behind an entry.
-pub(crate) fn listing(
-    made: &Provenance,
-    place: &str,
-    (rank, act): (u16, ResultsAct),
-    files: Vec<ListedResult>,
-) -> ResultsListing {
-    ResultsListing {
-        v: ResultsListing::VERSION,
-        act,
-        lease: made.lease,
-        rank,
-        snapshot: made.snapshot,
-        selection: made.selection,
-        image: made.image.clone(),
-        home: place.to_owned(),
-        files,
-    }
-}
 
 impl Clerk {
     /// Writes down what became of a file; durable when this returns. Not to be dropped before that: others may
@@ -116,8 +96,7 @@ async fn write(
     record.append(events).await.map(drop)
 }
 
-/// Stores the listing of these files; returns its entry.
-pub(crate) async fn event(
+async fn event(
     record: &Record,
     made: &Provenance,
     place: &str,
@@ -125,7 +104,28 @@ pub(crate) async fn event(
     files: Vec<ListedResult>,
 ) -> Result<Event, RecordError> {
     let (count, bytes) = (files.len() as u64, files.iter().map(|file| file.bytes).sum());
-    let listing = listing(made, place, (rank, act), files).to_canonical()?;
-    let listing = record.document(listing).await?;
+    let listing = listing_document(record, made, place, (rank, act), files).await?;
     Ok(Event::Results { lease: made.lease, rank, act, files: count, bytes, listing })
+}
+
+/// Stores the document behind an entry.
+pub(crate) async fn listing_document(
+    record: &Record,
+    made: &Provenance,
+    place: &str,
+    (rank, act): (u16, ResultsAct),
+    files: Vec<ListedResult>,
+) -> Result<Commitment, RecordError> {
+    let listing = ResultsListing {
+        v: ResultsListing::VERSION,
+        act,
+        lease: made.lease,
+        rank,
+        snapshot: made.snapshot,
+        selection: made.selection,
+        image: made.image.clone(),
+        home: place.to_owned(),
+        files,
+    };
+    record.document(listing.to_canonical()?).await
 }

@@ -91,10 +91,10 @@ impl Desk {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Uploads that nobody ended, and nobody will.
+    /// Uploads that nobody ended.
     pub(crate) fn left_over(&self) -> Vec<Upload> {
-        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
-        uploads.drain().map(|(_, upload)| upload).collect()
+        let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.values().cloned().collect()
     }
 }
 

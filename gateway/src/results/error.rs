@@ -31,6 +31,8 @@ impl From<Errno> for HomeError {
             }
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::Full,
             Errno::NAMETOOLONG | Errno::INVAL => Self::Unfit("the file system refuses it"),
+            // Another file system is mounted there.
+            Errno::XDEV => Self::NotOffered,
             errno => Self::Unavailable(errno.to_string()),
         }
     }

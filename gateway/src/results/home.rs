@@ -101,11 +101,6 @@ impl Home {
         }
     }
 
-    /// Whether directories exist by themselves.
-    pub(crate) const fn has_directories(&self) -> bool {
-        matches!(self, Self::Directory(_))
-    }
-
     /// Whether a file may be called so here.
     pub(crate) fn takes(&self, path: &str) -> Result<(), HomeError> {
         match self {
@@ -246,22 +241,42 @@ impl Home {
         }
     }
 
-    /// Takes away what a lease that is over has left half done.
-    pub(crate) async fn tidy(&self, lease: LeaseId, left: Vec<Upload>) -> Result<(), HomeError> {
+    /// Takes away what a lease that is over has left half done, as far as it lies where all can see whose it is.
+    pub(crate) async fn tidy(&self, lease: LeaseId) -> Result<(), HomeError> {
         match self {
             Self::Directory(directory) => {
                 of(directory, move |directory| directory.tidy(lease)).await
             }
-            Self::Bucket(bucket) => {
-                for upload in left {
-                    bucket.abandon(&upload.path, &upload.store).await?;
-                }
-                Ok(())
-            }
+            Self::Bucket(_) => Ok(()),
         }
     }
 
-    /// A file takes another name. `None` when it has it already.
+    /// Leases that have something half done here, as far as it can be seen.
+    pub(crate) async fn left_by(&self) -> Result<Vec<LeaseId>, HomeError> {
+        match self {
+            Self::Directory(directory) => of(directory, Directory::left_by).await,
+            Self::Bucket(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Gives up an upload that its lease did not end.
+    pub(crate) async fn give_up(&self, upload: &Upload) -> Result<(), HomeError> {
+        match self {
+            // It lies in its lease's directory.
+            Self::Directory(_) => Ok(()),
+            Self::Bucket(bucket) => bucket.abandon(&upload.path, &upload.store).await,
+        }
+    }
+
+    /// Gives up all uploads below the prefix that were begun since then (seconds since the epoch).
+    pub(crate) async fn sweep(&self, since: u64) -> Result<(), HomeError> {
+        match self {
+            Self::Directory(_) => Ok(()),
+            Self::Bucket(bucket) => bucket.sweep(since).await,
+        }
+    }
+
+    /// A file takes another name, or has it already.
     pub(crate) async fn rename(&self, from: &str, to: &str) -> Result<Kept, HomeError> {
         match self {
             Self::Directory(directory) => {

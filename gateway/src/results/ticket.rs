@@ -114,7 +114,7 @@ mod tests {
             PartReceipt { part: 4, ..made.clone() },
             PartReceipt { len: 17, ..made.clone() },
             PartReceipt { tag: "tagg".into(), ..made.clone() },
-            PartReceipt { hash: vec![8; 32].into(), ..made.clone() },
+            PartReceipt { hash: vec![8; 32].into(), ..made },
         ] {
             assert_eq!(receipt_holds(&key, &lease, "id", &changed), None);
         }

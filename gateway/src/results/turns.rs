@@ -4,14 +4,18 @@
 //! path: it changes nothing. Which was the newest is known to this process alone; what a worker sends to
 //! another replica it sends once the first has answered or its connection has ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{
+    Mutex as AsyncMutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock,
+};
 
 /// Paths remembered at once; beyond that, those that nobody asked for lately are forgotten.
 const PATHS: usize = 65_536;
+/// Moves of directories remembered.
+const MOVES: usize = 256;
 /// A request is not under way for so long.
 const LATELY: Duration = Duration::from_secs(900);
 
@@ -39,16 +43,38 @@ pub(crate) enum Standing {
     Superseded,
 }
 
+/// A directory that took another name: what was asked for below the old one before that comes too late.
+#[derive(Debug)]
+struct Moved {
+    below: String,
+    worker: [u8; 32],
+    seq: u64,
+}
+
 /// Paths of one lease.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<HashMap<Key, Place>>);
+pub(crate) struct Turns {
+    places: Mutex<HashMap<Key, Place>>,
+    moved: Mutex<VecDeque<Moved>>,
+    /// Shared by all turns but those that move a whole directory.
+    tree: Arc<RwLock<()>>,
+}
 
 /// The turn of one request for its path or paths; others wait until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     held: Vec<OwnedMutexGuard<Newest>>,
+    _tree: Tree,
+    /// The newest move of a directory above one of the paths.
+    moved: Option<u64>,
     worker: [u8; 32],
     seq: u64,
+}
+
+#[derive(Debug)]
+enum Tree {
+    Shared(#[expect(dead_code, reason = "held until dropped")] OwnedRwLockReadGuard<()>),
+    Alone(#[expect(dead_code, reason = "held until dropped")] OwnedRwLockWriteGuard<()>),
 }
 
 fn key(path: &str) -> Key {
@@ -61,7 +87,7 @@ fn key(path: &str) -> Key {
 impl Turns {
     fn place(&self, key: Key) -> Arc<AsyncMutex<Newest>> {
         let now = Instant::now();
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.len() >= PATHS && !places.contains_key(&key) {
             places.retain(|_, place| {
                 Arc::strong_count(&place.seq) > 1 || now.duration_since(place.asked) < LATELY
@@ -81,6 +107,17 @@ impl Turns {
 
     /// Waits for the turn of a request for these paths.
     pub(crate) async fn take(&self, paths: &[&str], worker: [u8; 32], seq: u64) -> Turn {
+        let tree = Tree::Shared(Arc::clone(&self.tree).read_owned().await);
+        self.take_in(tree, paths, worker, seq).await
+    }
+
+    /// Waits for the turn of a request that changes all below these paths: it has the whole tree.
+    pub(crate) async fn take_tree(&self, paths: &[&str], worker: [u8; 32], seq: u64) -> Turn {
+        let tree = Tree::Alone(Arc::clone(&self.tree).write_owned().await);
+        self.take_in(tree, paths, worker, seq).await
+    }
+
+    async fn take_in(&self, tree: Tree, paths: &[&str], worker: [u8; 32], seq: u64) -> Turn {
         // In one order, so that two who want the same two never wait for each other.
         let mut keys: Vec<_> = paths.iter().map(|path| key(path)).collect();
         keys.sort_unstable();
@@ -89,7 +126,21 @@ impl Turns {
         for key in keys {
             held.push(self.place(key).lock_owned().await);
         }
-        Turn { held, worker, seq }
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let above = moved.iter().filter(|moved| {
+            moved.worker == worker && paths.iter().any(|path| path.starts_with(&moved.below))
+        });
+        let moved = above.map(|moved| moved.seq).max();
+        Turn { held, _tree: tree, moved, worker, seq }
+    }
+
+    /// A directory has another name now.
+    pub(crate) fn moved(&self, from: &str, worker: [u8; 32], seq: u64) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.len() >= MOVES {
+            moved.pop_front();
+        }
+        moved.push_back(Moved { below: format!("{from}/"), worker, seq });
     }
 }
 
@@ -97,7 +148,7 @@ impl Turn {
     /// How this request compares with the newest that was done.
     pub(crate) fn standing(&self) -> Standing {
         let newest = self.held.iter().filter(|held| held.worker == self.worker);
-        match newest.filter_map(|held| held.seq).max() {
+        match newest.filter_map(|held| held.seq).chain(self.moved).max() {
             Some(newest) if newest > self.seq => Standing::Superseded,
             _ => Standing::Newest,
         }
@@ -146,14 +197,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_for_a_directory_that_was_moved_comes_too_late() {
+        let turns = Turns::default();
+        turns.take_tree(&["a", "b"], ONE, 5).await.done();
+        turns.moved("a", ONE, 5);
+        for (path, seq, standing) in [
+            ("a/x", 4, Standing::Superseded),
+            ("a/x", 6, Standing::Newest),
+            ("ab", 4, Standing::Newest),
+            ("a", 4, Standing::Superseded),
+        ] {
+            assert_eq!(turns.take(&[path], ONE, seq).await.standing(), standing, "{path} {seq}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_remembered_is_bounded() {
         let turns = Turns::default();
         let held = turns.take(&["held"], ONE, 1).await;
         for n in 0..PATHS + 10 {
             turns.take(&[&n.to_string()], ONE, 1).await.done();
         }
-        assert!(turns.0.lock().unwrap().len() <= PATHS);
-        assert!(turns.0.lock().unwrap().contains_key(&key("held")), "a turn under way is kept");
+        assert!(turns.places.lock().unwrap().len() <= PATHS);
+        assert!(
+            turns.places.lock().unwrap().contains_key(&key("held")),
+            "a turn under way is kept"
+        );
         drop(held);
     }
 }

@@ -25,6 +25,10 @@ mod refusals;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod results_ends;
+#[cfg(test)]
+mod results_refused;
+#[cfg(test)]
 mod silence;
 #[cfg(test)]
 mod windows;

@@ -5,8 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ use super::home::Home;
 
 /// What goes wrong with one fetch of a block.
 #[derive(Clone)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// One bit of the sealed bytes.
     Flip(usize),
     /// One byte fewer is announced and sent.
@@ -59,23 +60,23 @@ pub(super) enum Fault {
 }
 
 #[derive(Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// For the next fetches of a block, one each.
-    pub(super) next: Mutex<HashMap<u32, VecDeque<Fault>>>,
+    pub(crate) next: Mutex<HashMap<u32, VecDeque<Fault>>>,
     /// For every fetch of a block.
-    pub(super) always: Mutex<HashMap<u32, Fault>>,
+    pub(crate) always: Mutex<HashMap<u32, Fault>>,
     /// Nobody is answered.
-    pub(super) down: AtomicBool,
+    pub(crate) down: AtomicBool,
     /// Connections and requests that were not answered for that.
-    pub(super) unanswered: AtomicU32,
+    pub(crate) unanswered: AtomicU32,
     /// Blocks in the order they were asked for.
-    pub(super) asked: Mutex<Vec<u32>>,
+    pub(crate) asked: Mutex<Vec<u32>>,
     /// For every release.
-    pub(super) no_keys: Mutex<Option<ProblemKind>>,
+    pub(crate) no_keys: Mutex<Option<ProblemKind>>,
     /// Releases wait for it.
-    pub(super) gate: tokio::sync::Mutex<()>,
+    pub(crate) gate: tokio::sync::Mutex<()>,
     /// Windows in the order they were released.
-    pub(super) released: Mutex<Vec<Range<u32>>>,
+    pub(crate) released: Mutex<Vec<Range<u32>>>,
 }
 
 impl Faults {
@@ -85,20 +86,20 @@ impl Faults {
         down
     }
 
-    pub(super) fn once(&self, block: u32, fault: Fault) {
+    pub(crate) fn once(&self, block: u32, fault: Fault) {
         self.next.lock().unwrap().entry(block).or_default().push_back(fault);
     }
 
-    pub(super) fn always(&self, block: u32, fault: Fault) {
+    pub(crate) fn always(&self, block: u32, fault: Fault) {
         self.always.lock().unwrap().insert(block, fault);
     }
 
     /// Times that a block's key was released.
-    pub(super) fn released_for(&self, block: u32) -> usize {
+    pub(crate) fn released_for(&self, block: u32) -> usize {
         self.released.lock().unwrap().iter().filter(|window| window.contains(&block)).count()
     }
 
-    pub(super) fn asked_for(&self, block: u32) -> usize {
+    pub(crate) fn asked_for(&self, block: u32) -> usize {
         self.asked.lock().unwrap().iter().filter(|asked| **asked == block).count()
     }
 
@@ -109,25 +110,32 @@ impl Faults {
     }
 }
 
-pub(super) struct Gateway {
-    pub(super) home: Home,
-    pub(super) join: JoinFile,
-    pub(super) faults: Faults,
+pub(crate) struct Gateway {
+    pub(crate) home: Home,
+    pub(crate) join: JoinFile,
+    pub(crate) faults: Faults,
     authority: Arc<Authority>,
     ledger: Mutex<Ledger>,
     signer: SigningKey,
     epoch: Mutex<u32>,
     /// Of the keys it releases.
-    pub(super) expiry: Mutex<u64>,
+    pub(crate) expiry: Mutex<u64>,
     /// Of the newest attachment.
     hpke: Mutex<Vec<u8>>,
     salt: AtomicU8,
+    /// What answers below `results/`: the route there and the request's body.
+    pub(crate) results: OnceLock<ResultsRoute>,
 }
 
-type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type ResultsRoute = Box<
+    dyn Fn(String, Bytes) -> Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>
+        + Send
+        + Sync,
+>;
 
 impl Gateway {
-    pub(super) async fn start(home: Home) -> Arc<Self> {
+    pub(crate) async fn start(home: Home) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr: SocketAddr = listener.local_addr().unwrap();
         let authority = Arc::new(Authority::generate().unwrap());
@@ -154,6 +162,7 @@ impl Gateway {
             expiry: Mutex::new(now_unix() + 3600),
             hpke: Mutex::default(),
             salt: AtomicU8::new(0),
+            results: OnceLock::new(),
         });
         gateway.record(Event::LedgerOpened { origin: "tidegate/test".into(), after: None });
         tokio::spawn(Arc::clone(&gateway).serve(listener));
@@ -191,7 +200,7 @@ impl Gateway {
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let lease = format!("/v1/leases/{}/", self.home.lease);
-        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
         Ok(match (method, path.as_str()) {
             (Method::POST, "/v1/challenge") => {
                 json(&Challenge { nonce: vec![5; 32].into(), expires_in: 60, time: now_unix() })
@@ -209,6 +218,10 @@ impl Gateway {
                         certificate: Some(self.certificate(&peer.public_key, peer.instance)),
                         time: now_unix(),
                     }),
+                    (Method::POST, Some(("results", route))) => {
+                        let results = self.results.get().expect("the lease has results");
+                        return results(route.to_owned(), body).await;
+                    }
                     (Method::GET, None) if rest == "manifest" => {
                         respond(200, Full::from(self.home.sealed_manifest()))
                     }
@@ -368,19 +381,19 @@ impl Gateway {
     }
 }
 
-fn from<T: DeserializeOwned>(body: &Bytes) -> T {
+pub(crate) fn from<T: DeserializeOwned>(body: &Bytes) -> T {
     serde_json::from_slice(body).unwrap()
 }
 
-fn json(value: &impl Serialize) -> Response<Body> {
+pub(crate) fn json(value: &impl Serialize) -> Response<Body> {
     respond(200, Full::from(serde_json::to_vec(value).unwrap()))
 }
 
-fn problem(kind: ProblemKind) -> Response<Body> {
+pub(crate) fn problem(kind: ProblemKind) -> Response<Body> {
     respond(kind.status(), Full::from(serde_json::to_vec(&Problem::new(kind, "")).unwrap()))
 }
 
-fn respond(status: u16, body: Full<Bytes>) -> Response<Body> {
+pub(crate) fn respond(status: u16, body: Full<Bytes>) -> Response<Body> {
     let body = body.map_err(|never| match never {}).boxed_unsync();
     Response::builder().status(status).body(body).unwrap()
 }

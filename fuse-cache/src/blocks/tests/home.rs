@@ -7,25 +7,26 @@ use tidegate_plan::{
     SelectionSpec, Snapshot, Timestamp, Version, bitmap_len, build_manifest,
 };
 use tidegate_seal::{BlockKey, Context, Kind, LeaseKey, depth, seal_message};
-use tidegate_wire::LeaseTerms;
+use tidegate_wire::{LeaseTerms, ResultsTerms};
 
-pub(super) struct Home {
-    pub(super) lease: LeaseId,
-    pub(super) key: LeaseKey,
-    pub(super) layout: Layout,
-    pub(super) snapshot: Snapshot,
+pub(crate) struct Home {
+    pub(crate) lease: LeaseId,
+    pub(crate) key: LeaseKey,
+    pub(crate) layout: Layout,
+    pub(crate) snapshot: Snapshot,
     selection: Selection,
     /// Positions of files that changed since the snapshot.
-    pub(super) stale: HashSet<u32>,
+    pub(crate) stale: HashSet<u32>,
     /// Blocks whose keys one release hands out.
-    pub(super) window_blocks: u32,
+    pub(crate) window_blocks: u32,
+    pub(crate) results: Option<ResultsTerms>,
     manifest: Vec<u8>,
     sizes: Vec<u64>,
 }
 
 impl Home {
     /// Files with these sizes, named so that they keep this order.
-    pub(super) fn new(sizes: &[u64]) -> Self {
+    pub(crate) fn new(sizes: &[u64]) -> Self {
         let entry = |(index, size): (usize, &u64)| Entry {
             path: RelPath::new(format!("file-{index:05}").into_bytes()).unwrap(),
             kind: EntryKind::File,
@@ -44,6 +45,7 @@ impl Home {
             manifest: build_manifest(&snapshot, &selection, &layout, 0),
             stale: HashSet::new(),
             window_blocks: 4096,
+            results: None,
             sizes: sizes.to_vec(),
             snapshot,
             selection,
@@ -51,12 +53,12 @@ impl Home {
         }
     }
 
-    pub(super) fn blocks(&self) -> u32 {
+    pub(crate) fn blocks(&self) -> u32 {
         u32::try_from(self.layout.blocks().len()).unwrap()
     }
 
     /// What the file holds there.
-    pub(super) fn bytes(&self, file: u32, offset: u64, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&self, file: u32, offset: u64, len: usize) -> Vec<u8> {
         assert!(offset + len as u64 <= self.sizes[file as usize]);
         let byte = |at: u64| {
             let mixed = (at ^ u64::from(file) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -65,11 +67,11 @@ impl Home {
         (offset..offset + len as u64).map(byte).collect()
     }
 
-    pub(super) fn size(&self, file: u32) -> u64 {
+    pub(crate) fn size(&self, file: u32) -> u64 {
         self.sizes[file as usize]
     }
 
-    pub(super) fn terms(&self) -> LeaseTerms {
+    pub(crate) fn terms(&self) -> LeaseTerms {
         LeaseTerms {
             lease: self.lease,
             snapshot: self.snapshot.id(),
@@ -86,12 +88,12 @@ impl Home {
             deadline: u64::MAX >> 1,
             heartbeat: 1,
             grace: 600,
-            results: None,
+            results: self.results.clone(),
         }
     }
 
     /// The manifest in sealed pieces, one behind the other.
-    pub(super) fn sealed_manifest(&self) -> Vec<u8> {
+    pub(crate) fn sealed_manifest(&self) -> Vec<u8> {
         Manifest::parse(self.manifest.as_slice()).unwrap();
         let pieces: Vec<_> = self.manifest.chunks(4 << 20).collect();
         let key = self.key.manifest_key(0);
@@ -103,7 +105,7 @@ impl Home {
     }
 
     /// A fresh sealing of a block; the salt differs each time.
-    pub(super) fn sealed_block(&self, number: u32, salt: u8) -> Vec<u8> {
+    pub(crate) fn sealed_block(&self, number: u32, salt: u8) -> Vec<u8> {
         let context = self.context(Kind::Block, number.into(), self.blocks().into());
         seal_message(&self.block_key(number), &context, [salt; 24], &self.plain_block(number))
     }

@@ -168,7 +168,9 @@ impl Model {
                 self.next = self.next.max(*node);
                 self.seq = self.seq.max(*seq);
             }
-            Record::Sums { files, bytes } => self.sums = (*files, *bytes),
+            Record::Sums { files, bytes } => {
+                self.sums = (self.sums.0.max(*files), self.sums.1.max(*bytes));
+            }
             Record::Named { node, .. }
             | Record::Attributes { node, .. }
             | Record::Dirty { node }

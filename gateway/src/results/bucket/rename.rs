@@ -10,6 +10,7 @@ use super::super::error::HomeError;
 use super::super::home::Kept;
 use super::call::{failed, patient, quoted, source_of};
 use super::{Bucket, number, tagged};
+use crate::source::status;
 
 /// Largest object that stores copy in one request.
 const COPY_MAX: u64 = 5 << 30;
@@ -34,9 +35,25 @@ impl Bucket {
         } else {
             self.copy_in_parts(from, to, &head, &kept).await?
         };
-        let delete = self.client.delete_object().bucket(&self.name).key(self.key(from));
-        delete.send().await.map_err(failed)?;
+        self.delete_version(from, &kept.version).await?;
         Ok(Kept { version, ..kept })
+    }
+
+    /// Deletes what was copied, and not what somebody else put there meanwhile, where the store can tell.
+    async fn delete_version(&self, path: &str, version: &str) -> Result<(), HomeError> {
+        let delete = || self.client.delete_object().bucket(&self.name).key(self.key(path));
+        match delete().if_match(quoted(version)).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(status(&error), Some(400 | 501)) => {
+                delete().send().await.map_err(failed)?;
+                Ok(())
+            }
+            Err(error) => match failed(error) {
+                // It is gone already, or is another by now.
+                HomeError::Absent | HomeError::Changed => Ok(()),
+                error => Err(error),
+            },
+        }
     }
 
     async fn copy_whole(&self, from: &str, to: &str, version: &str) -> Result<String, HomeError> {

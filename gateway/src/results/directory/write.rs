@@ -73,6 +73,13 @@ impl Directory {
         Ok(fsync(&file)?)
     }
 
+    /// Blocking: leases that have a directory of their own here.
+    pub(in super::super) fn left_by(&self) -> Result<Vec<LeaseId>, HomeError> {
+        let names = super::list::names(&self.open_dir("")?)?;
+        let names = names.iter().filter_map(|name| std::str::from_utf8(name).ok());
+        Ok(names.filter_map(|name| name.strip_prefix(super::RESERVED)?.parse().ok()).collect())
+    }
+
     /// Blocking: takes the lease's own directory away with all that is left in it.
     pub(in super::super) fn tidy(&self, lease: LeaseId) -> Result<(), HomeError> {
         let own = match self.own(lease) {

@@ -1,0 +1,158 @@
+use tokio::sync::Notify;
+
+use super::*;
+
+const LATER: How = How { asynchronous: true, ..PLAIN };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asynchronous_closes_return_early_and_drain_at_the_end() {
+    let worker = Worker::start(LATER).await;
+    let go_on = Arc::new(Notify::new());
+    worker.home.always("store", Fault::Hold(Arc::clone(&go_on)));
+    for number in 0..50 {
+        worker.put(&format!("f{number}"), &bytes(number, 20_000)).await.unwrap();
+    }
+    assert!(worker.home.lock().files.is_empty());
+    assert_eq!(worker.results.figures().unsent_bytes, 50 * 20_000);
+    // What is not home yet is read here.
+    let node = worker.node("f7").unwrap();
+    assert!(worker.read(node).await.unwrap() == bytes(7, 20_000));
+    until(|| worker.home.lock().most >= 10).await;
+    worker.home.heal();
+    let mut drain = std::pin::pin!(worker.results.drain(boottime() + Duration::from_secs(60)));
+    let stated = loop {
+        go_on.notify_waiters();
+        tokio::select! {
+            stated = &mut drain => break stated,
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    };
+    assert_eq!((stated.stored_files, stated.lost_files), (50, 0));
+    for number in 0..50 {
+        let name = format!("f{number}");
+        assert!(worker.home.bytes(&name).unwrap() == bytes(number, 20_000), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_come_in_time_is_named() {
+    let worker = Worker::start(LATER).await;
+    worker.put("home", b"home").await.unwrap();
+    until(|| worker.home.bytes("home").is_some()).await;
+    worker.home.always("store", Fault::Cut);
+    worker.put("b", b"b").await.unwrap();
+    worker.put("a", b"a").await.unwrap();
+    let stated = worker.results.drain(boottime() + Duration::from_millis(300)).await;
+    assert_eq!(stated.lost, ["a", "b"]);
+    assert_eq!(worker.results.destroy_keys(), stated);
+    let node = worker.node("a").unwrap();
+    assert_eq!(worker.read(node).await, Err(FsError::Lost));
+    let path = worker.results.core.spool.path().to_owned();
+    let figures = worker.results.wipe().await;
+    assert_eq!((figures.failure, figures.mismatched_bytes, figures.unlinked), (None, 0, Ok(())));
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_brings_home_what_was_complete_and_names_what_is_lost() {
+    let worker = Worker::start(LATER).await;
+    worker.put("before", &bytes(9, 5000)).await.unwrap();
+    until(|| worker.home.bytes("before").is_some()).await;
+    let long = bytes(2, 40 * MIB);
+    // Nothing passes any more.
+    worker.home.always("store", Fault::Cut);
+    worker.home.always("commit", Fault::Cut);
+    worker.make_directory("d").await;
+    worker.put("d/small", &bytes(1, 20_000)).await.unwrap();
+    worker.put("long", &long).await.unwrap();
+    worker.put("both", b"acknowledged").await.unwrap();
+    let both = worker.node("both").unwrap();
+    worker.write(both, 0, b"UNFINISHED").await;
+    let open = worker.create("open").await;
+    worker.write(open.0, 0, b"in memory only").await;
+    let empty = worker.create("empty").await;
+    let kept = worker.node("before").unwrap();
+
+    let worker = worker.killed().await;
+    assert_eq!(worker.node("before"), Some(kept));
+    worker.home.heal();
+    // A read of what only home can open waits for that.
+    let node = worker.node("d/small").unwrap();
+    assert!(worker.read(node).await.unwrap() == bytes(1, 20_000));
+    for lost in [open.0, both] {
+        assert_eq!(worker.read(lost).await, Err(FsError::Lost));
+        assert_eq!(worker.results.write(lost, 0, b"x").await, Err(FsError::Lost));
+        assert_eq!(worker.results.fsync(lost).await, Err(FsError::Lost));
+    }
+    // What was only created was not lost.
+    worker.write(empty.0, 0, b"now").await;
+    worker.close(empty).await.unwrap();
+    until(|| worker.home.bytes("long").is_some() && worker.home.bytes("both").is_some()).await;
+    assert!(worker.home.bytes("long").unwrap() == long);
+    assert_eq!(worker.home.bytes("both"), Some(b"acknowledged".into()));
+    let stated = worker.results.drain(boottime() + Duration::from_secs(60)).await;
+    assert_eq!(stated.lost, ["both", "open"]);
+    assert_eq!(worker.home.bytes("empty"), Some(b"now".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_may_be_written_anew() {
+    let worker = Worker::start(PLAIN).await;
+    let open = worker.create("open").await;
+    worker.write(open.0, 0, b"in memory only").await;
+    let worker = worker.killed().await;
+    assert_eq!(worker.results.flush(open.0).await, Err(FsError::Lost));
+    let empty = NewAttributes { size: Some(0), ..NewAttributes::default() };
+    worker.results.set_attributes(worker.caller(), open.0, empty).await.unwrap();
+    worker.write(open.0, 0, b"again").await;
+    worker.close(open).await.unwrap();
+    assert_eq!(worker.home.bytes("open"), Some(b"again".into()));
+    let worker = worker.killed().await;
+    let stated = worker.results.drain(boottime() + Duration::from_secs(60)).await;
+    assert_eq!(stated.lost_files, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_was_cut_off_is_ended_by_the_successor() {
+    let worker = Worker::start(PLAIN).await;
+    let go_on = Arc::new(Notify::new());
+    worker.home.always("store", Fault::Hold(Arc::clone(&go_on)));
+    let file = worker.create("f").await;
+    worker.write(file.0, 0, &bytes(1, 100_000)).await;
+    let results = Arc::clone(&worker.results);
+    let flushing = tokio::spawn(async move { results.flush(file.0).await });
+    until(|| worker.home.asked("store") == 1).await;
+    flushing.abort();
+    let _aborted = flushing.await;
+    worker.home.heal();
+    let worker = worker.killed().await;
+    // The kernel's request is sent again.
+    worker.results.flush(file.0).await.unwrap();
+    assert!(worker.home.bytes("f").unwrap() == bytes(1, 100_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resent_request_that_was_done_is_answered_as_done() {
+    let worker = Worker::start(PLAIN).await;
+    worker.put("a", b"a").await.unwrap();
+    let callers: Vec<_> = (0..5).map(|_| worker.caller()).collect();
+    let both = async |worker: &Worker| {
+        let results = &worker.results;
+        results.rename(callers[0], (1, b"a"), (1, b"b"), true).await.unwrap();
+        results.make_directory(callers[1], 1, b"d", 0o755).await.unwrap();
+        let made = results.create(callers[2], 1, b"new", 0o644, true, false).await.unwrap();
+        results.remove_directory(callers[3], 1, b"d").await.err();
+        results.unlink(callers[4], 1, b"b").await.unwrap();
+        made.0.ino.0
+    };
+    let made = both(&worker).await;
+    worker.put("b", b"another").await.unwrap();
+    worker.make_directory("a").await;
+    let worker = worker.killed().await;
+    let results = &worker.results;
+    results.rename(callers[0], (1, b"a"), (1, b"b"), true).await.unwrap();
+    let again = results.create(callers[2], 1, b"new", 0o644, true, false).await.unwrap();
+    assert_eq!(again.0.ino.0, made);
+    results.remove_directory(callers[3], 1, b"d").await.unwrap();
+    assert_eq!(worker.home.bytes("b"), Some(b"another".into()));
+}

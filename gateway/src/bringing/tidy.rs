@@ -1,0 +1,69 @@
+//! What a lease that is over has left half done at home is taken away: its temporary directory, its
+//! uploads. The lease's end does not wait for it, since the home may be away; it is tried again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidegate_kit::telemetry::chain;
+
+use super::home::{self, HomeRefused};
+use crate::live::Live;
+use crate::office::Office;
+use crate::results::{Desk, HomeError};
+
+/// For how long one home is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tidies up after all leases that are closed, and were not tidied up after.
+pub(crate) async fn tidy(office: &Office) {
+    for live in office.all() {
+        if live.is_closed() && !live.tidied.load(Ordering::SeqCst) {
+            match tokio::time::timeout(PATIENCE, tidy_one(office, &live)).await {
+                Ok(Ok(())) => live.tidied.store(true, Ordering::SeqCst),
+                Ok(Err(error)) => {
+                    tracing::warn!(lease = %live.id, error = %chain(&error), "what a lease left half done at home stays for now");
+                }
+                Err(_) => {
+                    tracing::warn!(lease = %live.id, "what a lease left half done at home stays for now: no answer");
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Untidy {
+    #[error(transparent)]
+    Refused(#[from] HomeRefused),
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+async fn tidy_one(office: &Office, live: &Live) -> Result<(), Untidy> {
+    let document = live.view().document;
+    let Some(part) = &document.results else { return Ok(()) };
+    let desk = match live.desk.get() {
+        Some(desk) => Arc::clone(desk),
+        None => home::open(office, &document, part).await?,
+    };
+    for upload in desk.left_over() {
+        desk.home.give_up(&upload).await?;
+    }
+    desk.home.tidy(live.id).await?;
+    // Uploads that another process began are known to the store alone, which does not say whose they are.
+    if !live.counts_all() && is_alone(office, live, &desk) {
+        desk.home.sweep(document.lease.granted_at).await?;
+    }
+    Ok(())
+}
+
+/// Whether no other lease that is open here writes to the same place.
+fn is_alone(office: &Office, live: &Live, desk: &Desk) -> bool {
+    let overlaps = |other: &Live| {
+        let document = other.view().document;
+        let place = document.results.as_ref().map(|part| part.home.to_string());
+        place.is_some_and(|place| place.starts_with(&desk.place) || desk.place.starts_with(&place))
+    };
+    !office.all().iter().any(|other| other.id != live.id && !other.is_closed() && overlaps(other))
+}
