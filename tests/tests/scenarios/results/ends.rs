@@ -38,14 +38,18 @@ impl Halfway {
         let desk = Desk::start(home, terms)?;
         let join = desk.lease("one.join", &[])?;
         let run = desk.run(&join)?.arg("--results-async");
+        let made = run.scratch().dir("made")?;
+        fs::write(made.join("brought"), "brought\n")?;
+        fs::write(made.join("second"), "second\n")?;
+        fs::write(made.join("third"), vec![7; 3_000_000])?;
         let [away, written] = ["away", "written"].map(|name| run.scratch().join(name));
         let script = format!(
-            "cd \"$TIDEGATE_RESULTS\"; echo brought > brought; \
+            "cd \"$TIDEGATE_RESULTS\"; cp '{made}/brought' .; \
              until test -e '{}'; do sleep 0.02; done; \
-             echo second > second; mkdir dir; head -c 3000000 /dev/zero > dir/third; \
-             touch '{}'; {then}",
+             cp '{made}/second' .; mkdir dir; cp '{made}/third' dir; touch '{}'; {then}",
             away.display(),
-            written.display()
+            written.display(),
+            made = made.display(),
         );
         let (mut run, scratch) = run.shell(&script).start()?;
         let look = desk.home.look()?;
@@ -64,7 +68,7 @@ impl Halfway {
         for name in ["second", "dir/third"] {
             ensure!(log.contains(name), "{name} is not named:\n{log}");
         }
-        ensure!(!log.contains("brought"), "{log}");
+        ensure!(!log.contains("LOST        brought"), "{log}");
         let receipt = receipt(&self.scratch)?;
         let names = |list: &Value| -> Vec<String> {
             let list = list.as_array().cloned().unwrap_or_default();

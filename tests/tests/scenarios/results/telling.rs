@@ -1,13 +1,14 @@
 //! What is told of results: metrics of both daemons, progress while draining, and what asynchronous means.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tidegate_tests::dataset;
 use tidegate_tests::ops::{Ops, promtool};
 use tidegate_tests::port;
-use tidegate_tests::process::wait_for;
+use tidegate_tests::process::{check, wait_for};
 use tidegate_tests::results::{Desk, Home};
 
 use super::storm::PATIENT;
@@ -82,6 +83,25 @@ fn asynchronous_means_that_close_does_not_wait_and_the_end_does() -> Result<()> 
     Ok(())
 }
 
+/// A newer version of a file does not wait for the one before it, as shells make them: a redirection
+/// closes its file twice.
+#[test]
+fn asynchronous_means_it_for_the_next_version_too() -> Result<()> {
+    let mut home = Home::versitygw()?;
+    let trouble = home.troubled()?;
+    let desk = Desk::start(home, PATIENT)?;
+    let mount = desk.mount("one.join", &[], &["--results-async"])?;
+    trouble.refuse(100);
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=1", "20", "sh", "-euc", "cd \"$0\"; echo a > f; echo b >> f; cat f"]);
+    let said = check(command.arg(mount.results()));
+    trouble.end();
+    assert_eq!(said?, "a\nb\n");
+    mount.finish()?;
+    assert_eq!(desk.home.look()?.read("f")?.as_deref(), Some(&b"a\nb\n"[..]));
+    Ok(())
+}
+
 /// While a run drains it says on standard error how much is still to come.
 #[test]
 fn a_run_that_drains_says_how_far_it_is() -> Result<()> {
@@ -90,11 +110,13 @@ fn a_run_that_drains_says_how_far_it_is() -> Result<()> {
     let desk = Desk::start(home, PATIENT)?;
     let join = desk.lease("one.join", &[])?;
     let run = desk.run(&join)?.arg("--results-async");
-    let written = run.scratch().join("written");
+    let [made, written] = ["made", "written"].map(|name| run.scratch().join(name));
     let script = format!(
-        "for n in 1 2 3 4; do head -c 2000000 /dev/zero > \"$TIDEGATE_RESULTS/$n\"; done; touch '{}'",
+        "for n in 1 2 3 4; do cp '{}' \"$TIDEGATE_RESULTS/$n\"; done; touch '{}'",
+        made.display(),
         written.display()
     );
+    fs::write(made, vec![7; 2_000_000])?;
     trouble.refuse(100);
     let (mut run, _scratch) = run.shell(&script).start()?;
     run.wait_ready(|_| written.exists())?;
