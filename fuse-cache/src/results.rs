@@ -7,8 +7,8 @@
 //! blocks that lie in the spool leave RAM, and blocks that are plaintext are sealed early. When the spool
 //! is full, writers wait for what is on its way home.
 //!
-//! `names` and `content` are pure; `core` is what all share; `sealing`, `publish`, `bytes`, `changes`
-//! and `draining` are what is done with it; `journal` and `beginning` are for the worker that comes after.
+//! `names` and `content` are pure; `core` is what all share; `sealing`, `taking`, `flights`, `publish`,
+//! `bytes`, `changes` and `draining` are what is done with it; `journal` and `beginning` are for the worker that comes after.
 
 mod beginning;
 mod block;
@@ -18,12 +18,14 @@ mod changes;
 mod content;
 mod core;
 mod draining;
+mod flights;
 mod home;
 mod journal;
 mod names;
 mod publish;
 mod sealing;
 mod spool;
+mod taking;
 #[cfg(test)]
 mod tests;
 

@@ -371,10 +371,15 @@ impl State {
         })
     }
 
-    /// Whether anything of the file is not at home.
+    /// Bytes of the file that are neither at home nor in an upload.
     pub(super) fn unsent(&self) -> u64 {
+        let brought = |block: u64| {
+            let part = u32::try_from(block / PART_BLOCKS).unwrap_or(u32::MAX);
+            self.upload.as_ref().is_some_and(|upload| upload.receipts.contains_key(&part))
+        };
         let bytes = |(block, kept): (&u64, &Block)| match kept {
             Block::Sealed { clean: true, .. } | Block::Uploaded => 0,
+            Block::Sealed { .. } if brought(*block) => 0,
             _ => self.block_len(*block) as u64,
         };
         self.blocks.iter().map(bytes).sum()

@@ -118,7 +118,7 @@ impl Homeward {
             }
             let left = results.drain(until).await;
             if left.lost_files > 0 {
-                tracing::error!(files = left.lost_files, "results did not come home in time");
+                tracing::error!(files = left.lost_files, "not all results came home");
             }
         }
     }
