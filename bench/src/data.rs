@@ -66,7 +66,7 @@ impl Noise {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn fill(&mut self, out: &mut [u8]) {
+    pub(crate) fn fill(&mut self, out: &mut [u8]) {
         for word in out.chunks_mut(8) {
             let bytes = self.next().to_le_bytes();
             word.copy_from_slice(&bytes[..word.len()]);

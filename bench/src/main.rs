@@ -1,16 +1,20 @@
 //! `cargo xtask bench`: what Tidegate costs, each figure beside a reference taken in the same run.
 //!
-//! Two programs in one binary. The *driver* makes data, measures sealing in process, and runs
+//! Three programs in one binary. The *driver* makes data, measures sealing in process, and runs
 //! `tidegate run -- <this binary> read …`. The *reader* is then the job: it reads what it was given
-//! and asks the kernel what its relatives (the gateway in the parent, the worker) spent meanwhile.
+//! and asks the kernel what its relatives (the gateway in the parent, the worker) spent meanwhile. The
+//! *writer* does the same with results.
 
 mod crypto;
 mod data;
 mod many;
 mod reader;
+mod relatives;
 mod report;
+mod results;
 mod road;
 mod spread;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -46,11 +50,14 @@ enum Command {
     ManyFiles(many::Plan),
     /// The job's side: read, count, print JSON lines.
     Read(reader::Plan),
+    /// The same for a job that writes.
+    Write(writer::Plan),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Read(plan) => reader::run(&plan),
+        Command::Write(plan) => writer::run(&plan),
         Command::ManyFiles(plan) => {
             let mut report = report::Report::default();
             let measured = many::measure(&plan, &mut report);
@@ -67,8 +74,10 @@ fn main() -> Result<()> {
             crypto::measure(rounds, &mut report)?;
             let set = data::make(scratch.path(), large_mib, small_files)?;
             road::measure(&tidegate, &set, rounds, &mut report)?;
+            let measured = results::measure(&tidegate, &set, large_mib, rounds, &mut report);
+            // What was measured before something failed is worth its minutes.
             report.print();
-            Ok(())
+            measured
         }
     }
 }

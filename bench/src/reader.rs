@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Noise;
+use crate::relatives::{Relatives, cpu};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Plan {
@@ -131,68 +132,4 @@ fn read_all(files: &[PathBuf], threads: usize, before: &Relatives) -> Result<Pas
         parent_cpu: after.parent - before.parent,
         worker_peak: after.worker_peak,
     })
-}
-
-/// What this process, its parent and its parent's worker have spent so far.
-#[derive(Debug, Default)]
-struct Relatives {
-    own: f64,
-    worker: f64,
-    parent: f64,
-    worker_peak: u64,
-}
-
-impl Relatives {
-    fn look() -> Result<Self> {
-        let own = std::process::id();
-        let mut seen = Self { own: cpu(own)?, ..Self::default() };
-        let Some(parent) =
-            rustix::process::getppid().map(|p| p.as_raw_nonzero().get().unsigned_abs())
-        else {
-            return Ok(seen);
-        };
-        if !cmdline(parent).contains("tidegate") {
-            return Ok(seen);
-        }
-        seen.parent = cpu(parent)?;
-        for task in fs::read_dir(format!("/proc/{parent}/task"))? {
-            let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-            for child in children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()) {
-                if child != own && cmdline(child).contains("worker") {
-                    seen.worker += cpu(child)?;
-                    seen.worker_peak = peak(child);
-                }
-            }
-        }
-        Ok(seen)
-    }
-}
-
-fn cmdline(pid: u32) -> String {
-    fs::read(format!("/proc/{pid}/cmdline"))
-        .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
-        .unwrap_or_default()
-}
-
-/// User and system CPU of a process in seconds (fields 14 and 15 of `stat`, in ticks of 10 ms).
-fn cpu(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: f64 = after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<f64>().ok())
-        .sum();
-    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
-}
-
-fn peak(pid: u32) -> u64 {
-    fs::read_to_string(format!("/proc/{pid}/status"))
-        .unwrap_or_default()
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok()
-        })
-        .map_or(0, |kib| kib * 1024)
 }

@@ -16,6 +16,7 @@ pub struct Held {
     process: Process,
     scratch: Scratch,
     data: PathBuf,
+    results: PathBuf,
     job: u32,
 }
 
@@ -24,8 +25,8 @@ impl Held {
     pub fn start(run: Run) -> Result<Self> {
         let [ready, go] = ["ready", "go"].map(|name| run.scratch().join(name));
         crate::process::check(std::process::Command::new("mkfifo").arg("-m").arg("666").arg(&go))?;
-        let script = "printf '%s\\n%s' \"$$\" \"$TIDEGATE_DATA\" > \"$1.part\"; \
-                      mv \"$1.part\" \"$1\"; read -r _ < \"$2\" || true";
+        let script = "printf '%s\\n%s\\n%s' \"$$\" \"$TIDEGATE_DATA\" \
+                      \"${TIDEGATE_RESULTS-/}\" > \"$1.part\"; mv \"$1.part\" \"$1\"; read -r _ < \"$2\" || true";
         let words: [&OsStr; 6] = [
             "sh".as_ref(),
             "-euc".as_ref(),
@@ -37,16 +38,26 @@ impl Held {
         let (mut process, scratch) = run.job(words).start()?;
         process.wait_ready(|_| ready.exists())?;
         let text = fs::read_to_string(&ready)?;
-        let (pid, path) = text.split_once('\n').context("the job wrote nothing")?;
+        let mut lines = text.splitn(3, '\n');
+        let mut next = || lines.next().context("the job wrote too little");
+        let (pid, data, results) = (next()?, next()?, next()?);
         let job: u32 = pid.parse().context("the job has no number")?;
-        let inside = Path::new(path).strip_prefix("/").context("the path is not absolute")?;
-        let data = Path::new("/proc").join(pid).join("root").join(inside);
-        Ok(Self { process, scratch, data, job })
+        let reach = |path: &str| -> Result<PathBuf> {
+            let inside = Path::new(path).strip_prefix("/").context("the path is not absolute")?;
+            Ok(Path::new("/proc").join(pid).join("root").join(inside))
+        };
+        let (data, results) = (reach(data)?, reach(results)?);
+        Ok(Self { process, scratch, data, results, job })
     }
 
     /// The mount, as the test can reach it.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// The writable mount, of a run that brings results home.
+    pub fn results(&self) -> &Path {
+        &self.results
     }
 
     pub const fn scratch(&self) -> &Scratch {

@@ -1,21 +1,25 @@
 //! `tidegate gateway` and `tidegate mount` as two programs, the way a site runs them.
 
+mod mount;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::clock;
 use crate::part;
 use crate::port;
-use crate::process::{Process, check, command_line, descendants};
+use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::tidegate::tidegate;
 use crate::wan::Namespace;
+
+pub use mount::MountProgram;
 
 /// A gateway with state, admin socket and log in a scratch folder.
 #[derive(Debug)]
@@ -273,116 +277,4 @@ pub fn succeed(output: Output) -> Result<String> {
         bail!("{}: {stdout}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(stdout)
-}
-
-/// A mount of a lease, in the test's own mount namespace.
-#[derive(Debug)]
-pub struct MountProgram {
-    process: Process,
-    scratch: Scratch,
-    at: PathBuf,
-}
-
-impl MountProgram {
-    /// Mounts and waits until the data is there.
-    pub fn start(join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch(join, args)?.ready()
-    }
-
-    /// The same at one end of a link.
-    pub fn start_at(namespace: &Namespace, join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch_at(&Place::within(namespace), join, args)?.ready()
-    }
-
-    /// The same behind other words, such as those of `setpriv`.
-    pub fn start_behind(words: &[&str], join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch_at(&Place::behind(words), join, args)?.ready()
-    }
-
-    /// The same with a wall clock that is some seconds off.
-    pub fn start_at_clock(offset_s: i64, join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch_at(&Place::at_clock(offset_s)?, join, args)?.ready()
-    }
-
-    fn ready(self) -> Result<Self> {
-        let mut mount = self;
-        mount.process.wait_ready(|process| process.log().contains(" files, "))?;
-        Ok(mount)
-    }
-
-    /// Starts it and does not wait: for those that are refused.
-    pub fn launch(join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch_at(&Place::loopback(), join, args)
-    }
-
-    /// The same behind other words.
-    pub fn launch_behind(words: &[&str], join: &Path, args: &[&str]) -> Result<Self> {
-        Self::launch_at(&Place::behind(words), join, args)
-    }
-
-    fn launch_at(place: &Place, join: &Path, args: &[&str]) -> Result<Self> {
-        let scratch = Scratch::new()?;
-        let (at, cache) = (scratch.dir("data")?, scratch.dir("cache")?);
-        let mut place = place.clone();
-        if place.address != Place::loopback().address {
-            let own = ["unshare", "--mount", "--propagation", "slave", "--"];
-            place.words.extend(own.map(str::to_owned));
-            place.own_mounts = true;
-        }
-        let mut command = place.tidegate()?;
-        command.args(["mount", "--join"]).arg(join).arg("--at").arg(&at);
-        if !args.contains(&"--cache") {
-            command.arg("--cache").arg(cache);
-        }
-        command.arg("--receipt").arg(scratch.join("receipt.json")).args(args);
-        let process = Process::start("mount", &mut command, scratch.path())?;
-        let root = format!("/proc/{}/root", process.pid());
-        let at = if place.own_mounts { Path::new(&root).join(at.strip_prefix("/")?) } else { at };
-        Ok(Self { process, scratch, at })
-    }
-
-    pub fn data(&self) -> &Path {
-        &self.at
-    }
-
-    /// The receipt, once it has ended.
-    pub fn receipt(&self) -> Result<Value> {
-        crate::tidegate::receipt(&self.scratch)
-    }
-
-    pub fn cache(&self) -> PathBuf {
-        self.scratch.join("cache")
-    }
-
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
-    }
-
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
-    pub fn worker(&self) -> Result<u32> {
-        descendants(self.process.pid())
-            .into_iter()
-            .find(|pid| command_line(*pid).get(1).is_some_and(|word| word == "worker"))
-            .context("no worker runs")
-    }
-
-    /// Ends it with SIGTERM and waits for the wipe. The receipt.
-    pub fn finish(mut self) -> Result<Value> {
-        let status = self.process.stop(Signal::TERM)?;
-        ensure!(status.success(), "the mount ended with {status}:\n{}", self.log());
-        crate::tidegate::receipt(&self.scratch)
-    }
-}
-
-impl Drop for MountProgram {
-    fn drop(&mut self) {
-        // Killed where the test failed: then the mount may still stand.
-        let _ = self.process.stop(Signal::KILL);
-        if let Ok(umount) = part::program("umount") {
-            let _ = check(Command::new(umount).arg("-l").arg(&self.at));
-        }
-    }
 }

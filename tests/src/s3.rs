@@ -1,5 +1,7 @@
 //! Puts objects into a store, in plain blocking calls.
 
+mod objects;
+
 use std::future::Future;
 use std::path::Path;
 
@@ -19,6 +21,8 @@ use aws_sdk_s3::types::{
 use tokio::runtime::Runtime;
 
 use crate::scratch::Scratch;
+
+pub use objects::Object;
 
 /// What a store was told to accept. Not secrets: the stores live as long as one test.
 #[derive(Clone, Copy, Debug)]

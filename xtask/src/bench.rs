@@ -10,7 +10,8 @@ use crate::shell;
 /// Word for the part of its own.
 const MANY_FILES: &str = "many-files";
 
-/// Runs the bench; `args` go to it as they are (`--rounds`, `--large-mib`, `--small-files`, `--scratch`).
+/// Runs the bench; `args` go to it as they are (`--rounds`, `--large-mib`, `--small-files`, `--scratch`); as root it
+/// measures results over a link too.
 /// `many-files` as the first word measures very many small files instead (`--thousands`,
 /// `--generated-thousands`); it needs root and the parts.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {

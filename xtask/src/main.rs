@@ -31,7 +31,7 @@ enum Command {
     },
     /// Everything CI runs: gates, unit tests, fuzz smoke, scenarios.
     Ci,
-    /// What is too heavy for every run: MinIO, a soak of 20 minutes.
+    /// What is too heavy for every run: MinIO, results at full length, a soak of 20 minutes.
     Full,
 }
 

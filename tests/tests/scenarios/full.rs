@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidegate_tests::minio::Minio;
+use tidegate_tests::results::Home;
 
 use crate::late_release::recorded_and_revoked;
+use crate::results::long;
+use crate::results::semantics::every_line;
+use crate::results::writers::real_writers;
 use crate::state_bucket::{a_lease_lives_and_dies, refused};
 
 #[test]
@@ -27,4 +31,17 @@ fn a_versioned_bucket_on_minio_is_refused() -> Result<()> {
     let versioned = refused(&store)?;
     ensure!(versioned.contains("keeps versions"), "{versioned}");
     Ok(())
+}
+
+/// A file of 20 GiB, storms of four minutes on every kind of home, a link that is cut for a minute.
+#[test]
+fn results_at_full_length() -> Result<()> {
+    long::at_full_length()
+}
+
+#[test]
+fn results_on_ceph_rgw_and_minio() -> Result<()> {
+    every_line(Home::ceph()?)?;
+    every_line(Home::minio()?)?;
+    real_writers(Home::minio()?)
 }

@@ -24,6 +24,7 @@ mod random_reads;
 mod readers;
 mod replicas;
 mod restore;
+mod results;
 mod run_directory;
 mod run_s3;
 mod semantics;

@@ -3,14 +3,18 @@
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tidegate_tests::canary::{Canary, core_image};
 use tidegate_tests::ceph::CephRgw;
 use tidegate_tests::device::LoopDevice;
-use tidegate_tests::process::Process;
-use tidegate_tests::reader::python;
+use tidegate_tests::process::{Process, check};
+use tidegate_tests::reader::{python, script};
+use tidegate_tests::results::{Home, Log, Watcher};
+use tidegate_tests::s3::{Credentials, S3};
 use tidegate_tests::scratch::Scratch;
+use tidegate_tests::trouble::Trouble;
 use tidegate_tests::versitygw::Versitygw;
 use tidegate_tests::wire::Capture;
 
@@ -70,5 +74,60 @@ fn both_stores_start_and_take_objects() -> Result<()> {
         store.delete("bucket", "a key/with space")?;
     }
     assert!(versitygw.access_log().contains("s3_PutObject"), "{}", versitygw.access_log());
+    Ok(())
+}
+
+/// Whoever judges results sees what is wrong with them: a job writes to an ordinary disk, which is its own home.
+#[test]
+fn a_judge_of_results_sees_a_lost_a_changed_and_a_half_file() -> Result<()> {
+    let (scratch, canary) = (Scratch::new()?, Canary::new()?);
+    let device = LoopDevice::ext4(&scratch, "disk", 96 << 20)?;
+    let home = Home::directory_at(&device.path().join("home"))?;
+    let (look, log) = (home.look()?, scratch.join("log"));
+    let mut command = Command::new(python()?);
+    command.arg(script("write_results.py")).arg(home.path()).arg(&log);
+    check(command.args(["--canary", &hex::encode(canary.bytes()), "--steps", "120"]))?;
+    let written = Log::read(&log)?;
+    assert!(written.failed.is_empty() && written.done > 100, "{written:?}");
+    written.judge(&look)?;
+    assert!(canary.count_in(device.raw()?)? > 1000, "what the job wrote is found in clear");
+    Watcher::start(home.look()?).finish(&written.ever)?;
+
+    let files = look.list()?;
+    let (path, _) = files.iter().max_by_key(|(_, seen)| seen.len).context("no file")?;
+    let at = home.path().join(path);
+    let whole = std::fs::read(&at)?;
+    std::fs::write(&at, &whole[..whole.len() / 2])?;
+    assert!(written.judge(&look).is_err(), "half a file");
+    assert!(Watcher::start(home.look()?).finish(&written.ever).is_err(), "half a file is seen");
+    std::fs::remove_file(&at)?;
+    assert!(written.judge(&look).is_err(), "no file");
+    std::fs::write(&at, &whole)?;
+    written.judge(&look)?;
+    std::fs::write(home.path().join("surplus"), b"")?;
+    assert!(written.judge(&look).is_err(), "a file that nobody wrote");
+    Ok(())
+}
+
+#[test]
+fn a_store_in_trouble_answers_503_and_takes_its_time() -> Result<()> {
+    let server = Versitygw::start()?;
+    server.client()?.create_bucket("bucket")?;
+    let trouble = Trouble::before(server.port())?;
+    let store = S3::new(&format!("http://127.0.0.1:{}", trouble.port()), Credentials::TEST)?;
+    store.put("bucket", "one", b"one")?;
+    trouble.refuse(100);
+    assert!(store.put("bucket", "two", b"two").is_err());
+    assert!(trouble.refused() > 0);
+    trouble.end();
+    trouble.slow(Duration::from_millis(400));
+    let began = Instant::now();
+    assert_eq!(store.get("bucket", "one")?.as_deref(), Some(&b"one"[..]));
+    assert!(began.elapsed() >= Duration::from_millis(400));
+    trouble.end();
+    assert_eq!(store.get("bucket", "nothing")?, None);
+    let large = tidegate_tests::dataset::bytes(1, 9 << 20);
+    store.put("bucket", "large", &large)?;
+    assert!(store.get("bucket", "large")?.as_deref() == Some(&large));
     Ok(())
 }

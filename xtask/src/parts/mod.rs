@@ -26,7 +26,7 @@ pub(crate) fn all() -> Result<()> {
     make(&[
         ("Debian packages", debian::ensure),
         ("versitygw", go::versitygw),
-        ("Python readers", python::ensure),
+        ("Python readers and writers", python::ensure),
         ("cargo-deny", deny::ensure),
     ])
 }

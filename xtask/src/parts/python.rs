@@ -1,4 +1,4 @@
-//! A virtual environment with the readers and the second implementation, at pinned versions.
+//! A virtual environment with the readers, the writers and the second implementation, at pinned versions.
 
 use std::fs;
 use std::process::Command;
