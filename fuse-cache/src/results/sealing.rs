@@ -33,8 +33,7 @@ impl Core {
                 self.seal_later(&file, block);
             } else if self.spill().await {
                 continue;
-            }
-            if idle && self.is_idle() {
+            } else if idle {
                 return Err(FsError::NoSpace);
             }
             wait_for_room(&mut eased).await;
@@ -88,7 +87,7 @@ impl Core {
         drop(state);
         file.has_changed();
         for part in ripe {
-            let _nobody_drains = self.ripe.send((Arc::clone(file), part));
+            let _nobody_drains = self.ripe.send((Arc::clone(file), part, self.begin_work()));
         }
     }
 
