@@ -109,7 +109,8 @@ pub(crate) async fn attach(
     fenced_recorded(office, &live, &document.fences).await;
     drop(turn);
 
-    let terms = crate::serving::terms(office, &live, &document, rank).await?;
+    let mut terms = crate::serving::terms(office, &live, &document, rank).await?;
+    terms.results = crate::bringing::terms(office, &live, &document);
     let holder = Holder { rank, instance: request.instance, identity };
     let (certificate, certificate_expires) = issue(office, &live, &holder, now)?;
     live.presence(rank).seen(now);

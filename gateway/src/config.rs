@@ -340,6 +340,10 @@ mod tests {
         );
         assert_eq!(config.wipe_s, WIPE_S);
         assert_eq!(config.limits.window, Limits::default().window);
+        assert_eq!(config.limits.results_bytes, Limits::default().results_bytes);
+        assert_eq!(config.limits.results_files, Limits::default().results_files);
+        assert_eq!(config.results.drain_s, ResultsConfig::default().drain_s);
+        assert_eq!(config.results.allow.len(), 2);
         let more = shown("directory of its own:\n", "\nAny replica");
         let (lines, table) = more.split_once("[state_bucket]").unwrap();
         let several = parse(&format!("{lines}{one}[state_bucket]{table}")).unwrap();
@@ -393,6 +397,18 @@ mod tests {
             (
                 format!("{GOOD}[sources]\nallow = [\"/d\"]\n[limits]\nwindow = 1000\n"),
                 "limits.window",
+            ),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\nallow = [\"r\"]\n"), "results.allow"),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\nrate = 0\n"), "results.rate"),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\ndrain_s = 0\n"), "results.drain_s"),
+            (format!("{GOOD}[sources]\nallow = []\n[results]\ndrain = 1\n"), "drain"),
+            (
+                format!("{GOOD}[sources]\nallow = []\n[limits]\nresults_bytes = 0\n"),
+                "limits.results_bytes",
+            ),
+            (
+                format!("{GOOD}[sources]\nallow = []\n[limits]\nresults_files = 0\n"),
+                "limits.results_files",
             ),
             (
                 "listen = \"0.0.0.0:1\"\nstate = \"/s\"\n[sources]\nallow = [\"/d\"]\n".to_owned(),

@@ -52,7 +52,7 @@ pub(crate) fn dormant() -> Refusal {
     Refusal::new(ProblemKind::Unavailable, "the lease cannot be served from this gateway now")
 }
 
-/// What a worker must know to ask for, open and place its blocks.
+/// What a worker must know to ask for, open and place its blocks; nothing of results.
 pub(crate) async fn terms(
     office: &Office,
     live: &Live,
@@ -80,7 +80,7 @@ pub(crate) async fn terms(
         deadline: lease.deadline,
         heartbeat: lease.policy.heartbeat_s,
         grace: lease.policy.grace_s,
-        results: crate::bringing::terms(office, live, document),
+        results: None,
     })
 }
 

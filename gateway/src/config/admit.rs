@@ -105,6 +105,64 @@ mod tests {
     use crate::source::S3Options;
     use crate::state::StateBucket;
 
+    fn spec(place: &str) -> SourceSpec {
+        SourceSpec::parse(place, S3Options::default()).unwrap()
+    }
+
+    #[test]
+    fn results_have_a_place_apart_from_all_data_and_from_the_gateway_s_own() {
+        let mut config = GatewayConfig::embedded("/nowhere".into(), "/data/a");
+        config.sources.allow.extend(["/data/b".into(), "s3://train/set".into()]);
+        config.results.allow.extend(["/out".into(), "/data".into(), "s3://train".into()]);
+        for embedded in [true, false] {
+            config.embedded = embedded;
+            for (home, source, refused) in [
+                ("/out", "/data/a", None),
+                ("/out/x", "/data/a", None),
+                ("/outside", "/data/a", Some("results.allow")),
+                ("s3://other", "/data/a", Some("results.allow")),
+                ("/data/c", "/data/a", None),
+                ("/data/a", "/data/a", Some("`/data/a`, where data lies")),
+                ("/data/a/x", "/data/a", Some("where data lies")),
+                ("/data", "/data/a", Some("where data lies")),
+                ("/data/ab", "/data/a", None),
+                ("/data/b/x", "/data/a", Some("`/data/b`").filter(|_| !embedded)),
+                ("s3://train/out", "s3://train/set", None),
+                ("s3://train/set/out", "s3://train/set", Some("where data lies")),
+                ("s3://train", "s3://train/set", Some("where data lies")),
+                ("s3://train/set/out", "/data/a", Some("s3://train/set").filter(|_| !embedded)),
+            ] {
+                let admitted = config.admit_home(&spec(home), &spec(source));
+                match (&admitted, refused) {
+                    (Ok(_), None) => {}
+                    (Err(why), Some(word)) if why.to_string().contains(word) => {}
+                    _ => panic!("{home} {source} {embedded}: {admitted:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_cannot_replace_what_is_the_gateway_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("out/socket")).unwrap();
+        std::fs::create_dir(at("state")).unwrap();
+        let mut config = GatewayConfig::embedded(at("state"), "/data");
+        config.allow_results(&SourceSpec::Directory(dir.path().to_owned()));
+        let refused = |config: &GatewayConfig, home: &str| {
+            let home = SourceSpec::Directory(at(home));
+            matches!(config.admit_home(&home, &spec("/data")), Err(Inadmissible::HomeOfOwn { .. }))
+        };
+        assert!(refused(&config, "state/x") && refused(&config, "") && !refused(&config, "out"));
+        config.admin_socket = Some(at("out/socket/admin"));
+        assert!(refused(&config, "out") && refused(&config, "out/socket"));
+        assert!(!refused(&config, "out/other"));
+        config.admin_socket = None;
+        config.checkpoint_copy = Some(at("out/copy"));
+        assert!(refused(&config, "out") && !refused(&config, "out/socket"));
+    }
+
     #[test]
     fn the_bucket_of_the_state_is_no_source() {
         let mut config = GatewayConfig::embedded("/nowhere".into(), "s3://");

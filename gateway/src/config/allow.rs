@@ -100,6 +100,11 @@ impl Allowed {
             && under(&self.prefix, source)
     }
 
+    /// Whether another place lies under it.
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        self.covers(&other.prefix)
+    }
+
     /// Whether one of both lies in the other, or they are the same.
     pub(super) fn overlaps(&self, place: &SourceSpec) -> bool {
         let place = place.to_string();

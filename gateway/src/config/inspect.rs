@@ -55,21 +55,31 @@ impl GatewayConfig {
                 readable("state_bucket.credentials_file", file)?;
             }
         }
-        for Allowed { s3, .. } in &self.sources.allow {
-            if let Some(endpoint) = &s3.endpoint {
-                url("sources.allow", endpoint, &["https", "http"])?;
+        for (key, allow) in
+            [("sources.allow", &self.sources.allow), ("results.allow", &self.results.allow)]
+        {
+            for Allowed { s3, .. } in allow {
+                if let Some(endpoint) = &s3.endpoint {
+                    url(key, endpoint, &["https", "http"])?;
+                }
+                if let Some(file) = &s3.credentials_file {
+                    readable(key, file)?;
+                }
             }
-            if let Some(file) = &s3.credentials_file {
-                readable("sources.allow", file)?;
+            for Allowed { prefix, .. } in allow {
+                if prefix.starts_with('/') && !Path::new(prefix).is_dir() {
+                    doubts.push(format!("{key}: there is no directory {prefix}"));
+                }
+            }
+        }
+        for place in &self.results.allow {
+            if let Some(data) = self.sources.allow.iter().find(|data| data.holds(place)) {
+                let (place, data) = (&place.prefix, &data.prefix);
+                doubts.push(format!("results.allow: {place} lies in {data}, and is refused"));
             }
         }
         if self.sources.allow.is_empty() {
             doubts.push("sources.allow: empty, so nothing can be leased".into());
-        }
-        for Allowed { prefix, .. } in &self.sources.allow {
-            if prefix.starts_with('/') && !Path::new(prefix).is_dir() {
-                doubts.push(format!("sources.allow: there is no directory {prefix}"));
-            }
         }
         Ok(doubts)
     }
@@ -165,6 +175,10 @@ mod tests {
                 "sources.allow",
                 Box::new(|c| c.sources.allow = vec![store("https://rgw:8443", "/nowhere")]),
             ),
+            (
+                "results.allow",
+                Box::new(|c| c.results.allow = vec![store("https://rgw:8443", "/nowhere")]),
+            ),
         ];
         for (key, change) in table {
             let mut config = good(dir.path());
@@ -180,8 +194,14 @@ mod tests {
         let mut config = good(dir.path());
         config.checkpoint_copy = Some(dir.path().join("copy"));
         config.sources.allow.push("/no/such/directory".into());
+        config.results.allow.push(dir.path().join("data/out").to_str().unwrap().into());
         let doubts = config.inspect().unwrap();
-        assert_eq!(doubts.len(), 2, "{doubts:?}");
+        assert_eq!(doubts.len(), 4, "{doubts:?}");
+        assert!(doubts[2].starts_with("results.allow: there is no"), "{doubts:?}");
+        assert!(
+            doubts[3].starts_with("results.allow") && doubts[3].contains("lies in"),
+            "{doubts:?}"
+        );
         assert!(doubts[0].starts_with("checkpoint_copy"), "{doubts:?}");
         assert!(doubts[1].contains("/no/such/directory"), "{doubts:?}");
     }

@@ -18,7 +18,7 @@ use tidegate_plan::{ContentId, RESULT_PART_LEN};
 use tidegate_wire::PartReceipt;
 
 use super::error::HomeError;
-use super::home::{Arrival, Kept, Provenance};
+use super::file::{Arrival, Kept, Provenance};
 use super::names::RESERVED;
 use super::ticket::Ticket;
 use crate::source::{S3Options, SourceError, bare, connect, refusal_of};

@@ -7,7 +7,7 @@ use tidegate_ledger::{Commitment, Event, LISTED_MAX, ListedResult, ResultsAct, R
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::home::Provenance;
+use super::file::Provenance;
 use crate::record::{Record, RecordError};
 
 /// Files of one append to the ledger.

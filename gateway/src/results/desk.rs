@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::clerk::Clerk;
-use super::home::{Home, Provenance};
+use super::file::{Provenance, Upload};
+use super::home::Home;
 use super::purse::Purse;
 use super::turns::Turns;
 use crate::rate::Rate;
@@ -27,13 +28,6 @@ pub(crate) struct Desk {
     reads: Mutex<HashSet<[u8; 32]>>,
     /// Uploads begun here and not ended, by their ids: what the store calls them.
     uploads: Mutex<HashMap<String, Upload>>,
-}
-
-/// An upload that is under way.
-#[derive(Clone, Debug)]
-pub(crate) struct Upload {
-    pub(crate) path: String,
-    pub(crate) store: String,
 }
 
 impl Desk {

@@ -5,6 +5,7 @@
 //! directory that holds it is flushed too: it is there whole, and stays, or it is not there.
 
 mod change;
+mod io;
 mod list;
 mod marks;
 mod parts;

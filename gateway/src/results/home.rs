@@ -3,65 +3,16 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use tidegate_plan::{ContentId, LeaseId, PartHash, SelectionId, SnapshotId};
-use tidegate_wire::{Attributes, Found, PartReceipt};
+use tidegate_plan::{ContentId, LeaseId, PartHash};
+use tidegate_wire::{Attributes, PartReceipt};
 use tokio::task::spawn_blocking;
 
 use super::bucket::Bucket;
-use super::desk::Upload;
 use super::directory::Directory;
 use super::error::HomeError;
+use super::file::{Arrival, Kept, Listed, Provenance, Upload};
 use super::ticket::Ticket;
 use crate::source::{SourceError, SourceSpec};
-
-/// Which lease made a file, of which data.
-#[derive(Clone, Debug)]
-pub(crate) struct Provenance {
-    pub(crate) lease: LeaseId,
-    pub(crate) snapshot: SnapshotId,
-    pub(crate) selection: SelectionId,
-    /// Digest of the job's image, if it is known.
-    pub(crate) image: Option<String>,
-}
-
-impl Provenance {
-    /// Names and values as they lie with each file.
-    pub(super) fn marks(&self) -> Vec<(&'static str, String)> {
-        let mut marks = vec![
-            ("lease", self.lease.to_string()),
-            ("snapshot", self.snapshot.to_string()),
-            ("selection", self.selection.to_string()),
-        ];
-        marks.extend(self.image.clone().map(|image| ("image", image)));
-        marks
-    }
-}
-
-/// A file that comes home.
-#[derive(Clone, Debug)]
-pub(crate) struct Arrival {
-    pub(crate) path: String,
-    pub(crate) attributes: Attributes,
-    pub(crate) content: ContentId,
-    pub(crate) len: u64,
-    pub(crate) blake3: [u8; 32],
-}
-
-/// A file that is at home.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
-    pub(crate) version: String,
-    pub(crate) len: u64,
-    /// As it lies with the file.
-    pub(crate) blake3: Option<[u8; 32]>,
-}
-
-/// One page of what is at home.
-#[derive(Debug, Default)]
-pub(crate) struct Listed {
-    pub(crate) found: Vec<Found>,
-    pub(crate) next: Option<String>,
-}
 
 /// The home of a lease's results. Cheap to clone.
 #[derive(Clone, Debug)]

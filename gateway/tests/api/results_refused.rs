@@ -232,7 +232,7 @@ async fn a_home_that_cannot_be_one_refuses_the_grant() {
         ("results", "data lies"),
         ("state", "own"),
         ("state/x", "own"),
-        ("more", "not a directory"),
+        ("more", "cannot be made"),
     ] {
         let why = refused(at(path)).await;
         assert!(why.contains(word), "{path}: {why}");

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{EncodingType, Object};
 use tidegate_wire::{Attributes, Found};
 
 use super::super::error::HomeError;
-use super::super::home::Listed;
+use super::super::file::Listed;
 use super::super::names::{checked, is_reserved};
 use super::call::failed;
 use super::{Bucket, tagged};

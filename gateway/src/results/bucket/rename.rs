@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::super::error::HomeError;
-use super::super::home::Kept;
+use super::super::file::Kept;
 use super::call::{failed, patient, quoted, source_of};
 use super::{Bucket, number, tagged};
 use crate::source::status;

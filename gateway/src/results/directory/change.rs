@@ -4,7 +4,7 @@ use rustix::fs::{AtFlags, FileType, Mode, fsync, mkdirat, renameat, statat, unli
 use rustix::io::Errno;
 
 use super::super::error::HomeError;
-use super::super::home::Kept;
+use super::super::file::Kept;
 use super::{Directory, Place, marks};
 
 fn kind(place: &Place<'_>) -> Result<Option<FileType>, HomeError> {

@@ -1,42 +1,23 @@
 //! Listing and reading a directory.
 
 use std::cmp::Ordering;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
-use rustix::fs::{AtFlags, FileType, RawDir, fstat, statat};
+use rustix::fs::{AtFlags, FileType, fstat, statat};
 use rustix::io::Errno;
 use tidegate_plan::RelPath;
 use tidegate_wire::Found;
 
 use super::super::error::HomeError;
-use super::super::home::{Kept, Listed};
+use super::super::file::{Kept, Listed};
 use super::super::names::is_reserved;
-use super::parts::read_at;
+use super::io::{names, read_at};
 use super::{Directory, marks};
 
-/// Bytes of directory entries fetched by one system call.
-const LISTING: usize = 64 << 10;
 /// Bytes of JSON that a page may come to.
 pub(in super::super) const PAGE: usize = 160 << 10;
 /// Bytes of JSON that an entry has besides its path, at most.
 pub(in super::super) const ENTRY: usize = 320;
-
-/// All names in an open directory, sorted.
-pub(super) fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
-    let mut buffer = vec![MaybeUninit::<u8>::uninit(); LISTING];
-    let mut listing = RawDir::new(dir, &mut buffer);
-    while let Some(item) = listing.next() {
-        let item = item?;
-        let name = item.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
 
 /// A page that is being filled.
 struct Page {

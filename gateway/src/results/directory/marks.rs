@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use tidegate_wire::Attributes;
 
 use super::super::error::HomeError;
-use super::super::home::{Arrival, Kept, Provenance};
+use super::super::file::{Arrival, Kept, Provenance};
 
 /// Extended attributes are called so and then as in `Provenance::marks`.
 const PREFIX: &str = "user.tidegate.";

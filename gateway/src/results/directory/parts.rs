@@ -8,15 +8,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::PoisonError;
 
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, fdatasync, flock, fsync, ftruncate, openat, unlinkat,
+    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fdatasync, flock, fsync,
+    ftruncate, openat, unlinkat,
 };
-use rustix::io::{Errno, pread};
+use rustix::io::Errno;
 use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
 use tidegate_wire::PartReceipt;
 
 use super::super::error::HomeError;
-use super::super::home::{Arrival, Provenance};
-use super::write::write_at;
+use super::super::file::{Arrival, Provenance};
+use super::io::{read_at, write_at};
 use super::{Directory, STRIPES, create, marks};
 
 const HASH: usize = 32;
@@ -30,25 +31,6 @@ struct Open {
 
 fn list_of(id: &str) -> String {
     format!("{id}.parts")
-}
-
-/// Reads exactly so much; `None` when there is less.
-pub(super) fn read_at(
-    file: &OwnedFd,
-    offset: u64,
-    len: usize,
-) -> Result<Option<Vec<u8>>, HomeError> {
-    let mut bytes = vec![0; len];
-    let mut read = 0;
-    while read < len {
-        match pread(file, &mut bytes[read..], offset + read as u64) {
-            Ok(0) => return Ok(None),
-            Ok(more) => read += more,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(Some(bytes))
 }
 
 impl Directory {
@@ -89,8 +71,14 @@ impl Directory {
             write_at(&list, at, &[0; HASH])?;
             fdatasync(&list)?;
         }
-        write_at(&file, u64::from(part) * RESULT_PART_LEN as u64, bytes)?;
-        fdatasync(&file)?;
+        let first = u64::from(part) * RESULT_PART_LEN as u64;
+        let written = write_at(&file, first, bytes).and_then(|()| Ok(fdatasync(&file)?));
+        if let Err(error) = written {
+            // What there is of it takes no room: others may have use for that. Not every file system can.
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = fallocate(&file, hole, first, bytes.len() as u64);
+            return Err(error);
+        }
         write_at(&list, at, &hash.0)?;
         Ok(fdatasync(&list)?)
     }

@@ -3,26 +3,13 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
-use rustix::io::pwrite;
 use tidegate_plan::LeaseId;
 use tidegate_wire::Attributes;
 
 use super::super::error::HomeError;
-use super::super::home::{Arrival, Provenance};
-use super::{Directory, create, marks};
-
-/// Writes all of `bytes` at an offset.
-pub(super) fn write_at(file: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), HomeError> {
-    while !bytes.is_empty() {
-        let written = pwrite(file, bytes, offset)?;
-        if written == 0 {
-            return Err(HomeError::Full);
-        }
-        bytes = &bytes[written..];
-        offset += written as u64;
-    }
-    Ok(())
-}
+use super::super::file::{Arrival, Provenance};
+use super::io::{names, write_at};
+use super::{Directory, RESERVED, create, marks};
 
 impl Directory {
     /// Blocking.
@@ -75,9 +62,9 @@ impl Directory {
 
     /// Blocking: leases that have a directory of their own here.
     pub(in super::super) fn left_by(&self) -> Result<Vec<LeaseId>, HomeError> {
-        let names = super::list::names(&self.open_dir("")?)?;
+        let names = names(&self.open_dir("")?)?;
         let names = names.iter().filter_map(|name| std::str::from_utf8(name).ok());
-        Ok(names.filter_map(|name| name.strip_prefix(super::RESERVED)?.parse().ok()).collect())
+        Ok(names.filter_map(|name| name.strip_prefix(RESERVED)?.parse().ok()).collect())
     }
 
     /// Blocking: takes the lease's own directory away with all that is left in it.
@@ -87,10 +74,10 @@ impl Directory {
             Err(HomeError::Absent) => return Ok(()),
             Err(error) => return Err(error),
         };
-        for name in super::list::names(&own)? {
+        for name in names(&own)? {
             unlinkat(&own, name.as_slice(), AtFlags::empty())?;
         }
-        let name = format!("{}{lease}", super::RESERVED);
+        let name = format!("{}{lease}", RESERVED);
         unlinkat(&self.root, name.as_str(), AtFlags::REMOVEDIR)?;
         Ok(fsync(self.open_dir("")?)?)
     }
