@@ -42,7 +42,7 @@ impl Refusal {
             Self::Kind(ProblemKind::OverBudget) => FsError::OverBudget,
             Self::Kind(ProblemKind::NoSpace) => FsError::NoSpace,
             Self::Kind(ProblemKind::TooLarge) => FsError::TooLarge,
-            Self::Kind(ProblemKind::Absent) => FsError::Gone,
+            Self::Kind(ProblemKind::Absent | ProblemKind::SourceChanged) => FsError::Gone,
             Self::Kind(ProblemKind::Occupied) => FsError::Exists,
             Self::Kind(ProblemKind::NotOffered) => FsError::CrossDevice,
             Self::Kind(ProblemKind::Malformed) => FsError::Invalid,

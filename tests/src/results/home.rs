@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ceph::CephRgw;
 use crate::minio::Minio;
+use crate::process::wait_for;
 use crate::s3::S3;
 use crate::scratch::Scratch;
 use crate::trouble::Trouble;
@@ -238,12 +239,14 @@ impl Look {
         }
     }
 
-    /// The same, and a directory for it: what no lease that is over leaves behind.
-    pub fn left_behind(&self) -> Result<Vec<String>> {
-        match self {
-            Self::Directory(root) => rooms(root),
+    /// Waits until nothing is left of leases that are over: nothing that is not whole, nor a place for it.
+    pub fn wait_until_tidy(&self) -> Result<()> {
+        let left = || match self {
+            Self::Directory(root) => Ok([rooms(root)?, self.unfinished()?].concat()),
             Self::Bucket(_) => self.unfinished(),
-        }
+        };
+        let tidy = || left().is_ok_and(|left| left.is_empty()).then_some(());
+        wait_for("what is not whole to go", tidy).with_context(|| format!("{:?}", left()))
     }
 
     /// Writes all of it below `to`, for programs that read files.

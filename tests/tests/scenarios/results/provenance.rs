@@ -107,7 +107,8 @@ fn run_keeps_the_same_books() -> Result<()> {
     let (data, home) = (Scratch::new()?, Scratch::new()?);
     dataset::flat(data.path(), 2, 20_000, 1)?;
     let first = Run::from_dir(data.path())?.arg("--results").arg(home.path());
-    let outcome = first.shell("cp \"$TIDEGATE_DATA\"/00001.bin \"$TIDEGATE_RESULTS/all\"").succeed()?;
+    let outcome =
+        first.shell("cp \"$TIDEGATE_DATA\"/00001.bin \"$TIDEGATE_RESULTS/all\"").succeed()?;
     assert_eq!(fs::metadata(home.join("all"))?.len(), 20_000);
     let receipt = outcome.receipt()?;
     assert_eq!(

