@@ -123,7 +123,7 @@ pub(super) struct Core {
     /// Files that are brought home by nobody who waits.
     pub(super) drains: Arc<Semaphore>,
     /// Parts that are complete behind their writer.
-    pub(super) ripe: mpsc::UnboundedSender<Ripe>,
+    pub(super) ripe: mpsc::UnboundedSender<(Arc<File>, u32)>,
     /// Keys were destroyed.
     pub(super) over: AtomicBool,
     pub(super) stored_files: AtomicU64,
@@ -135,9 +135,6 @@ pub(super) struct Core {
     plains: Mutex<VecDeque<(Weak<File>, u64)>>,
     contents: Mutex<Vec<Weak<Content>>>,
 }
-
-/// A part that is complete behind its writer, and under way from now on.
-pub(super) type Ripe = (Arc<File>, u32, UnderWay);
 
 /// Something under way that gives room back when it ends.
 pub(super) struct UnderWay(Arc<Core>);
@@ -163,7 +160,7 @@ pub(super) struct Parts {
     pub(super) first_handle: u64,
     pub(super) flights: usize,
     pub(super) drains: usize,
-    pub(super) ripe: mpsc::UnboundedSender<Ripe>,
+    pub(super) ripe: mpsc::UnboundedSender<(Arc<File>, u32)>,
 }
 
 impl Core {

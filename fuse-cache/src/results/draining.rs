@@ -10,19 +10,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::ResultsFigures;
-use super::core::{Core, File, Part, Ripe, lock};
+use super::core::{Core, File, Part, lock};
 use crate::errno::FsError;
 
 /// Sends parts on their way that are complete behind their writers.
-pub(super) fn follow(core: &Arc<Core>, mut ripe: mpsc::UnboundedReceiver<Ripe>) {
+pub(super) fn follow(core: &Arc<Core>, mut ripe: mpsc::UnboundedReceiver<(Arc<File>, u32)>) {
     let core: Weak<Core> = Arc::downgrade(core);
     tokio::spawn(async move {
-        while let Some((file, part, work)) = ripe.recv().await {
+        while let Some((file, part)) = ripe.recv().await {
             let Some(core) = core.upgrade() else { break };
-            tokio::spawn(async move {
-                core.early(&file, part).await;
-                drop(work);
-            });
+            tokio::spawn(async move { core.early(&file, part).await });
         }
     });
 }
@@ -73,19 +70,11 @@ impl Core {
 
     /// Brings what is complete of a file home while nobody waits.
     pub(super) fn bring_later(self: &Arc<Self>, file: &Arc<File>) {
-        let (core, file, work) = (Arc::clone(self), Arc::clone(file), self.begin_work());
+        let (core, file) = (Arc::clone(self), Arc::clone(file));
         self.handle.spawn(async move {
-            // Who waits for somebody else, who may wait for room, gives none back.
-            let (permit, turn) = (core.drains.try_acquire(), file.turn.try_lock());
-            let (_permit, _turn, _work) = match (permit, turn) {
-                (Ok(permit), Ok(turn)) => (permit, turn, work),
-                (permit, turn) => {
-                    drop((permit, turn, work));
-                    let Ok(permit) = core.drains.acquire().await else { return };
-                    let turn = file.turn.lock().await;
-                    (permit, turn, core.begin_work())
-                }
-            };
+            let _work = core.begin_work();
+            let Ok(_permit) = Arc::clone(&core.drains).acquire_owned().await else { return };
+            let _turn = file.turn.lock().await;
             let pending = lock(&file.pending).clone();
             if let Some(version) = pending {
                 match core.bring(&file, &version).await {

@@ -159,6 +159,7 @@ impl Core {
 
     /// A part that is complete behind its writer.
     pub(super) async fn early(self: &Arc<Self>, file: &Arc<File>, part: u32) {
+        let _work = self.begin_work();
         let Ok(_permit) = self.flights.acquire().await else { return };
         let ready = |state: &State| {
             let brought = state.upload.as_ref().is_some_and(|u| u.receipts.contains_key(&part));

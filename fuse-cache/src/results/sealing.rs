@@ -33,7 +33,8 @@ impl Core {
                 self.seal_later(&file, block);
             } else if self.spill().await {
                 continue;
-            } else if idle {
+            }
+            if idle && self.is_idle() {
                 return Err(FsError::NoSpace);
             }
             wait_for_room(&mut eased).await;
@@ -87,7 +88,7 @@ impl Core {
         drop(state);
         file.has_changed();
         for part in ripe {
-            let _nobody_drains = self.ripe.send((Arc::clone(file), part, self.begin_work()));
+            let _nobody_drains = self.ripe.send((Arc::clone(file), part));
         }
     }
 
