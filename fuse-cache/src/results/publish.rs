@@ -155,8 +155,8 @@ impl Core {
     }
 
     fn is_home(
-        &self,
-        file: &File,
+        self: &Arc<Self>,
+        file: &Arc<File>,
         version: &Arc<Version>,
         stored: Stored,
         receipts: Vec<PartReceipt>,
