@@ -433,10 +433,17 @@ impl State {
         self.blocks.iter().map(bytes).sum()
     }
 
-    /// Lets go of what is at home anyway.
+    /// Lets go of what is at home anyway; while a version is being taken, of what that does not need.
     pub(super) fn drop_clean(&mut self) {
-        self.blocks.retain(|_, block| !matches!(block, Block::Sealed { clean: true, .. }));
-        if self.blocks.is_empty() {
+        let whole = self.len <= RESULT_PART_LEN as u64;
+        let needed: HashSet<u32> = (0..self.parts())
+            .filter(|part| self.frozen && (whole || self.copyable(*part).is_none()))
+            .collect();
+        self.blocks.retain(|number, block| {
+            let part = u32::try_from(number / PART_BLOCKS).unwrap_or(u32::MAX);
+            !matches!(block, Block::Sealed { clean: true, .. }) || needed.contains(&part)
+        });
+        if self.blocks.is_empty() && !self.frozen {
             self.content = None;
         }
     }

@@ -287,11 +287,9 @@ impl Core {
                 drop(gone);
             }
             many += state.drop_uploaded();
-            if !state.frozen {
-                let before = state.blocks.len();
-                state.drop_clean();
-                many += before - state.blocks.len();
-            }
+            let before = state.blocks.len();
+            state.drop_clean();
+            many += before - state.blocks.len();
         }
         many
     }

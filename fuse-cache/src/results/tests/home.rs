@@ -68,6 +68,7 @@ pub(super) struct Inner {
     faults: VecDeque<(&'static str, Fault)>,
     always: Vec<(&'static str, Fault)>,
     left: Option<usize>,
+    ended: Arc<Notify>,
     /// Routes in the order in which they were asked.
     pub(super) asked: Vec<String>,
     /// Requests being answered now, and the most there were.
@@ -132,7 +133,15 @@ impl ResultsHome {
 
     /// So many requests are served from now on, and no more until it is healed.
     pub(super) fn end_after(&self, many: usize) {
-        self.lock().left = Some(many);
+        let mut inner = self.lock();
+        inner.left = Some(many);
+        inner.ended = Arc::default();
+    }
+
+    /// A request was not served because of that.
+    pub(super) async fn has_ended(&self) {
+        let ended = Arc::clone(&self.lock().ended);
+        ended.notified().await;
     }
 
     pub(super) fn put(&self, path: &str, bytes: &[u8]) {
@@ -158,6 +167,7 @@ impl ResultsHome {
             match &mut inner.left {
                 Some(0) => {
                     inner.now -= 1;
+                    inner.ended.notify_one();
                     return Err(io::Error::other("ended"));
                 }
                 Some(left) => *left -= 1,
