@@ -8,10 +8,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::content::State;
 use super::core::{Core, File, attributes, lock};
-use super::version::Part;
 use super::home::Refusal;
 use super::journal::Record;
 use super::names::{Directory, Kind, checked};
+use super::version::Part;
 use super::{Caller, NewAttributes};
 use crate::errno::FsError;
 

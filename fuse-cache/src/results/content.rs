@@ -158,11 +158,7 @@ impl State {
     }
 
     /// Blocks that a write needs buffers for, and for how much plaintext; or what must be done first.
-    pub(super) fn write_needs(
-        &self,
-        offset: u64,
-        len: usize,
-    ) -> Result<Vec<(u64, usize)>, Need> {
+    pub(super) fn write_needs(&self, offset: u64, len: usize) -> Result<Vec<(u64, usize)>, Need> {
         if self.frozen {
             return Err(Need::Change);
         }

@@ -145,8 +145,8 @@ impl Core {
         let mut state = file.state();
         let open = state.upload.take_if(|open| only.is_none_or(|only| open.id == only))?;
         let pending = lock(&file.pending).clone();
-        state.lost |= state.has_uploaded()
-            || pending.is_some_and(|version| version.needs_upload(&open.id));
+        state.lost |=
+            state.has_uploaded() || pending.is_some_and(|version| version.needs_upload(&open.id));
         self.record(&[Record::NoUpload { node: file.node }]);
         Some(open)
     }

@@ -87,7 +87,8 @@ impl Version {
                         keys.push(Arc::clone(content));
                         keys.len() - 1
                     });
-                    let slots = blocks.iter().map(|block| block.spooled()).collect::<Option<_>>()?;
+                    let slots =
+                        blocks.iter().map(|block| block.spooled()).collect::<Option<_>>()?;
                     PartRecord::Spooled { key: u32::try_from(key).ok()?, slots }
                 }
             })

@@ -173,8 +173,7 @@ async fn run(how: How, steps: Vec<Step>) {
                 let len32 = u32::try_from(len).unwrap();
                 let read = run.worker.results.read(run.file.0, at as u64, len32);
                 let seen = timeout(LONG, read).await.unwrap().unwrap();
-                let expected =
-                    &run.model[at.min(run.model.len())..(at + len).min(run.model.len())];
+                let expected = &run.model[at.min(run.model.len())..(at + len).min(run.model.len())];
                 assert!(seen == expected, "step {number}: read at {at} of {len}");
             }
             Step::Patch { block, seed } => run.patch(block, seed).await,
@@ -228,4 +227,4 @@ proptest! {
     }
 }
 
-const CASES: u32 = 12;
+const CASES: u32 = 8;
