@@ -7,7 +7,7 @@
 //! blocks that lie in the spool leave RAM, and blocks that are plaintext are sealed early. When the spool
 //! is full, writers wait for what is on its way home.
 //!
-//! `names` and `content` are pure; `core` is what all share; `sealing`, `taking`, `flights`, `publish`,
+//! `names`, `content` and `version` are pure; `core` is what all share; `sealing`, `taking`, `flights`, `publish`,
 //! `bytes`, `changes` and `draining` are what is done with it; `journal` and `beginning` are for the worker that comes after.
 
 mod beginning;
@@ -28,6 +28,7 @@ mod spool;
 mod taking;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::fmt;
 use std::io;

@@ -8,11 +8,12 @@ use tidegate_wire::{Attributes, Found, ListReply, ListRequest};
 
 use super::block::{BLOCK, Content, Sealed};
 use super::content::{AtHome, Block, PART_BLOCKS, State, Upload};
-use super::core::{File, Part, Version, time_of};
+use super::core::{File, time_of};
 use super::home::Home;
 use super::journal::{Complete, HomeRecord, Known, Model, PartRecord, Record};
 use super::names::{Directory, Kind, Names, ROOT, UNKNOWN};
 use super::spool::Spool;
+use super::version::{Part, Version};
 use crate::errno::FsError;
 
 type Tree = Names<Arc<File>>;
@@ -68,7 +69,7 @@ fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
     }
     let mut pending = None;
     if let Some(complete) = &known.complete {
-        match version(complete, spool) {
+        match version(complete, state.upload.as_ref(), spool) {
             Some((version, blocks)) => {
                 (state.len, state.low) = (complete.len, complete.len);
                 state.blocks = blocks;
@@ -89,8 +90,12 @@ fn at_home(record: &HomeRecord) -> AtHome {
     AtHome { version: record.version.clone(), len: record.len, receipts: record.receipts.clone() }
 }
 
-/// What was complete, if the spool still has all of it.
-fn version(complete: &Complete, spool: &Arc<Spool>) -> Option<(Version, BTreeMap<u64, Block>)> {
+/// What was complete, if the spool and the upload still have all of it.
+fn version(
+    complete: &Complete,
+    open: Option<&Upload>,
+    spool: &Arc<Spool>,
+) -> Option<(Version, BTreeMap<u64, Block>)> {
     let keys: Vec<_> = complete
         .keys
         .iter()
@@ -98,14 +103,17 @@ fn version(complete: &Complete, spool: &Arc<Spool>) -> Option<(Version, BTreeMap
         .collect();
     let mut blocks = BTreeMap::new();
     let mut parts = Vec::new();
-    for (number, part) in (0..).zip(&complete.parts) {
-        let first = number * PART_BLOCKS;
+    for (number, part) in (0_u32..).zip(&complete.parts) {
+        let first = u64::from(number) * PART_BLOCKS;
         let range = first..(first + PART_BLOCKS).min(result_blocks(complete.len));
         parts.push(match part {
             PartRecord::Copy(receipt) => Part::Copy(receipt.clone()),
-            PartRecord::Brought(receipt) => {
+            PartRecord::Brought { upload, receipt } => {
+                if !open.is_some_and(|open| open.receipts.get(&number) == Some(receipt)) {
+                    return None;
+                }
                 blocks.extend(range.map(|block| (block, Block::Uploaded)));
-                Part::Brought(receipt.clone())
+                Part::Brought { upload: upload.clone(), receipt: receipt.clone() }
             }
             PartRecord::Spooled { key, slots } => {
                 let content = keys.get(*key as usize)?;

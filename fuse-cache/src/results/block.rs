@@ -128,6 +128,15 @@ impl Plain {
         Self { buffer, len: 0 }
     }
 
+    /// Of a buffer that begins with so many bytes of plaintext, one behind the other.
+    pub(super) fn filled(mut buffer: Buffer, len: usize) -> Self {
+        for chunk in (0..len.div_ceil(CHUNK_LEN)).rev() {
+            let start = chunk * CHUNK_LEN;
+            buffer.copy_within(start..len.min(start + CHUNK_LEN), place(start));
+        }
+        Self { buffer, len }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

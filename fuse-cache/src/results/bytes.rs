@@ -1,12 +1,12 @@
 //! Writing, cutting and reading a file's bytes.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::SystemTime;
 
 use tidegate_plan::{RESULT_LEN_MAX, RESULT_PART_LEN};
 
 use super::block::BLOCK;
-use super::content::{Need, Reading, spans};
+use super::content::{Need, Reading, State, room_len, spans};
 use super::core::{Core, File, lock};
 use super::home::Refusal;
 use super::journal::Record;
@@ -29,21 +29,32 @@ impl Core {
         if data.is_empty() {
             return Some(Ok(0));
         }
-        let mut state = file.state();
+        let state = file.state();
         if state.lost {
             return Some(Err(FsError::Lost));
         }
-        let mut began = Vec::new();
-        while let Some(need) = state.write_needs(offset, data.len()) {
-            let Need::Room(block, plain) = need else { return None };
-            let buffer = self.budget.try_buffer(super::content::room_len(plain))?;
-            state.give_room(block, buffer);
-            began.push(block);
-        }
+        // All or nothing: a block that was given room and not written yet would be seen as zeros.
+        let rooms = state.write_needs(offset, data.len()).ok()?.into_iter();
+        let room = |(block, plain)| Some((block, self.budget.try_buffer(room_len(plain))?));
+        let rooms = rooms.map(room).collect::<Option<Vec<_>>>()?;
+        self.write_now(file, state, offset, data, rooms);
+        Some(Ok(written))
+    }
+
+    fn write_now(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        mut state: MutexGuard<'_, State>,
+        offset: u64,
+        data: &[u8],
+        rooms: Vec<(u64, Buffer)>,
+    ) {
+        let began: Vec<_> = rooms.iter().map(|(block, _)| *block).collect();
         if !std::mem::replace(&mut state.told, true) {
             self.record(&[Record::Dirty { node: file.node }]);
         }
-        let full = state.write(offset, data, SystemTime::now());
+        let full = state.write(offset, data, rooms, SystemTime::now());
+        self.tell(file, &mut state);
         drop(state);
         for block in began {
             self.is_plain(file, block);
@@ -51,34 +62,82 @@ impl Core {
         for block in full {
             self.seal_later(file, block);
         }
-        Some(Ok(written))
     }
 
+    /// Tells a successor which parts are no more what was brought of them.
+    fn tell(&self, file: &File, state: &mut State) {
+        let node = file.node;
+        let untold: Vec<_> =
+            state.untold.drain(..).map(|part| Record::NoPart { node, part }).collect();
+        if !untold.is_empty() {
+            self.record(&untold);
+        }
+    }
+
+    /// Writes block by block, waiting for what each needs.
     pub(super) async fn write(
         self: &Arc<Self>,
         file: &Arc<File>,
         offset: u64,
         data: &[u8],
     ) -> Result<u32, FsError> {
+        check_range(offset, data.len())?;
+        let mut done = 0;
+        for (_, _, many) in spans(offset, data.len()) {
+            let piece = &data[done..done + many];
+            match self.write_block(file, offset + done as u64, piece).await {
+                Ok(()) => done += many,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        u32::try_from(done).map_err(|_| FsError::Invalid)
+    }
+
+    async fn write_block(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), FsError> {
         let mut changes = file.changes();
+        let mut spare: Option<Buffer> = None;
         loop {
             changes.borrow_and_update();
-            if let Some(written) = self.try_write(file, offset, data) {
-                return written;
-            }
-            let need = file.state().write_needs(offset, data.len());
-            match need {
-                None => {}
-                Some(Need::Room(block, plain)) => {
-                    let buffer = self.room(plain).await?;
-                    let mut state = file.state();
-                    if state.write_needs(offset, data.len()) == Some(Need::Room(block, plain)) {
-                        state.give_room(block, buffer);
-                        drop(state);
-                        self.is_plain(file, block);
+            self.check()?;
+            let need = {
+                let state = file.state();
+                if state.lost {
+                    return Err(FsError::Lost);
+                }
+                match state.write_needs(offset, data.len()) {
+                    Err(need) => Err(need),
+                    Ok(rooms) => {
+                        let mut given = Vec::new();
+                        let mut short = None;
+                        for (block, plain) in rooms {
+                            let holds = |buffer: &Buffer| buffer.len() >= room_len(plain);
+                            let buffer = spare.take().filter(holds);
+                            match buffer.or_else(|| self.budget.try_buffer(room_len(plain))) {
+                                Some(buffer) => given.push((block, buffer)),
+                                None => short = Some(plain),
+                            }
+                        }
+                        let Some(plain) = short else {
+                            self.write_now(file, state, offset, data, given);
+                            return Ok(());
+                        };
+                        Ok(plain)
                     }
                 }
-                Some(need) => self.meet(file, need, &mut changes).await?,
+            };
+            match need {
+                Ok(plain) => spare = Some(self.room(plain).await?),
+                Err(need) => {
+                    // Nobody waits with a buffer in his hand.
+                    drop(spare.take());
+                    self.meet(file, need, &mut changes).await?;
+                }
             }
         }
     }
@@ -96,13 +155,38 @@ impl Core {
                 self.check()
             }
             Need::Open(block) if self.opens(file, block) => self.open_block(file, block).await,
-            Need::Fetch(block) => self.fill_block(file, block).await,
+            Need::Fetch(block) => {
+                let place = self.place(file);
+                match self.fill_block(file, block).await {
+                    Err(FsError::Gone) => self.is_elsewhere(file, place).await,
+                    filled => filled,
+                }
+            }
             Need::Open(_) | Need::Publish => {
                 let _turn = file.turn.lock().await;
+                if self.path(file.node).is_none() {
+                    return Err(FsError::Gone);
+                }
                 self.publish(file).await
             }
-            Need::Room(..) => Ok(()),
         }
+    }
+
+    /// Where the file's bytes are at home.
+    fn place(&self, file: &File) -> (Option<String>, Option<String>) {
+        let version = file.state().home.as_ref().map(|home| home.version.clone());
+        (self.path(file.node), version)
+    }
+
+    /// What was not found there may just have been moved or replaced at home: waits until that is known
+    /// here too. An error when nothing has changed: it is gone.
+    async fn is_elsewhere(
+        &self,
+        file: &File,
+        place: (Option<String>, Option<String>),
+    ) -> Result<(), FsError> {
+        let _turn = file.turn.lock().await;
+        if place.0.is_some() && self.place(file) != place { Ok(()) } else { Err(FsError::Gone) }
     }
 
     fn opens(&self, file: &File, block: u64) -> bool {
@@ -134,6 +218,7 @@ impl Core {
                 if need.is_none() {
                     let was_lost = state.lost;
                     state.resize(len, SystemTime::now())?;
+                    self.tell(file, &mut state);
                     if was_lost {
                         state.told = false;
                         self.record(&[Record::Emptied { node: file.node }]);
@@ -193,6 +278,9 @@ impl Core {
             self.check()?;
             let (reading, home) = {
                 let state = file.state();
+                if state.lost {
+                    return Err(FsError::Lost);
+                }
                 (state.read_plain(block, at, out), state.home.clone())
             };
             match reading {
@@ -214,9 +302,13 @@ impl Core {
                 }
                 Reading::Home(there) => {
                     let home = home.ok_or(FsError::Gone)?;
+                    let place = self.place(file);
                     let bytes = match self.from_home(file, &home, block).await {
-                        // Another version has come home meanwhile.
                         Err(FsError::Gone) if self.has_moved(file, &home) => continue,
+                        Err(FsError::Gone) => {
+                            self.is_elsewhere(file, place).await?;
+                            continue;
+                        }
                         bytes => bytes?,
                     };
                     let bytes = bytes.get(at..at + there).ok_or(FsError::Gone)?;

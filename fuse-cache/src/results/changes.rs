@@ -6,11 +6,12 @@ use std::time::SystemTime;
 use tidegate_wire::{Change, ChangeRequest, Changed, ProblemKind};
 use tokio::sync::OwnedMutexGuard;
 
-use super::content::{Block, State};
-use super::core::{Core, File, Part, attributes, lock};
+use super::content::State;
+use super::core::{Core, File, attributes, lock};
 use super::home::Refusal;
 use super::journal::Record;
 use super::names::{Directory, Kind, checked};
+use super::version::Part;
 use super::{Caller, NewAttributes};
 use crate::errno::FsError;
 
@@ -148,7 +149,7 @@ impl Core {
         self.remove_at_home(&file).await?;
         self.take_name(caller, parent, name)?;
         *lock(&file.pending) = None;
-        self.drop_upload(&file).await;
+        self.drop_upload(&file);
         Ok(())
     }
 
@@ -252,7 +253,7 @@ impl Core {
         file.state().covers = covers;
         if let Some(other) = &other {
             *lock(&other.pending) = None;
-            self.drop_upload(other).await;
+            self.drop_upload(other);
         }
         self.names().rename(from, to)?;
         self.has_moved_name(caller, file.node, to, replaced, covers, records);
@@ -312,20 +313,18 @@ impl Core {
     async fn settle_upload(self: &Arc<Self>, file: &Arc<File>) -> Result<(), FsError> {
         let (open, left) = {
             let state = file.state();
-            let blocks = state.blocks.values();
-            let left = blocks.filter(|block| matches!(block, Block::Uploaded)).count() > 0;
-            (state.upload.is_some() || !state.flying.is_empty(), left)
+            (state.upload.is_some(), state.has_uploaded())
         };
         let pending = lock(&file.pending).clone();
         let brought = pending.is_some_and(|version| {
-            lock(&version.parts).iter().any(|part| matches!(part, Part::Brought(_)))
+            lock(&version.parts).iter().any(|part| matches!(part, Part::Brought { .. }))
         });
         if left || brought {
             // Bytes that are nowhere else come home under the old name first.
             return self.publish(file).await;
         }
         if open {
-            self.drop_upload(file).await;
+            self.drop_upload(file);
         }
         Ok(())
     }

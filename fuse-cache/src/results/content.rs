@@ -14,6 +14,7 @@ use tidegate_plan::{
 use tidegate_wire::PartReceipt;
 
 use super::block::{BLOCK, Content, Plain, Sealed, buffer_len};
+use super::version::Part;
 use crate::budget::Buffer;
 use crate::errno::FsError;
 
@@ -54,13 +55,12 @@ pub(super) enum Need {
     Open(u64),
     /// Fetch a block from home.
     Fetch(u64),
-    /// A buffer for so much of this block's plaintext.
-    Room(u64, usize),
     /// Bring home what there is: a part of it has left the worker.
     Publish,
 }
 
-/// Parts of an unfinished version that are durable at home.
+/// Parts of an unfinished version that are durable at home. A receipt is there only while the bytes of
+/// its part are the file's still.
 pub(super) struct Upload {
     pub(super) id: String,
     pub(super) path: String,
@@ -85,6 +85,8 @@ pub(super) struct State {
     pub(super) upload: Option<Upload>,
     /// Parts whose way home has begun.
     pub(super) flying: HashSet<u32>,
+    /// Parts whose receipts are no more, which the journal is still to be told.
+    pub(super) untold: Vec<u32>,
     /// Nobody may write: a version is being taken.
     pub(super) frozen: bool,
     /// What a worker before this one had in memory is gone.
@@ -115,6 +117,7 @@ impl State {
             told: false,
             upload: None,
             flying: HashSet::new(),
+            untold: Vec::new(),
             frozen: false,
             lost: false,
             covers: false,
@@ -154,30 +157,28 @@ impl State {
         u32::try_from(result_parts(self.len)).unwrap_or(u32::MAX)
     }
 
-    /// What a write needs before it can be done at once; `None`: nothing.
-    pub(super) fn write_needs(&self, offset: u64, len: usize) -> Option<Need> {
+    /// Blocks that a write needs buffers for, and for how much plaintext; or what must be done first.
+    pub(super) fn write_needs(&self, offset: u64, len: usize) -> Result<Vec<(u64, usize)>, Need> {
         if self.frozen {
-            return Some(Need::Change);
+            return Err(Need::Change);
         }
-        spans(offset, len).find_map(|(block, at, many)| {
+        let mut rooms = Vec::new();
+        for (block, at, many) in spans(offset, len) {
             // What the write does not bring and the block must keep.
             let keeps = self.at_home(block);
-            let covers = at == 0 && many >= keeps;
-            match self.blocks.get(&block) {
-                Some(Block::Plain(plain)) if plain.holds(at + many) => None,
-                Some(Block::Plain(_)) => Some(Need::Room(block, self.room(block, at + many))),
-                Some(Block::Underway(_)) => Some(Need::Change),
-                Some(Block::Sealed { valid, .. }) if at == 0 && many >= *valid => {
-                    Some(Need::Room(block, self.room(block, many)))
-                }
-                Some(Block::Sealed { .. }) => Some(Need::Open(block)),
-                Some(Block::Uploaded) => Some(Need::Publish),
-                None if keeps == 0 || covers => {
-                    Some(Need::Room(block, self.room(block, at + many)))
-                }
-                None => Some(Need::Fetch(block)),
-            }
-        })
+            let room = match self.blocks.get(&block) {
+                Some(Block::Plain(plain)) if plain.holds(at + many) => continue,
+                Some(Block::Plain(_)) => at + many,
+                Some(Block::Underway(_)) => return Err(Need::Change),
+                Some(Block::Sealed { valid, .. }) if at == 0 && many >= *valid => many,
+                Some(Block::Sealed { .. }) => return Err(Need::Open(block)),
+                Some(Block::Uploaded) => return Err(Need::Publish),
+                None if keeps == 0 || (at == 0 && many >= keeps) => at + many,
+                None => return Err(Need::Fetch(block)),
+            };
+            rooms.push((block, self.room(block, room)));
+        }
+        Ok(rooms)
     }
 
     /// A file's first block may stay small; the others will be filled.
@@ -185,22 +186,43 @@ impl State {
         if block == 0 { len } else { BLOCK }
     }
 
-    /// Gives a block that [`Need::Room`] asked for its buffer.
-    pub(super) fn give_room(&mut self, block: u64, buffer: Buffer) {
+    /// Gives a block the buffer that it needs. Unless it is plaintext, what is written next covers all
+    /// of it: both happen before anybody else sees the file.
+    fn give_room(&mut self, block: u64, buffer: Buffer) {
         let plain = match self.blocks.remove(&block) {
             Some(Block::Plain(plain)) => plain.moved_to(buffer),
-            // It will be overwritten as far as it goes.
-            Some(Block::Sealed { .. }) | None => Plain::new(buffer),
-            Some(other) => {
-                self.blocks.insert(block, other);
-                return;
-            }
+            _ => Plain::new(buffer),
         };
         self.blocks.insert(block, Block::Plain(plain));
     }
 
-    /// Writes what needs nothing more. Returns the blocks that are full by it.
-    pub(super) fn write(&mut self, offset: u64, data: &[u8], now: SystemTime) -> Vec<u64> {
+    /// Zeros up to so much of a block that is plaintext, in another buffer if one is given.
+    pub(super) fn stretch(&mut self, block: u64, len: usize, buffer: Option<Buffer>) {
+        if !matches!(self.blocks.get(&block), Some(Block::Plain(_))) {
+            return;
+        }
+        if let Some(buffer) = buffer {
+            self.give_room(block, buffer);
+        }
+        if let Some(Block::Plain(plain)) = self.blocks.get_mut(&block)
+            && plain.holds(len)
+        {
+            plain.extend(len);
+        }
+    }
+
+    /// Writes, with the buffers that [`Self::write_needs`] asked for. Returns the blocks that are full
+    /// by it.
+    pub(super) fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        rooms: Vec<(u64, Buffer)>,
+        now: SystemTime,
+    ) -> Vec<u64> {
+        for (block, buffer) in rooms {
+            self.give_room(block, buffer);
+        }
         let mut full = Vec::new();
         let mut done = 0;
         for (block, at, many) in spans(offset, data.len()) {
@@ -241,9 +263,15 @@ impl State {
     fn touch_part(&mut self, block: u64) {
         if let Ok(part) = u32::try_from(block / PART_BLOCKS)
             && let Some(upload) = &mut self.upload
+            && upload.receipts.remove(&part).is_some()
         {
-            upload.receipts.remove(&part);
+            self.untold.push(part);
         }
+    }
+
+    /// Some of the file's bytes are in the upload only.
+    pub(super) fn has_uploaded(&self) -> bool {
+        self.blocks.values().any(|block| matches!(block, Block::Uploaded))
     }
 
     /// What must be done before the file can get another length.
@@ -254,13 +282,11 @@ impl State {
         if len == 0 {
             return None;
         }
-        // The part in which the new end lies becomes another one.
-        let part = len / RESULT_PART_LEN as u64 * PART_BLOCKS;
+        // The part in which the new end lies becomes another one; a file of one part goes without an upload.
+        let part = (len - 1) / RESULT_PART_LEN as u64 * PART_BLOCKS;
         let mut cut = self.blocks.range(part..part + PART_BLOCKS);
-        if len < self.len
-            && !len.is_multiple_of(RESULT_PART_LEN as u64)
-            && cut.any(|(_, block)| matches!(block, Block::Uploaded))
-        {
+        let changes = !len.is_multiple_of(RESULT_PART_LEN as u64) || part == 0;
+        if len < self.len && changes && cut.any(|(_, block)| matches!(block, Block::Uploaded)) {
             return Some(Need::Publish);
         }
         match self.blocks.get(&(len / BLOCK as u64)) {
@@ -294,8 +320,9 @@ impl State {
                 _ => {}
             }
             if let Some(upload) = &mut self.upload {
-                let parts = u32::try_from(result_parts(len)).unwrap_or(u32::MAX);
-                drop(upload.receipts.split_off(&parts));
+                let parts = len.div_ceil(RESULT_PART_LEN as u64);
+                let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+                self.untold.extend(upload.receipts.split_off(&parts).into_keys());
             }
             self.end_moved(len);
         } else {
@@ -364,8 +391,25 @@ impl State {
         Some(found)
     }
 
+    /// Whether the part is still as it is in a version.
+    pub(super) fn is_still(&self, number: u32, part: &Part) -> bool {
+        match part {
+            Part::Sealed(blocks) => self.part_is(number, blocks),
+            Part::Copy(receipt) => self.copyable(number) == Some(receipt),
+            Part::Brought { upload, .. } => {
+                self.upload.as_ref().is_some_and(|open| open.id == *upload)
+            }
+        }
+    }
+
+    /// The receipt of a part that is in an upload as it is in a version.
+    pub(super) fn receipt(&self, upload: &str, number: u32, part: &Part) -> Option<&PartReceipt> {
+        let open = self.upload.as_ref().filter(|open| open.id == upload)?;
+        open.receipts.get(&number).filter(|_| self.is_still(number, part))
+    }
+
     /// Whether the part's blocks are still these.
-    pub(super) fn part_is(&self, part: u32, blocks: &[Arc<Sealed>]) -> bool {
+    fn part_is(&self, part: u32, blocks: &[Arc<Sealed>]) -> bool {
         self.sealed_part(part).is_some_and(|now| {
             now.len() == blocks.len() && now.iter().zip(blocks).all(|(a, b)| Arc::ptr_eq(a, b))
         })
@@ -385,25 +429,40 @@ impl State {
         self.blocks.iter().map(bytes).sum()
     }
 
-    /// Lets go of what is at home anyway.
+    /// Lets go of what is at home anyway; while a version is being taken, of what that does not need.
     pub(super) fn drop_clean(&mut self) {
-        self.blocks.retain(|_, block| !matches!(block, Block::Sealed { clean: true, .. }));
-        if self.blocks.is_empty() {
+        let whole = self.len <= RESULT_PART_LEN as u64;
+        let needed: HashSet<u32> = (0..self.parts())
+            .filter(|part| self.frozen && (whole || self.copyable(*part).is_none()))
+            .collect();
+        self.blocks.retain(|number, block| {
+            let part = u32::try_from(number / PART_BLOCKS).unwrap_or(u32::MAX);
+            !matches!(block, Block::Sealed { clean: true, .. }) || needed.contains(&part)
+        });
+        if self.blocks.is_empty() && !self.frozen {
             self.content = None;
         }
     }
 
-    /// Lets go of the blocks of full parts that were brought home; how many.
+    /// Lets go of the blocks of full parts that were brought home; how many. Never of some of a part: it
+    /// is in the upload only, or here.
     pub(super) fn drop_uploaded(&mut self) -> usize {
         let Some(upload) = &self.upload else { return 0 };
-        let mut dropped = 0;
+        // A file of one part goes without an upload.
+        if self.len <= RESULT_PART_LEN as u64 {
+            return 0;
+        }
         let full = |(_, receipt): &(&u32, &PartReceipt)| receipt.len as usize == RESULT_PART_LEN;
-        for (part, _) in upload.receipts.iter().filter(full) {
-            for (_, block) in self.blocks.range_mut(Self::blocks_of(*part)) {
-                if matches!(block, Block::Sealed { .. }) {
-                    *block = Block::Uploaded;
-                    dropped += 1;
-                }
+        let brought: Vec<_> = upload.receipts.iter().filter(full).map(|(part, _)| *part).collect();
+        let mut dropped = 0;
+        for part in brought {
+            let here = self.sealed_part(part).is_some_and(|part| part.len() as u64 == PART_BLOCKS);
+            if !here || self.copyable(part).is_some() {
+                continue;
+            }
+            for block in Self::blocks_of(part) {
+                self.blocks.insert(block, Block::Uploaded);
+                dropped += 1;
             }
         }
         dropped

@@ -6,72 +6,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_plan::LeaseId;
-use tidegate_wire::{Attributes, PartReceipt, ResultsTerms};
+use tidegate_wire::{Attributes, ResultsTerms};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::block::{Content, Sealed};
 use super::cache::HomeCache;
-use super::content::{Block, PART_BLOCKS, State, room_len};
+use super::content::{Block, State, room_len};
 use super::home::Home;
 use super::journal::{Journal, Record};
 use super::names::Names;
 use super::spool::Spool;
+use super::version::Version;
 use crate::budget::{Budget, Buffer};
 use crate::errno::FsError;
 
 /// How long somebody waits for room before he looks again by himself.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The same while nothing is under way: something may be just between two steps.
+const LOOK_TWICE: Duration = Duration::from_millis(50);
 
 /// One file.
 pub(super) struct File {
     pub(super) node: u64,
     state: Mutex<State>,
-    /// Who holds it alone changes what of the file is at home.
+    /// Who holds it alone changes what of the file is at home, and begins and ends its uploads.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
-    /// Who holds it alone begins an upload.
-    pub(super) beginning: tokio::sync::Mutex<()>,
     /// A version that is complete and not at home.
     pub(super) pending: Mutex<Option<Arc<Version>>>,
     pub(super) cache: Mutex<HomeCache>,
     changed: watch::Sender<()>,
-}
-
-/// One version of a file's bytes, complete.
-pub(super) struct Version {
-    pub(super) content: Arc<Content>,
-    pub(super) len: u64,
-    pub(super) parts: Mutex<Vec<Part>>,
-}
-
-/// Where a part of a version is.
-#[derive(Clone)]
-pub(super) enum Part {
-    /// As in the version at home.
-    Copy(PartReceipt),
-    /// In the upload only.
-    Brought(PartReceipt),
-    Sealed(Vec<Arc<Sealed>>),
-}
-
-impl Version {
-    pub(super) fn part(&self, part: u32) -> Option<Part> {
-        lock(&self.parts).get(part as usize).cloned()
-    }
-
-    /// Lets go of full parts that are in the upload, as they still are in the file.
-    fn let_go(&self, state: &State) {
-        let Some(upload) = &state.upload else { return };
-        for (number, part) in (0..).zip(lock(&self.parts).iter_mut()) {
-            if let Part::Sealed(blocks) = part
-                && blocks.len() as u64 == PART_BLOCKS
-                && let Some(receipt) = upload.receipts.get(&number)
-                && state.part_is(number, blocks)
-            {
-                *part = Part::Brought(receipt.clone());
-            }
-        }
-    }
 }
 
 impl File {
@@ -80,7 +44,6 @@ impl File {
             node,
             state: Mutex::new(state),
             turn: Arc::default(),
-            beginning: tokio::sync::Mutex::default(),
             pending: Mutex::default(),
             cache: Mutex::default(),
             changed: watch::channel(()).0,
@@ -123,7 +86,7 @@ pub(super) struct Core {
     /// Files that are brought home by nobody who waits.
     pub(super) drains: Arc<Semaphore>,
     /// Parts that are complete behind their writer.
-    pub(super) ripe: mpsc::UnboundedSender<(Arc<File>, u32)>,
+    pub(super) ripe: mpsc::UnboundedSender<Ripe>,
     /// Keys were destroyed.
     pub(super) over: AtomicBool,
     pub(super) stored_files: AtomicU64,
@@ -135,6 +98,9 @@ pub(super) struct Core {
     plains: Mutex<VecDeque<(Weak<File>, u64)>>,
     contents: Mutex<Vec<Weak<Content>>>,
 }
+
+/// A part that is complete behind its writer; sending it is under way from the first.
+pub(super) type Ripe = (Arc<File>, u32, UnderWay);
 
 /// Something under way that gives room back when it ends.
 pub(super) struct UnderWay(Arc<Core>);
@@ -160,7 +126,7 @@ pub(super) struct Parts {
     pub(super) first_handle: u64,
     pub(super) flights: usize,
     pub(super) drains: usize,
-    pub(super) ripe: mpsc::UnboundedSender<(Arc<File>, u32)>,
+    pub(super) ripe: mpsc::UnboundedSender<Ripe>,
 }
 
 impl Core {
@@ -312,15 +278,18 @@ impl Core {
         for (_, file) in files {
             many += lock(&file.cache).clear();
             let mut state = file.state();
-            if state.frozen {
-                continue;
-            }
             if let Some(pending) = &*lock(&file.pending) {
-                pending.let_go(&state);
+                let (records, gone) = pending.let_go(file.node, &state);
+                if !records.is_empty() {
+                    self.record(&records);
+                }
+                // Nobody else is given their places before that is written down.
+                drop(gone);
             }
+            many += state.drop_uploaded();
             let before = state.blocks.len();
             state.drop_clean();
-            many += before - state.blocks.len() + state.drop_uploaded();
+            many += before - state.blocks.len();
         }
         many
     }
@@ -339,8 +308,9 @@ impl Core {
     }
 }
 
-pub(super) async fn wait_for_room(eased: &mut watch::Receiver<()>) {
-    let _looks_again = tokio::time::timeout(LOOK_AGAIN, eased.changed()).await;
+pub(super) async fn wait_for_room(eased: &mut watch::Receiver<()>, idle: bool) {
+    let most = if idle { LOOK_TWICE } else { LOOK_AGAIN };
+    let _looks_again = tokio::time::timeout(most, eased.changed()).await;
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -10,16 +10,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::ResultsFigures;
-use super::core::{Core, File, Part, lock};
+use super::core::{Core, File, Ripe, UnderWay, lock};
+use super::version::Part;
 use crate::errno::FsError;
 
 /// Sends parts on their way that are complete behind their writers.
-pub(super) fn follow(core: &Arc<Core>, mut ripe: mpsc::UnboundedReceiver<(Arc<File>, u32)>) {
+pub(super) fn follow(core: &Arc<Core>, mut ripe: mpsc::UnboundedReceiver<Ripe>) {
     let core: Weak<Core> = Arc::downgrade(core);
     tokio::spawn(async move {
-        while let Some((file, part)) = ripe.recv().await {
+        while let Some((file, part, work)) = ripe.recv().await {
             let Some(core) = core.upgrade() else { break };
-            tokio::spawn(async move { core.early(&file, part).await });
+            tokio::spawn(async move { core.early(&file, part, work).await });
         }
     });
 }
@@ -45,7 +46,7 @@ impl Core {
             move || {
                 parts.iter().all(|part| match part {
                     Part::Sealed(blocks) => blocks.iter().all(|block| core.spool_now(block)),
-                    Part::Copy(_) | Part::Brought(_) => true,
+                    Part::Copy(_) | Part::Brought { .. } => true,
                 })
             }
         });
@@ -65,16 +66,33 @@ impl Core {
         if state.lost {
             return Err(FsError::Lost);
         }
-        Ok(!state.dirty && (self.asynchronous || lock(&file.pending).is_none()))
+        let clean = !state.dirty && (self.asynchronous || lock(&file.pending).is_none());
+        drop(state);
+        // What has no name any more need not come home.
+        Ok(clean || self.path(file.node).is_none())
+    }
+
+    /// The file's turn. Who waits for it is not under way: who has it may wait for room.
+    pub(super) async fn turn_of<'a>(
+        self: &Arc<Self>,
+        file: &'a File,
+        work: UnderWay,
+    ) -> (tokio::sync::MutexGuard<'a, ()>, UnderWay) {
+        if let Ok(turn) = file.turn.try_lock() {
+            return (turn, work);
+        }
+        drop(work);
+        let turn = file.turn.lock().await;
+        (turn, self.begin_work())
     }
 
     /// Brings what is complete of a file home while nobody waits.
     pub(super) fn bring_later(self: &Arc<Self>, file: &Arc<File>) {
         let (core, file) = (Arc::clone(self), Arc::clone(file));
         self.handle.spawn(async move {
-            let _work = core.begin_work();
+            let work = core.begin_work();
             let Ok(_permit) = Arc::clone(&core.drains).acquire_owned().await else { return };
-            let _turn = file.turn.lock().await;
+            let (_turn, _work) = core.turn_of(&file, work).await;
             let pending = lock(&file.pending).clone();
             if let Some(version) = pending {
                 match core.bring(&file, &version).await {

@@ -12,9 +12,10 @@ use tidegate_wire::{
 
 use super::block::Sealed;
 use super::content::{State, Upload};
-use super::core::{Core, File, Part, Version, lock};
+use super::core::{Core, File, UnderWay, lock};
 use super::home::Refusal;
 use super::journal::Record;
+use super::version::{Part, Version};
 use crate::client::{Outgoing, Piece, Source};
 
 impl Core {
@@ -23,74 +24,80 @@ impl Core {
         self: &Arc<Self>,
         file: &Arc<File>,
         version: &Version,
-        part: u32,
+        number: u32,
         upload: &str,
         path: &str,
     ) -> Result<PartReceipt, Refusal> {
         let mut changes = file.changes();
-        // A flight of this part that began before must end first, whatever it brings.
-        loop {
+        let part = loop {
             changes.borrow_and_update();
-            if !file.state().flying.contains(&part) {
-                break;
+            // A flight of this part that began before must end first, whatever it brings.
+            if !file.state().flying.contains(&number) {
+                let part = version.part(number).ok_or(Refusal::Over)?;
+                let mut state = file.state();
+                if let Some(receipt) = state.receipt(upload, number, &part) {
+                    return Ok(receipt.clone());
+                }
+                match part {
+                    Part::Brought { upload: of, receipt } if of == upload => return Ok(receipt),
+                    // Of an upload that is no more, and nowhere else.
+                    Part::Brought { .. } => return Err(Refusal::Lost),
+                    part => {
+                        state.flying.insert(number);
+                        break part;
+                    }
+                }
             }
             let _file_lives = changes.changed().await;
-        }
-        let blocks = match version.part(part).ok_or(Refusal::Over)? {
-            Part::Brought(receipt) => {
-                let state = file.state();
-                let same = state.upload.as_ref().is_some_and(|open| open.id == upload);
-                drop(state);
-                // Of an upload that is no more, and nowhere else.
-                return if same { Ok(receipt) } else { Err(Refusal::Lost) };
-            }
-            Part::Copy(receipt) => {
-                let version = file.state().home.as_ref().map(|home| home.version.clone());
-                let version = version.ok_or(Refusal::Over)?;
-                let request =
-                    CopyRequest { upload: upload.into(), path: path.into(), version, receipt };
-                let copied = self.home.ask("copy", &request).await;
-                return copied.map_err(|refusal| match refusal {
-                    Refusal::Kind(ProblemKind::OverBudget | ProblemKind::NoSpace) => refusal,
-                    // Of the upload or of the version: a version that is sent whole tells.
-                    Refusal::Kind(_) => Refusal::NoCopy,
-                    other => other,
-                });
-            }
-            Part::Sealed(blocks) => blocks,
         };
-        {
-            let mut state = file.state();
-            if let Some(receipt) = state.upload.as_ref().and_then(|open| open.receipts.get(&part))
-                && state.part_is(part, &blocks)
-            {
-                return Ok(receipt.clone());
-            }
-            state.flying.insert(part);
-        }
-        self.fly(Flight { file, part }, &blocks, upload).await
+        self.fly(Flight { file, number }, &part, upload, path).await
     }
 
-    /// Sends a part that was marked as flying.
+    /// Brings a part that was marked as flying.
     async fn fly(
         &self,
         flight: Flight<'_>,
-        blocks: &[Arc<Sealed>],
+        part: &Part,
         upload: &str,
+        path: &str,
     ) -> Result<PartReceipt, Refusal> {
-        let Flight { file, part } = flight;
-        let sent = self.send_part(part, blocks, upload).await;
+        let Flight { file, number } = flight;
+        let brought = match part {
+            Part::Sealed(blocks) => self.send_part(number, blocks, upload).await,
+            Part::Copy(receipt) => self.copy_part(file, receipt, upload, path).await,
+            Part::Brought { receipt, .. } => Ok(receipt.clone()),
+        };
         let mut state = file.state();
-        if let Ok(receipt) = &sent
-            && state.part_is(part, blocks)
+        if let Ok(receipt) = &brought
+            && state.is_still(number, part)
             && let Some(open) = state.upload.as_mut().filter(|open| open.id == upload)
         {
-            open.receipts.insert(part, receipt.clone());
+            open.receipts.insert(number, receipt.clone());
             self.record(&[Record::Part { node: file.node, receipt: receipt.clone() }]);
         }
         drop(state);
         drop(flight);
-        sent
+        brought
+    }
+
+    /// Has home take a part from the version that is there.
+    async fn copy_part(
+        &self,
+        file: &File,
+        receipt: &PartReceipt,
+        upload: &str,
+        path: &str,
+    ) -> Result<PartReceipt, Refusal> {
+        let version = file.state().home.as_ref().map(|home| home.version.clone());
+        let version = version.ok_or(Refusal::Over)?;
+        let (upload, path, receipt) = (upload.into(), path.into(), receipt.clone());
+        let copied = self.home.ask("copy", &CopyRequest { upload, path, version, receipt }).await;
+        copied.map_err(|refusal| match refusal {
+            Refusal::Kind(ProblemKind::OverBudget | ProblemKind::NoSpace) => refusal,
+            // Of the upload or of the version: a version that is sent whole tells.
+            Refusal::Kind(_) => Refusal::NoCopy,
+            other => other,
+        })
     }
 
     async fn send_part(
@@ -111,41 +118,42 @@ impl Core {
         self.home.send("part", &framed(&request, blocks)?).await
     }
 
-    /// The file's upload under its present name.
+    /// The file's upload under its present name. The caller holds the file's turn.
     pub(super) async fn begin_upload(
         self: &Arc<Self>,
         file: &Arc<File>,
         content: ContentId,
         path: &str,
     ) -> Result<String, Refusal> {
-        let _alone = file.beginning.lock().await;
-        if let Some(open) = &file.state().upload
-            && open.path == path
-        {
-            return Ok(open.id.clone());
+        let open = file.state().upload.as_ref().map(|open| (open.id.clone(), open.path == path));
+        match open {
+            Some((id, true)) => return Ok(id),
+            Some(_) => self.drop_upload(file),
+            None => {}
         }
         let request = BeginRequest { path: path.to_owned(), content };
         let BeginReply { upload } = self.home.ask("begin", &request).await?;
-        self.record(&[Record::Upload {
-            node: file.node,
-            id: upload.clone(),
-            path: path.to_owned(),
-        }]);
-        file.state().upload =
-            Some(Upload { id: upload.clone(), path: path.to_owned(), receipts: BTreeMap::new() });
+        let mut state = file.state();
+        let (id, path) = (upload.clone(), path.to_owned());
+        self.record(&[Record::Upload { node: file.node, id: id.clone(), path: path.clone() }]);
+        state.upload = Some(Upload { id, path, receipts: BTreeMap::new() });
         Ok(upload)
     }
 
-    pub(super) fn forget_upload(&self, file: &File) {
-        file.state().upload = None;
+    /// Forgets the file's upload, only if it is this one. What is in it and nowhere else is lost.
+    pub(super) fn end_upload(&self, file: &File, only: Option<&str>) -> Option<Upload> {
+        let mut state = file.state();
+        let open = state.upload.take_if(|open| only.is_none_or(|only| open.id == only))?;
+        let pending = lock(&file.pending).clone();
+        state.lost |=
+            state.has_uploaded() || pending.is_some_and(|version| version.needs_upload(&open.id));
         self.record(&[Record::NoUpload { node: file.node }]);
+        Some(open)
     }
 
-    /// Gives an upload up that nobody will commit.
-    pub(super) async fn drop_upload(self: &Arc<Self>, file: &Arc<File>) {
-        let _alone = file.beginning.lock().await;
-        let Some(open) = file.state().upload.take() else { return };
-        self.record(&[Record::NoUpload { node: file.node }]);
+    /// Gives an upload up that nobody will commit. The caller holds the file's turn.
+    pub(super) fn drop_upload(self: &Arc<Self>, file: &File) {
+        let Some(open) = self.end_upload(file, None) else { return };
         let request = AbandonRequest { upload: open.id, path: open.path };
         let core = Arc::clone(self);
         self.handle.spawn(async move {
@@ -157,48 +165,64 @@ impl Core {
         });
     }
 
+    /// Sends the parts of a file on their way that are complete behind its writer; how many.
+    pub(super) fn send_ripe(self: &Arc<Self>, file: &Arc<File>) -> usize {
+        let state = file.state();
+        let ripe: Vec<_> =
+            (0..state.parts()).filter(|part| ripe(&state, *part).is_some()).collect();
+        drop(state);
+        for part in &ripe {
+            let _nobody_drains = self.ripe.send((Arc::clone(file), *part, self.begin_work()));
+        }
+        ripe.len()
+    }
+
     /// A part that is complete behind its writer.
-    pub(super) async fn early(self: &Arc<Self>, file: &Arc<File>, part: u32) {
-        let _work = self.begin_work();
+    pub(super) async fn early(self: &Arc<Self>, file: &Arc<File>, number: u32, work: UnderWay) {
+        let (turn, _work) = self.turn_of(file, work).await;
         let Ok(_permit) = self.flights.acquire().await else { return };
-        let ready = |state: &State| {
-            let brought = state.upload.as_ref().is_some_and(|u| u.receipts.contains_key(&part));
-            let behind = state.len > (u64::from(part) + 1) * RESULT_PART_LEN as u64;
-            let idle = !state.frozen && !state.flying.contains(&part);
-            (behind && idle && !brought).then(|| state.sealed_part(part)).flatten()
+        let first = ripe(&file.state(), number);
+        let Some(content) = first.and_then(|blocks| Some(blocks.first()?.content.id)) else {
+            return;
         };
-        let Some(blocks) = ready(&file.state()) else { return };
-        let Some(content) = blocks.first().map(|block| block.content.id) else { return };
         let Some(path) = self.path(file.node) else { return };
+        // The upload is that version's.
         if lock(&file.pending).is_some() {
             return;
         }
         let Ok(upload) = self.begin_upload(file, content, &path).await else { return };
-        {
+        let part = {
             let mut state = file.state();
-            let still = ready(&state).is_some() && state.part_is(part, &blocks);
-            if !still || lock(&file.pending).is_some() {
-                return;
-            }
-            state.flying.insert(part);
-        }
+            let Some(blocks) = ripe(&state, number) else { return };
+            state.flying.insert(number);
+            Part::Sealed(blocks)
+        };
+        drop(turn);
         if let Err(Refusal::Kind(ProblemKind::Absent)) =
-            self.fly(Flight { file, part }, &blocks, &upload).await
+            self.fly(Flight { file, number }, &part, &upload, &path).await
         {
-            self.forget_upload(file);
+            self.end_upload(file, Some(&upload));
         }
     }
+}
+
+/// The blocks of a part that its writer has left behind and that nobody has brought.
+pub(super) fn ripe(state: &State, part: u32) -> Option<Vec<Arc<Sealed>>> {
+    let brought = state.upload.as_ref().is_some_and(|open| open.receipts.contains_key(&part));
+    let behind = state.len > (u64::from(part) + 1) * RESULT_PART_LEN as u64;
+    let here = behind && !brought && !state.flying.contains(&part);
+    (here && state.copyable(part).is_none()).then(|| state.sealed_part(part)).flatten()
 }
 
 /// A part on its way, until this is dropped.
 struct Flight<'a> {
     file: &'a Arc<File>,
-    part: u32,
+    number: u32,
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.file.state().flying.remove(&self.part);
+        self.file.state().flying.remove(&self.number);
         self.file.has_changed();
     }
 }

@@ -11,10 +11,11 @@ use tokio::task::JoinSet;
 
 use super::block::Sealed;
 use super::content::{AtHome, Block};
-use super::core::{Core, File, Part, Version, lock};
+use super::core::{Core, File, lock};
 use super::flights::framed;
 use super::home::Refusal;
 use super::journal::{HomeRecord, Record};
+use super::version::{Part, Version};
 use crate::errno::FsError;
 
 /// Times that a version's way home begins again because of what became of an upload.
@@ -23,6 +24,9 @@ const AGAIN: u32 = 6;
 impl Core {
     /// Brings the present content home, if it is not. The caller holds the file's turn.
     pub(super) async fn publish(self: &Arc<Self>, file: &Arc<File>) -> Result<(), FsError> {
+        if self.path(file.node).is_none() {
+            return Ok(());
+        }
         while let Some(version) = self.take_version(file).await? {
             self.record_complete(file, &version);
             if self.bring(file, &version).await? {
@@ -44,11 +48,11 @@ impl Core {
             // What has no name any more need not come home.
             let Some(path) = self.path(file.node) else {
                 *lock(&file.pending) = None;
-                self.drop_upload(file).await;
+                self.drop_upload(file);
                 return Ok(true);
             };
             let brought = if version.len <= RESULT_PART_LEN as u64 {
-                self.drop_upload(file).await;
+                self.drop_upload(file);
                 self.store(file, version, &path).await
             } else {
                 self.upload(file, version, &path).await
@@ -59,11 +63,12 @@ impl Core {
                     return Ok(true);
                 }
                 Err(Refusal::NoCopy) => {
-                    forget_receipts(file, version);
+                    forget_receipts(file);
                     return Ok(false);
                 }
-                Ok(_) => self.forget_upload(file),
-                Err(Refusal::Kind(ProblemKind::Absent)) => self.forget_upload(file),
+                Ok(_) | Err(Refusal::Kind(ProblemKind::Absent)) => {
+                    self.end_upload(file, None);
+                }
                 Err(refusal) => {
                     self.came_to_nothing(file, version);
                     file.state().lost |= refusal == Refusal::Lost;
@@ -83,7 +88,8 @@ impl Core {
             && pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version))
         {
             *pending = None;
-            state.dirty = true;
+            (state.dirty, state.told) = (true, true);
+            self.record(&[Record::Withdrawn { node: file.node }]);
         }
     }
 
@@ -149,8 +155,8 @@ impl Core {
     }
 
     fn is_home(
-        &self,
-        file: &File,
+        self: &Arc<Self>,
+        file: &Arc<File>,
         version: &Arc<Version>,
         stored: Stored,
         receipts: Vec<PartReceipt>,
@@ -164,7 +170,7 @@ impl Core {
             .iter()
             .flat_map(|part| match part {
                 Part::Sealed(blocks) => blocks.as_slice(),
-                Part::Copy(_) | Part::Brought(_) => &[],
+                Part::Copy(_) | Part::Brought { .. } => &[],
             })
             .map(|sealed| (sealed.number, sealed))
             .collect();
@@ -173,7 +179,8 @@ impl Core {
             Block::Sealed { sealed, valid, clean } => {
                 let same = brought.get(block).is_some_and(|brought| Arc::ptr_eq(brought, sealed));
                 *clean |= same && *valid == sealed.len;
-                true
+                // What a worker before this one sealed is read from home now.
+                !*clean || sealed.content.opens()
             }
             Block::Plain(_) | Block::Underway(_) => true,
         });
@@ -208,19 +215,16 @@ impl Core {
         ]);
         file.has_changed();
         self.ease();
+        self.send_ripe(file);
     }
 }
 
-/// Nothing of what is at home can be copied; the version is to be taken again.
-fn forget_receipts(file: &File, version: &Arc<Version>) {
+/// Nothing of what is at home can be copied; the version is to be taken again, and stays until then.
+fn forget_receipts(file: &File) {
     let mut state = file.state();
     if let Some(home) = &state.home {
         let (version, len) = (home.version.clone(), home.len);
         state.home = Some(Arc::new(AtHome { version, len, receipts: Vec::new() }));
     }
     state.dirty = true;
-    let mut pending = lock(&file.pending);
-    if pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version)) {
-        *pending = None;
-    }
 }

@@ -3,19 +3,22 @@
 
 use std::sync::Arc;
 
-use tidegate_plan::RESULT_PART_LEN;
-
 use super::block::{Content, Plain, Sealed};
-use super::content::{Block, PART_BLOCKS, State};
-use super::core::{Core, File, wait_for_room};
+use super::content::{Block, PART_BLOCKS};
+use super::core::{Core, File, lock, wait_for_room};
+use super::flights::ripe;
 use crate::budget::Buffer;
 use crate::errno::FsError;
+
+/// Times that nothing is seen under way before there is no space.
+const IDLE: u32 = 3;
 
 impl Core {
     /// A buffer for so much plaintext of a block. Waits for what is under way; when nothing is, there is
     /// no space.
     pub(super) async fn room(self: &Arc<Self>, plain: usize) -> Result<Buffer, FsError> {
         let mut eased = self.eased();
+        let (mut stirred, mut seen_idle) = (false, 0);
         loop {
             eased.borrow_and_update();
             self.check()?;
@@ -24,21 +27,42 @@ impl Core {
             if let Some(buffer) = self.try_room(plain) {
                 return Ok(buffer);
             }
-            if self.let_go() > 0
-                && let Some(buffer) = self.try_room(plain)
-            {
-                return Ok(buffer);
+            if self.let_go() > 0 {
+                stirred = false;
+                if let Some(buffer) = self.try_room(plain) {
+                    return Ok(buffer);
+                }
             }
             if let Some((file, block)) = self.oldest_plain() {
                 self.seal_later(&file, block);
             } else if self.spill().await {
                 continue;
             }
-            if idle && self.is_idle() {
+            let idle = idle && self.is_idle();
+            seen_idle = if idle { seen_idle + 1 } else { 0 };
+            if idle && !std::mem::replace(&mut stirred, true) && self.stir() > 0 {
+                seen_idle = 0;
+            }
+            if seen_idle >= IDLE {
                 return Err(FsError::NoSpace);
             }
-            wait_for_room(&mut eased).await;
+            wait_for_room(&mut eased, idle).await;
         }
+    }
+
+    /// Sets on its way home what could give room and that nobody brings; how much there was.
+    fn stir(self: &Arc<Self>) -> usize {
+        let files = self.names().files();
+        let stir = |file: &Arc<File>| {
+            let Ok(turn) = file.turn.try_lock() else { return 0 };
+            drop(turn);
+            if lock(&file.pending).is_none() {
+                return self.send_ripe(file);
+            }
+            self.bring_later(file);
+            1
+        };
+        files.iter().map(|(_, file)| stir(file)).sum()
     }
 
     /// Finds a place in the spool for one sealed block that had none. False: there is none.
@@ -84,11 +108,14 @@ impl Core {
                 }
             }
         }
-        let ripe = self.ripe_parts(&state, block);
+        // Its writer may have left this part behind, or the one before.
+        let part = u32::try_from(block / PART_BLOCKS).unwrap_or(u32::MAX);
+        let around = [part.checked_sub(1), Some(part)].into_iter().flatten();
+        let around: Vec<_> = around.filter(|part| ripe(&state, *part).is_some()).collect();
         drop(state);
         file.has_changed();
-        for part in ripe {
-            let _nobody_drains = self.ripe.send((Arc::clone(file), part));
+        for part in around {
+            let _nobody_drains = self.ripe.send((Arc::clone(file), part, self.begin_work()));
         }
     }
 
@@ -123,28 +150,22 @@ impl Core {
         }
     }
 
-    /// Parts around a block that their writer has left behind.
-    fn ripe_parts(&self, state: &State, block: u64) -> Vec<u32> {
-        let part = u32::try_from(block / PART_BLOCKS).unwrap_or(u32::MAX);
-        let behind = |part: &u32| {
-            state.len > (u64::from(*part) + 1) * RESULT_PART_LEN as u64
-                && !state.flying.contains(part)
-                && state.sealed_part(*part).is_some()
-        };
-        [part.checked_sub(1), Some(part)].into_iter().flatten().filter(behind).collect()
-    }
-
     /// Makes a sealed block plaintext again.
     pub(super) async fn open_block(
         self: &Arc<Self>,
         file: &Arc<File>,
         block: u64,
     ) -> Result<(), FsError> {
-        let len = match file.state().blocks.get(&block) {
-            Some(Block::Sealed { sealed, .. }) => sealed.len,
-            _ => return Ok(()),
+        let (len, room) = {
+            let state = file.state();
+            match state.blocks.get(&block) {
+                Some(Block::Sealed { sealed, .. }) => {
+                    (sealed.len, sealed.len.max(state.block_len(block)))
+                }
+                _ => return Ok(()),
+            }
         };
-        let buffer = self.room(len).await?;
+        let buffer = self.room(room).await?;
         let (from, valid, clean, ticket) = {
             let mut state = file.state();
             let ticket = state.ticket();

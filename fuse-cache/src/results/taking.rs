@@ -7,11 +7,11 @@ use tidegate_plan::{RESULT_PART_LEN, result_blocks};
 use tidegate_wire::ReadRequest;
 
 use super::block::{BLOCK, Content, Plain};
-use super::content::{Block, PART_BLOCKS, State};
-use super::core::{Core, File, Part, Version, lock};
+use super::content::{AtHome, Block, State};
+use super::core::{Core, File, lock};
 use super::home::Refusal;
-use super::journal::{Complete, PartRecord, Record};
-use crate::budget::Buffer;
+use super::journal::Record;
+use super::version::{Version, parts};
 use crate::errno::FsError;
 
 /// What is still to be done before a version can be taken.
@@ -26,31 +26,47 @@ enum Lacks {
 }
 
 impl Core {
-    /// Takes the present content as a version, or the one that was taken and is not at home yet.
+    /// Takes the present content as a version, or the one that was taken and is not at home yet. The
+    /// caller holds the file's turn.
     pub(super) async fn take_version(
         self: &Arc<Self>,
         file: &Arc<File>,
     ) -> Result<Option<Arc<Version>>, FsError> {
-        self.check()?;
-        {
-            let mut state = file.state();
-            if state.lost {
-                return Err(FsError::Lost);
+        let mut brought = false;
+        loop {
+            self.check()?;
+            let pending = lock(&file.pending).clone();
+            {
+                let mut state = file.state();
+                if state.lost {
+                    return Err(FsError::Lost);
+                }
+                if !state.dirty {
+                    return Ok(pending);
+                }
+                state.frozen = brought || pending.as_ref().is_none_or(|pending| pending.opens());
             }
-            if !state.dirty {
-                return Ok(lock(&file.pending).clone());
+            if !file.state().frozen {
+                // What a worker before this one sealed can be taken again only from home.
+                if let Some(pending) = pending {
+                    brought = !self.bring(file, &pending).await?;
+                }
+                continue;
             }
-            state.frozen = true;
+            let taken = self.complete(file).await;
+            file.state().frozen = false;
+            file.has_changed();
+            match (taken, pending) {
+                // What waits in the spool gives it its room.
+                (Err(FsError::NoSpace), Some(pending)) if self.bring(file, &pending).await? => {}
+                (taken, _) => return taken.map(Some),
+            }
         }
-        let taken = self.complete(file).await;
-        file.state().frozen = false;
-        file.has_changed();
-        taken.map(Some)
     }
 
     /// Tells a successor of a version, if all of it lies where he finds it.
     pub(super) fn record_complete(&self, file: &File, version: &Version) {
-        if let Some(complete) = complete_record(version) {
+        if let Some(complete) = version.record() {
             self.record(&[Record::Complete { node: file.node, complete: Box::new(complete) }]);
         }
     }
@@ -62,43 +78,49 @@ impl Core {
             changes.borrow_and_update();
             self.check()?;
             let content = self.content_of(file)?;
-            let lacks = lacks(&file.state(), &content);
+            let lacks = {
+                let mut state = file.state();
+                match lacks(&state, &content) {
+                    Lacks::Nothing => return self.taken(file, &mut state, content),
+                    lacks => lacks,
+                }
+            };
             match lacks {
                 Lacks::Nothing => {}
                 Lacks::Seal(blocks) => {
                     for block in blocks {
                         self.seal_later(file, block);
                     }
-                    continue;
                 }
-                Lacks::Open(block) => {
-                    self.open_block(file, block).await?;
-                    continue;
-                }
-                Lacks::Fill(block) => {
-                    self.fill_block(file, block).await?;
-                    continue;
-                }
-                Lacks::Stretch(block, len) => {
-                    self.stretch(file, block, len).await?;
-                    continue;
-                }
+                Lacks::Open(block) => self.open_block(file, block).await?,
+                Lacks::Fill(block) => self.fill_block(file, block).await?,
+                Lacks::Stretch(block, len) => self.stretch(file, block, len).await?,
                 Lacks::Change => {
                     let _file_lives = changes.changed().await;
-                    continue;
                 }
             }
-            let mut state = file.state();
-            let Some(parts) = parts(&state) else { continue };
-            let version = Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
-            state.content = None;
-            state.dirty = false;
-            state.told = false;
-            state.low = state.len;
-            *lock(&file.pending) = Some(Arc::clone(&version));
-            drop(state);
-            return Ok(version);
         }
+    }
+
+    /// The version that lacks nothing, unless some of it is nowhere any more.
+    fn taken(
+        &self,
+        file: &File,
+        state: &mut State,
+        content: Arc<Content>,
+    ) -> Result<Arc<Version>, FsError> {
+        let Some(parts) = parts(state) else {
+            tracing::error!("a part of a result is nowhere any more");
+            state.lost = true;
+            return Err(FsError::Lost);
+        };
+        let version = Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
+        state.content = None;
+        state.dirty = false;
+        state.told = false;
+        state.low = state.len;
+        *lock(&file.pending) = Some(Arc::clone(&version));
+        Ok(version)
     }
 
     /// Zeros up to the block's length.
@@ -113,15 +135,8 @@ impl Core {
             _ => return Ok(()),
         };
         let buffer = if has_room { None } else { Some(self.room(len).await?) };
-        let mut state = file.state();
-        if let Some(buffer) = buffer {
-            state.give_room(block, buffer);
-        }
-        if let Some(Block::Plain(plain)) = state.blocks.get_mut(&block)
-            && plain.holds(len)
-        {
-            plain.extend(len);
-        }
+        // It may have been sealed meanwhile, to make that room.
+        file.state().stretch(block, len, buffer);
         Ok(())
     }
 
@@ -131,11 +146,12 @@ impl Core {
         file: &Arc<File>,
         block: u64,
     ) -> Result<(), FsError> {
-        let (there, len) = {
+        let (home, there, len) = {
             let state = file.state();
-            (state.at_home(block), state.block_len(block).max(state.at_home(block)))
+            let there = state.at_home(block);
+            (state.home.clone(), there, state.block_len(block).max(there))
         };
-        let buffer = self.room(len).await?;
+        let mut buffer = self.room(len).await?;
         let ticket = {
             let mut state = file.state();
             if state.blocks.contains_key(&block) {
@@ -145,50 +161,48 @@ impl Core {
             state.blocks.insert(block, Block::Underway(ticket));
             ticket
         };
-        let mut plain = Plain::new(buffer);
-        let outcome = match there {
-            0 => Ok(()),
-            _ => self.fetch(file, block * BLOCK as u64, there).await.map(|bytes| {
-                plain.write(0, &bytes);
-            }),
+        let fetched = match &home {
+            _ if there == 0 => Ok(()),
+            None => Err(FsError::Gone),
+            Some(home) => {
+                let offset = block * BLOCK as u64;
+                self.fetch(file, home, offset, &mut buffer[..there]).await
+            }
         };
         let mut state = file.state();
         if matches!(state.blocks.get(&block), Some(Block::Underway(now)) if *now == ticket) {
-            if outcome.is_ok() {
+            state.blocks.remove(&block);
+            let same = match (&home, &state.home) {
+                (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+                (then, now) => then.is_none() && now.is_none(),
+            };
+            // Who needs it asks again when another version has come home meanwhile.
+            if fetched.is_ok() && same {
+                let mut plain = Plain::filled(buffer, there);
                 // It may have been cut meanwhile.
                 plain.truncate(state.at_home(block));
                 plain.extend(state.block_len(block).min(len));
                 state.blocks.insert(block, Block::Plain(plain));
-            } else {
-                state.blocks.remove(&block);
             }
         }
         drop(state);
         self.is_plain(file, block);
         file.has_changed();
-        outcome
+        fetched
     }
 
-    /// Bytes of the version at home.
-    pub(super) async fn fetch(
+    /// Bytes of a version at home.
+    async fn fetch(
         self: &Arc<Self>,
         file: &Arc<File>,
+        home: &AtHome,
         offset: u64,
-        len: usize,
-    ) -> Result<Buffer, FsError> {
-        let home = file.state().home.clone().ok_or(FsError::Gone)?;
+        out: &mut [u8],
+    ) -> Result<(), FsError> {
         let path = self.path(file.node).ok_or(FsError::Gone)?;
-        let mut buffer = self.room(len).await?;
-        let asked = ReadRequest {
-            path,
-            version: home.version.clone(),
-            offset,
-            len: u32::try_from(len).map_err(|_| FsError::Invalid)?,
-        };
-        let read = self.home.read(&asked, &mut buffer[..len]).await;
-        read.map_err(Refusal::errno)?;
-        buffer.truncate(len);
-        Ok(buffer)
+        let len = u32::try_from(out.len()).map_err(|_| FsError::Invalid)?;
+        let asked = ReadRequest { path, version: home.version.clone(), offset, len };
+        self.home.read(&asked, out).await.map_err(Refusal::errno)
     }
 }
 
@@ -230,50 +244,4 @@ fn lacks(state: &State, content: &Arc<Content>) -> Lacks {
         }
     }
     if seal.is_empty() { other } else { Lacks::Seal(seal) }
-}
-
-fn parts(state: &State) -> Option<Vec<Part>> {
-    let whole = state.len <= RESULT_PART_LEN as u64;
-    let part = |part| {
-        if !whole {
-            if let Some(Block::Uploaded) = state.blocks.get(&(u64::from(part) * PART_BLOCKS)) {
-                let receipt = state.upload.as_ref()?.receipts.get(&part)?;
-                return Some(Part::Brought(receipt.clone()));
-            }
-            if let Some(receipt) = state.copyable(part) {
-                return Some(Part::Copy(receipt.clone()));
-            }
-        }
-        state.sealed_part(part).map(Part::Sealed)
-    };
-    (0..state.parts()).map(part).collect()
-}
-
-/// `None` when some of it is in RAM only: a worker after this one could do nothing with it.
-fn complete_record(version: &Version) -> Option<Complete> {
-    let mut keys: Vec<Arc<Content>> = Vec::new();
-    let parts = lock(&version.parts);
-    let record = |part: &Part| {
-        Some(match part {
-            Part::Copy(receipt) => PartRecord::Copy(receipt.clone()),
-            Part::Brought(receipt) => PartRecord::Brought(receipt.clone()),
-            Part::Sealed(blocks) => {
-                let content = &blocks.first()?.content;
-                let known = keys.iter().position(|key| Arc::ptr_eq(key, content));
-                let key = known.unwrap_or_else(|| {
-                    keys.push(Arc::clone(content));
-                    keys.len() - 1
-                });
-                let slots = blocks.iter().map(|block| block.spooled()).collect::<Option<_>>()?;
-                PartRecord::Spooled { key: u32::try_from(key).ok()?, slots }
-            }
-        })
-    };
-    let parts = parts.iter().map(record).collect::<Option<_>>()?;
-    Some(Complete {
-        content: version.content.id,
-        len: version.len,
-        keys: keys.iter().map(|key| (key.id, key.sealed_key.as_slice().into())).collect(),
-        parts,
-    })
 }

@@ -1,6 +1,7 @@
 mod faults;
 mod home;
 mod model;
+mod parts;
 mod restarts;
 mod ways;
 

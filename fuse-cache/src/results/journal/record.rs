@@ -55,6 +55,22 @@ pub(in crate::results) enum Record {
         node: u64,
         receipt: PartReceipt,
     },
+    /// What was brought of that part is not the file's any more.
+    NoPart {
+        node: u64,
+        part: u32,
+    },
+    /// A part of the complete version is in that upload only.
+    Brought {
+        node: u64,
+        content: ContentId,
+        upload: String,
+        receipt: PartReceipt,
+    },
+    /// What was complete is not to be brought home: nobody was told that it is safe.
+    Withdrawn {
+        node: u64,
+    },
     /// The upload was given up.
     NoUpload {
         node: u64,
@@ -104,8 +120,8 @@ pub(in crate::results) struct Complete {
 pub(in crate::results) enum PartRecord {
     /// As in the version at home.
     Copy(PartReceipt),
-    /// In the upload.
-    Brought(PartReceipt),
+    /// In that upload only.
+    Brought { upload: String, receipt: PartReceipt },
     /// In the spool: which of the keys, and for each block its first page and sealed length.
     Spooled { key: u32, slots: Vec<(u32, u32)> },
 }
@@ -178,6 +194,9 @@ impl Model {
             | Record::Complete { node, .. }
             | Record::Upload { node, .. }
             | Record::Part { node, .. }
+            | Record::NoPart { node, .. }
+            | Record::Brought { node, .. }
+            | Record::Withdrawn { node }
             | Record::NoUpload { node }
             | Record::Home { node, .. }
             | Record::Version { node, .. } => {
@@ -227,6 +246,24 @@ impl Known {
                 if let Some((_, _, receipts)) = &mut self.upload {
                     receipts.insert(receipt.part, receipt.clone());
                 }
+            }
+            Record::NoPart { part, .. } => {
+                if let Some((_, _, receipts)) = &mut self.upload {
+                    receipts.remove(part);
+                }
+            }
+            Record::Brought { content, upload, receipt, .. } => {
+                if let Some(complete) = &mut self.complete
+                    && complete.content == *content
+                    && let Some(part) = complete.parts.get_mut(receipt.part as usize)
+                {
+                    let (upload, receipt) = (upload.clone(), receipt.clone());
+                    *part = PartRecord::Brought { upload, receipt };
+                }
+            }
+            Record::Withdrawn { .. } => {
+                self.complete = None;
+                self.dirty = true;
             }
             Record::NoUpload { .. } => self.upload = None,
             Record::Home { home, newest, .. } => {

@@ -38,6 +38,8 @@ pub(super) enum Fault {
     /// Answered once notified.
     Hold(Arc<Notify>),
     Superseded,
+    /// Done at once, but nobody hears of it until notified.
+    Late(Arc<Notify>),
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ pub(super) struct Inner {
     next: u64,
     faults: VecDeque<(&'static str, Fault)>,
     always: Vec<(&'static str, Fault)>,
+    left: Option<usize>,
+    ended: Arc<Notify>,
     /// Routes in the order in which they were asked.
     pub(super) asked: Vec<String>,
     /// Requests being answered now, and the most there were.
@@ -111,6 +115,7 @@ impl ResultsHome {
         let mut inner = self.lock();
         inner.always.clear();
         inner.faults.clear();
+        inner.left = None;
     }
 
     pub(super) fn bytes(&self, path: &str) -> Option<Vec<u8>> {
@@ -119,6 +124,24 @@ impl ResultsHome {
 
     pub(super) fn asked(&self, route: &str) -> usize {
         self.lock().asked.iter().filter(|asked| *asked == route).count()
+    }
+
+    /// Uploads that nobody committed or gave up.
+    pub(super) fn open_uploads(&self) -> usize {
+        self.lock().uploads.len()
+    }
+
+    /// So many requests are served from now on, and no more until it is healed.
+    pub(super) fn end_after(&self, many: usize) {
+        let mut inner = self.lock();
+        inner.left = Some(many);
+        inner.ended = Arc::default();
+    }
+
+    /// A request was not served because of that.
+    pub(super) async fn has_ended(&self) {
+        let ended = Arc::clone(&self.lock().ended);
+        ended.notified().await;
     }
 
     pub(super) fn put(&self, path: &str, bytes: &[u8]) {
@@ -141,6 +164,15 @@ impl ResultsHome {
             inner.asked.push(route.clone());
             inner.now += 1;
             inner.most = inner.most.max(inner.now);
+            match &mut inner.left {
+                Some(0) => {
+                    inner.now -= 1;
+                    inner.ended.notify_one();
+                    return Err(io::Error::other("ended"));
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
             let next = inner.faults.iter().position(|(of, _)| *of == route);
             let next = next.and_then(|at| inner.faults.remove(at)).map(|(_, fault)| fault);
             let always = inner.always.iter().find(|(of, _)| *of == route);
@@ -166,17 +198,18 @@ impl ResultsHome {
                 let _nobody_hears = self.serve(route, body);
                 return Err(io::Error::other("unheard"));
             }
+            Some(Fault::Late(go_on)) => {
+                let answer = self.serve(route, body);
+                go_on.notified().await;
+                return Ok(respond_with(answer));
+            }
             Some(Fault::Superseded) => {
                 let none =
                     Stored { version: String::new(), blake3: Vec::new().into(), superseded: true };
                 return Ok(json(&none));
             }
         }
-        Ok(match self.serve(route, body) {
-            Ok(Answer::Json(text)) => respond(200, Full::from(text)),
-            Ok(Answer::Bytes(bytes)) => respond(200, Full::from(bytes)),
-            Err(kind) => problem(kind),
-        })
+        Ok(respond_with(self.serve(route, body)))
     }
 
     fn serve(&self, route: &str, body: &[u8]) -> Outcome {
@@ -432,6 +465,14 @@ impl Inner {
         let stored = stored(&file);
         self.files.insert(path.to_owned(), file);
         say(&stored)
+    }
+}
+
+fn respond_with(outcome: Outcome) -> Response<Body> {
+    match outcome {
+        Ok(Answer::Json(text)) => respond(200, Full::from(text)),
+        Ok(Answer::Bytes(bytes)) => respond(200, Full::from(bytes)),
+        Err(kind) => problem(kind),
     }
 }
 

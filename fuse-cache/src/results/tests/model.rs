@@ -1,6 +1,8 @@
-//! Any operations on a file, against a vector of bytes.
+//! Any operations on a file, by two writers, with a worker that is killed at any step, against a vector
+//! of bytes.
 
 use proptest::prelude::*;
+use tokio::time::timeout;
 
 use super::*;
 
@@ -20,19 +22,29 @@ enum Step {
         at: usize,
         len: usize,
     },
+    /// A second writer patches what is there while a sync is on its way.
+    Patch {
+        block: usize,
+        seed: u64,
+    },
     Sync,
     Rename,
+    /// Another file takes the name while this one is open, and gives it back.
+    Replace,
+    Unlink,
     Reopen,
-    /// The worker is killed after a sync, and another goes on.
-    Kill,
+    /// What is home leaves the worker.
+    LetGo,
+    /// A sync is cut off after so many requests, the worker is killed, and another goes on.
+    Kill(usize),
 }
 
 /// A little around the edges of blocks and parts, mostly.
 fn offset() -> impl Strategy<Value = usize> {
     prop_oneof![
-        0..40 * MIB,
-        (0_usize..40, 0_usize..3).prop_map(|(block, more)| (block * MIB + more).saturating_sub(1)),
-        (0_usize..3, 0_usize..3)
+        2 => 0..40 * MIB,
+        2 => (0_usize..40, 0_usize..3).prop_map(|(block, more)| (block * MIB + more).saturating_sub(1)),
+        3 => (0_usize..3, 0_usize..3)
             .prop_map(|(part, more)| (part * 16 * MIB + more).saturating_sub(1)),
     ]
 }
@@ -41,83 +53,162 @@ fn step() -> impl Strategy<Value = Step> {
     let len = || prop_oneof![1_usize..5000, 1_usize..3 * MIB];
     prop_oneof![
         4 => (offset(), len(), any::<u64>()).prop_map(|(at, len, seed)| Step::Write { at, len, seed }),
-        3 => (prop_oneof![1_usize..5000, 1_usize..20 * MIB], any::<u64>())
+        4 => (prop_oneof![1_usize..5000, 1_usize..20 * MIB, 18 * MIB..30 * MIB], any::<u64>())
             .prop_map(|(len, seed)| Step::Append { len, seed }),
         2 => offset().prop_map(Step::Resize),
+        2 => (0_usize..4).prop_map(|part| Step::Resize(part * 16 * MIB)),
         2 => (offset(), len()).prop_map(|(at, len)| Step::Read { at, len }),
-        3 => Just(Step::Sync),
+        2 => (0_usize..60, any::<u64>()).prop_map(|(block, seed)| Step::Patch { block, seed }),
+        2 => Just(Step::Sync),
         1 => Just(Step::Rename),
+        1 => Just(Step::Replace),
+        1 => Just(Step::Unlink),
         1 => Just(Step::Reopen),
-        1 => Just(Step::Kill),
+        2 => Just(Step::LetGo),
+        3 => (0_usize..9).prop_map(Step::Kill),
     ]
 }
 
 const LONGEST: usize = 70 * MIB;
+const LONG: Duration = Duration::from_secs(60);
+
+struct Run {
+    worker: Worker,
+    file: (u64, u64),
+    name: &'static str,
+    model: Vec<u8>,
+}
+
+impl Run {
+    async fn write(&mut self, at: usize, new: &[u8]) {
+        self.worker.write(self.file.0, at as u64, new).await;
+        self.model.resize(self.model.len().max(at + new.len()), 0);
+        self.model[at..at + new.len()].copy_from_slice(new);
+    }
+
+    async fn resize(&mut self, len: usize) {
+        let size = Some(len as u64);
+        let new = NewAttributes { size, ..NewAttributes::default() };
+        let set = self.worker.results.set_attributes(self.worker.caller(), self.file.0, new).await;
+        assert_eq!(set.unwrap().size, len as u64);
+        self.model.resize(len, 0);
+    }
+
+    async fn sync(&self) {
+        timeout(LONG, self.worker.results.fsync(self.file.0)).await.unwrap().unwrap();
+        if !self.worker.how.asynchronous {
+            assert!(self.worker.home.bytes(self.name).unwrap() == self.model);
+        }
+    }
+
+    /// Patches one place while a sync is under way: the sync takes what is before or behind.
+    async fn patch(&mut self, block: usize, seed: u64) {
+        let at = (block * MIB).min(self.model.len());
+        let (results, node) = (Arc::clone(&self.worker.results), self.file.0);
+        let syncing = tokio::spawn(async move { results.fsync(node).await });
+        self.write(at, &bytes(seed, 700)).await;
+        timeout(LONG, syncing).await.unwrap().unwrap().unwrap();
+    }
+
+    async fn replace(&mut self) {
+        self.worker.put("other", b"other").await.unwrap();
+        self.worker.rename("other", self.name).await.unwrap();
+        assert_eq!(self.worker.home.bytes("other"), None);
+        self.anew().await;
+    }
+
+    /// The open file has no name any more; another is made.
+    async fn anew(&mut self) {
+        let _nameless = timeout(LONG, self.worker.close(self.file)).await.unwrap();
+        self.file = self.worker.create(self.name).await;
+        self.model.clear();
+    }
+
+    /// Kills the worker in the middle of a sync. What was acknowledged is there, what was not is there
+    /// whole, or said to be lost.
+    async fn kill(mut self, after: usize) -> Self {
+        let (results, node) = (Arc::clone(&self.worker.results), self.file.0);
+        self.worker.home.end_after(after);
+        let mut syncing = tokio::spawn(async move { results.fsync(node).await });
+        let synced = tokio::select! {
+            synced = &mut syncing => { synced.unwrap().unwrap(); true }
+            () = self.worker.home.has_ended() => false,
+        };
+        if !synced {
+            syncing.abort();
+            let _aborted = syncing.await;
+        }
+        self.worker = self.worker.killed().await;
+        self.worker.home.heal();
+        assert_eq!(self.worker.node(self.name), Some(self.file.0));
+        match timeout(LONG, self.worker.results.fsync(node)).await.unwrap() {
+            Ok(()) => {
+                let seen = timeout(LONG, self.worker.read(node)).await.unwrap().unwrap();
+                assert!(seen == self.model, "after a kill");
+            }
+            Err(FsError::Lost) => {
+                assert!(!synced, "what was acknowledged is lost");
+                self.resize(0).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        self
+    }
+}
 
 async fn run(how: How, steps: Vec<Step>) {
-    let mut worker = Worker::start(how).await;
-    let mut file = worker.create("f").await;
-    let mut name = "f";
-    let mut model: Vec<u8> = Vec::new();
+    let worker = Worker::start(how).await;
+    let file = worker.create("f").await;
+    let mut run = Run { worker, file, name: "f", model: Vec::new() };
     for (number, step) in steps.into_iter().enumerate() {
         match step {
-            Step::Write { at, len, seed } => {
-                let new = bytes(seed, len);
-                worker.write(file.0, at as u64, &new).await;
-                model.resize(model.len().max(at + len), 0);
-                model[at..at + len].copy_from_slice(&new);
-            }
+            Step::Write { at, len, seed } => run.write(at, &bytes(seed, len)).await,
             Step::Append { len, seed } => {
-                if model.len() + len <= LONGEST {
-                    let new = bytes(seed, len);
-                    worker.write(file.0, model.len() as u64, &new).await;
-                    model.extend(new);
+                if run.model.len() + len <= LONGEST {
+                    run.write(run.model.len(), &bytes(seed, len)).await;
                 }
             }
-            Step::Resize(len) => {
-                let size = Some(len as u64);
-                let new = NewAttributes { size, ..NewAttributes::default() };
-                let set = worker.results.set_attributes(worker.caller(), file.0, new).await;
-                assert_eq!(set.unwrap().size, len as u64);
-                model.resize(len, 0);
-            }
+            Step::Resize(len) => run.resize(len).await,
             Step::Read { at, len } => {
                 let len32 = u32::try_from(len).unwrap();
-                let seen = worker.results.read(file.0, at as u64, len32).await.unwrap();
-                let expected = &model[at.min(model.len())..(at + len).min(model.len())];
+                let read = run.worker.results.read(run.file.0, at as u64, len32);
+                let seen = timeout(LONG, read).await.unwrap().unwrap();
+                let expected = &run.model[at.min(run.model.len())..(at + len).min(run.model.len())];
                 assert!(seen == expected, "step {number}: read at {at} of {len}");
             }
-            Step::Sync | Step::Kill => {
-                worker.results.fsync(file.0).await.unwrap();
-                if !how.asynchronous {
-                    assert!(worker.home.bytes(name).unwrap() == model, "step {number}");
-                }
-                if matches!(step, Step::Kill) {
-                    worker = worker.killed().await;
-                    assert_eq!(worker.node(name), Some(file.0));
-                }
+            Step::Patch { block, seed } => run.patch(block, seed).await,
+            Step::Sync => run.sync().await,
+            Step::Kill(after) => run = run.kill(after).await,
+            Step::LetGo => {
+                run.worker.results.core.let_go();
+            }
+            Step::Replace => run.replace().await,
+            Step::Unlink => {
+                run.worker.unlink(run.name).await.unwrap();
+                run.anew().await;
             }
             Step::Rename => {
-                let other = if name == "f" { "g" } else { "f" };
-                worker.rename(name, other).await.unwrap();
-                name = other;
+                let other = if run.name == "f" { "g" } else { "f" };
+                run.worker.rename(run.name, other).await.unwrap();
+                run.name = other;
             }
             Step::Reopen => {
-                worker.close(file).await.unwrap();
-                file.1 = worker.results.open(file.0, true).unwrap();
+                timeout(LONG, run.worker.close(run.file)).await.unwrap().unwrap();
+                run.file.1 = run.worker.results.open(run.file.0, true).unwrap();
             }
         }
-        assert_eq!(worker.results.attributes(file.0).unwrap().size, model.len() as u64);
+        let size = run.worker.results.attributes(run.file.0).unwrap().size;
+        assert_eq!(size, run.model.len() as u64, "step {number}");
     }
-    worker.close(file).await.unwrap();
-    let stated = worker.results.drain(boottime() + Duration::from_secs(600)).await;
+    timeout(LONG, run.worker.close(run.file)).await.unwrap().unwrap();
+    let stated = run.worker.results.drain(boottime() + Duration::from_secs(600)).await;
     assert_eq!(stated.lost_files, 0);
-    assert!(worker.home.bytes(name).unwrap() == model, "at the end");
-    assert_eq!(worker.home.lock().files.len(), 1);
+    assert!(run.worker.home.bytes(run.name).unwrap() == run.model, "at the end");
+    assert_eq!(run.worker.home.lock().files.len(), 1);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn a_file_at_home_is_what_was_written(
@@ -135,3 +226,5 @@ proptest! {
         runtime.block_on(run(how, steps));
     }
 }
+
+const CASES: u32 = 8;
