@@ -148,6 +148,7 @@ impl Core {
         self.remove_at_home(&file).await?;
         self.take_name(caller, parent, name)?;
         *lock(&file.pending) = None;
+        *lock(&file.recorded) = None;
         self.drop_upload(&file).await;
         Ok(())
     }
@@ -256,6 +257,9 @@ impl Core {
         }
         self.names().rename(from, to)?;
         self.has_moved_name(caller, file.node, to, replaced, covers, records);
+        if let Some(other) = &other {
+            *lock(&other.recorded) = None;
+        }
         Ok(())
     }
 
@@ -277,15 +281,12 @@ impl Core {
             self.settle_upload(file).await?;
         }
         if self.terms.directories {
-            if replaced.is_some() {
-                match self.change(Change::RemoveDirectory { path: paths.1.clone() }).await {
-                    Ok(_) | Err(Refusal::Kind(ProblemKind::Absent)) => {}
-                    Err(Refusal::Kind(ProblemKind::Occupied)) => return Err(FsError::NotEmpty),
-                    Err(refusal) => return Err(refusal.errno()),
-                }
-            }
+            // It takes the place of an empty one, in one step.
             let change = Change::RenameDirectory { from: paths.0, to: paths.1 };
-            self.change(change).await.map_err(Refusal::errno)?;
+            match self.change(change).await {
+                Err(Refusal::Kind(ProblemKind::Occupied)) => return Err(FsError::NotEmpty),
+                changed => drop(changed.map_err(Refusal::errno)?),
+            }
         }
         self.names().rename(from, to)?;
         self.has_moved_name(caller, node, to, replaced, false, Vec::new());

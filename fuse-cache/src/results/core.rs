@@ -33,6 +33,11 @@ pub(super) struct File {
     pub(super) beginning: tokio::sync::Mutex<()>,
     /// A version that is complete and not at home.
     pub(super) pending: Mutex<Option<Arc<Version>>>,
+    /// The version that the journal says is complete: as long as it does, its places in the spool are
+    /// nobody else's. Changed with the journal, under the state's lock.
+    pub(super) recorded: Mutex<Option<Arc<Version>>>,
+    /// Why it did not come home while nobody waited: for whoever syncs or closes next.
+    pub(super) refused: Mutex<Option<FsError>>,
     pub(super) cache: Mutex<HomeCache>,
     changed: watch::Sender<()>,
 }
@@ -59,18 +64,21 @@ impl Version {
         lock(&self.parts).get(part as usize).cloned()
     }
 
-    /// Lets go of full parts that are in the upload, as they still are in the file.
-    fn let_go(&self, state: &State) {
-        let Some(upload) = &state.upload else { return };
+    /// Full parts that are in the upload, as they still are in the file, are there only; returns where they
+    /// were.
+    fn let_go(&self, state: &State) -> Vec<Part> {
+        let mut left = Vec::new();
+        let Some(upload) = &state.upload else { return left };
         for (number, part) in (0..).zip(lock(&self.parts).iter_mut()) {
             if let Part::Sealed(blocks) = part
                 && blocks.len() as u64 == PART_BLOCKS
                 && let Some(receipt) = upload.receipts.get(&number)
                 && state.part_is(number, blocks)
             {
-                *part = Part::Brought(receipt.clone());
+                left.push(std::mem::replace(part, Part::Brought(receipt.clone())));
             }
         }
+        left
     }
 }
 
@@ -82,6 +90,8 @@ impl File {
             turn: Arc::default(),
             beginning: tokio::sync::Mutex::default(),
             pending: Mutex::default(),
+            recorded: Mutex::default(),
+            refused: Mutex::default(),
             cache: Mutex::default(),
             changed: watch::channel(()).0,
         })
@@ -316,7 +326,11 @@ impl Core {
                 continue;
             }
             if let Some(pending) = &*lock(&file.pending) {
-                pending.let_go(&state);
+                let left = pending.let_go(&state);
+                // Their places in the spool are free once the journal says so.
+                if !left.is_empty() && is_recorded(&file, pending) {
+                    self.write_complete(&file, &state, pending);
+                }
             }
             let before = state.blocks.len();
             state.drop_clean();
@@ -337,6 +351,17 @@ impl Core {
     pub(super) fn record(&self, records: &[Record]) {
         self.journal.append(records);
     }
+
+    /// Bytes of the file are nowhere any more.
+    pub(super) fn lose(&self, file: &File) {
+        let mut state = file.state();
+        state.lost = true;
+        self.record(&[Record::Dirty { node: file.node }]);
+    }
+}
+
+fn is_recorded(file: &File, version: &Arc<Version>) -> bool {
+    lock(&file.recorded).as_ref().is_some_and(|recorded| Arc::ptr_eq(recorded, version))
 }
 
 pub(super) async fn wait_for_room(eased: &mut watch::Receiver<()>) {
