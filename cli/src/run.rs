@@ -194,7 +194,9 @@ async fn close(
                 eprintln!("tidegate: ended {ended} processes that outlived the command");
             }
             if left > 0 {
-                eprintln!("tidegate: {left} processes wait for results; the mount ends without them");
+                eprintln!(
+                    "tidegate: {left} processes wait for results; the mount ends without them"
+                );
             }
         }
         Err(error) => flaws.note(&error.context("what outlived the command was not ended")),

@@ -85,7 +85,11 @@ impl Core {
         });
         if !spooled.await.unwrap_or(false) {
             // There is no room for it to wait in.
-            return if self.bring(file, &version).await? { Ok(()) } else { self.publish(file).await };
+            return if self.bring(file, &version).await? {
+                Ok(())
+            } else {
+                self.publish(file).await
+            };
         }
         self.record_complete(file, &version);
         self.bring_later(file);
@@ -117,7 +121,8 @@ impl Core {
             if let Err(error) = brought {
                 tracing::warn!(%error, "a result is not home yet");
                 // Whoever syncs or closes next hears of it, once.
-                let refused = [ProblemKind::OverBudget, ProblemKind::NoSpace, ProblemKind::TooLarge];
+                let refused =
+                    [ProblemKind::OverBudget, ProblemKind::NoSpace, ProblemKind::TooLarge];
                 if refused.into_iter().any(|kind| Refusal::Kind(kind).errno() == error) {
                     *lock(&file.refused) = Some(error);
                 }

@@ -118,22 +118,28 @@ impl Inner {
         self.rewrite()
     }
 
-    /// Writes what still matters anew.
+    /// Writes what still matters anew, and lets that count.
     fn rewrite(&mut self) -> io::Result<()> {
-        // The old run ends here, should the new one not be ended.
-        let (old, begin) = (self.begin, self.end + HEAD as u64);
-        self.file.write_all_at(&[0; HEAD], self.end)?;
-        self.end = begin;
-        for records in self.model.records().chunks(256) {
-            let frame = frame(records)?;
-            self.file.write_all_at(&frame, self.end)?;
-            self.end += frame.len() as u64;
-        }
+        let old = self.begin;
+        let begin = self.write_anew()?;
         write_head(&self.file, begin)?;
         self.begin = begin;
         self.base = self.end - begin;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, punch, old, begin - old)?)
+    }
+
+    /// Where it begins. The run that counts ends in front of it, should the new one not be ended.
+    fn write_anew(&mut self) -> io::Result<u64> {
+        self.file.write_all_at(&[0; HEAD], self.end)?;
+        self.end += HEAD as u64;
+        let begin = self.end;
+        for records in self.model.records().chunks(256) {
+            let frame = frame(records)?;
+            self.file.write_all_at(&frame, self.end)?;
+            self.end += frame.len() as u64;
+        }
+        Ok(begin)
     }
 }
 

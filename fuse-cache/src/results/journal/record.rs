@@ -203,8 +203,8 @@ impl Model {
     /// Paths of files that are not at home as they were last written.
     pub(in crate::results) fn unsaved(&self) -> Vec<String> {
         let files = self.nodes.values().filter(|known| !known.directory);
-        let unsaved = files
-            .filter(|known| known.dirty || known.complete.is_some() || known.home.is_none());
+        let unsaved =
+            files.filter(|known| known.dirty || known.complete.is_some() || known.home.is_none());
         unsaved.map(|known| self.path(known)).collect()
     }
 

@@ -1,3 +1,4 @@
+use tidegate_wire::ProblemKind;
 use tokio::sync::Notify;
 
 use super::*;
@@ -256,4 +257,53 @@ async fn who_is_killed_in_his_wipe_is_followed_by_one_who_states_the_same() {
     assert!(worker.results.core.spool.take(100).is_none(), "nothing is written any more");
     let worker = worker.killed().await;
     assert_eq!(worker.results.destroy_keys(), stated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_behind_the_jobs_back_is_heard_once() {
+    let worker = Worker::start(LATER).await;
+    worker.home.always("store", Fault::Refuse(ProblemKind::OverBudget));
+    worker.put("f", b"f").await.unwrap();
+    let node = worker.node("f").unwrap();
+    let file = worker.results.core.file(node).unwrap();
+    until(|| core::lock(&file.refused).is_some()).await;
+    assert_eq!(worker.results.fsync(node).await, Err(FsError::OverBudget));
+    worker.results.fsync(node).await.unwrap();
+    let stated = worker.results.drain(boottime() + Duration::from_secs(60)).await;
+    assert_eq!(stated.lost, ["f"]);
+}
+
+/// The holder has only the journal when no worker states anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_names_what_is_lost() {
+    let worker = Worker::start(LATER).await;
+    worker.make_directory("d").await;
+    worker.put("d/home", b"home").await.unwrap();
+    until(|| worker.home.bytes("d/home").is_some()).await;
+    until(|| worker.results.figures().unsent_files == 0).await;
+    worker.home.always("store", Fault::Cut);
+    worker.put("d/waits", b"waits").await.unwrap();
+    let open = worker.create("open").await;
+    worker.write(open.0, 0, b"in memory").await;
+    worker.create("empty").await;
+    assert_eq!(worker.results.figures().unsent_files, 3);
+    let left = left_behind(worker.journal.try_clone().unwrap()).unwrap().unwrap();
+    assert_eq!((left.stored_files, left.lost_files), (1, 3));
+    assert_eq!(left.lost, ["d/waits", "empty", "open"]);
+    let never = rustix::fs::memfd_create("journal", MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(left_behind(never).unwrap(), None);
+}
+
+/// A statement must fit in what a gateway takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_lost_are_told_as_far_as_they_fit() {
+    let worker = Worker::start(PLAIN).await;
+    for number in 0..600 {
+        worker.create(&format!("{number:03}{}", "\u{1}".repeat(200))).await;
+    }
+    worker.home.always("store", Fault::Cut);
+    let stated = worker.results.drain(boottime()).await;
+    assert_eq!(stated.lost_files, 600);
+    assert!((10..100).contains(&stated.lost.len()), "{}", stated.lost.len());
+    assert!(serde_json::to_string(&stated).unwrap().len() < 80 << 10);
 }
