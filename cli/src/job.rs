@@ -164,15 +164,24 @@ pub(crate) fn adopt_orphans() -> Result<()> {
         .context("cannot become the reaper of the command's orphans")
 }
 
-/// Ends every child of ours but the workers: TERM first, KILL after [`STRAGGLER_GRACE`]. Returns how many
-/// there were.
-pub(crate) async fn end_stragglers() -> Result<usize> {
+/// What outlived the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stragglers {
+    pub(crate) ended: usize,
+    /// Killed, and there still: the kernel ends nobody who waits for the answer of a mount.
+    pub(crate) left: usize,
+}
+
+/// Ends every child of ours but the workers: TERM first, KILL after [`STRAGGLER_GRACE`]. Waits for them for
+/// at most `long`.
+pub(crate) async fn end_stragglers(long: Duration) -> Result<Stragglers> {
     let started = Instant::now();
     let mut seen = HashSet::new();
     loop {
         let strays = strays()?;
-        if strays.is_empty() {
-            return Ok(seen.len());
+        let left = strays.len();
+        if left == 0 || started.elapsed() >= long {
+            return Ok(Stragglers { ended: seen.len().saturating_sub(left), left });
         }
         let signal = if started.elapsed() < STRAGGLER_GRACE { Signal::TERM } else { Signal::KILL };
         for pid in strays {

@@ -8,7 +8,7 @@ use tidegate_wire::Directive;
 
 use crate::args::MountArgs;
 use crate::origin::read_join;
-use crate::receipt::ReceiptFile;
+use crate::receipt::{ReceiptFile, ReceiptResults};
 use crate::signals::Signals;
 use crate::stage::{self, Places, ResultsPlace, Stage, Watch};
 use crate::{Usage, exit, memory};
@@ -57,7 +57,7 @@ async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
     if let Some(why) = &broken {
         eprintln!("tidegate: {why}");
     }
-    let ready = stage.ready;
+    let (ready, left) = (stage.ready, stage.supervisor.left_behind());
     match stage.end(json).await {
         Ok(report) => {
             let receipt = stage::receipt(&ready, &report)?;
@@ -75,7 +75,15 @@ async fn drive(args: MountArgs, json: bool, format: Format) -> Result<u8> {
         }
         Err(error) => {
             eprintln!("tidegate: the wipe is not certified: {error}");
-            Ok(if broken.is_some() { exit::LEASE_LOST } else { exit::NOT_CERTIFIED })
+            let left = left.borrow().as_ref().map(ReceiptResults::stated);
+            if let Some(left) = &left {
+                left.say_lost();
+            }
+            Ok(match broken {
+                Some(_) => exit::LEASE_LOST,
+                None if left.is_some_and(|left| !left.complete()) => exit::RESULTS_LOST,
+                None => exit::NOT_CERTIFIED,
+            })
         }
     }
 }

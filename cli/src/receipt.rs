@@ -78,8 +78,20 @@ impl ReceiptResults {
             files: seen.home_files,
             bytes: seen.home_bytes,
             lost: Vec::new(),
-            lost_files: 0,
+            lost_files: seen.unsent_files,
             unsent_bytes: Some(seen.unsent_bytes),
+        }
+    }
+
+    /// What is lost, for people, where there is no receipt that says it.
+    pub(crate) fn say_lost(&self) {
+        for name in self.lost.iter().take(LOST_SHOWN) {
+            eprintln!("tidegate: not home: {name}");
+        }
+        let shown = self.lost.len().min(LOST_SHOWN) as u64;
+        let more = self.lost_files.saturating_sub(shown);
+        if more > 0 {
+            eprintln!("tidegate: not home: {more} files{}", if shown > 0 { " more" } else { "" });
         }
     }
 
@@ -187,9 +199,11 @@ impl Receipt {
             for name in results.lost.iter().take(LOST_SHOWN) {
                 row("LOST", name.clone());
             }
-            let more = results.lost_files.saturating_sub(LOST_SHOWN as u64);
-            if more > 0 {
-                row("LOST", format!("and {more} files more"));
+            let shown = results.lost.len().min(LOST_SHOWN) as u64;
+            match results.lost_files.saturating_sub(shown) {
+                0 => {}
+                files if shown == 0 => row("LOST", format!("{files} files")),
+                more => row("LOST", format!("and {more} files more")),
             }
             if let Some(unsent) = results.unsent_bytes.filter(|bytes| *bytes > 0) {
                 let unsent = ByteSize(unsent);

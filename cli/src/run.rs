@@ -14,7 +14,7 @@ use crate::args::RunArgs;
 use crate::job::{self, Job};
 use crate::origin::Origin;
 use crate::progress::Bar;
-use crate::receipt::{Receipt, ReceiptFile};
+use crate::receipt::{Receipt, ReceiptFile, ReceiptResults};
 use crate::signals::{Insisting, Signals, exit_code};
 use crate::stage::{self, Places, ResultsPlace, Stage, Watch};
 use crate::{exit, memory, namespace};
@@ -80,6 +80,15 @@ const ORPHANS: Duration = Duration::from_secs(1);
 /// How long a command that is ended may take before it is killed.
 const JOB_GRACE: Duration = Duration::from_secs(10);
 
+/// When a command is given up that was killed and does not end: it waits in a write of results, which only
+/// the end of the mount ends.
+const GIVEN_UP: Duration = Duration::from_secs(10);
+
+/// How long what outlived the command may take to end.
+const STRAGGLERS: Duration = Duration::from_secs(10);
+/// The exit code of what SIGKILL ended, as shells put it.
+const KILLED: u8 = 128 + 9;
+
 /// How the command's part ended: its exit code, or why there is none.
 type Ended = Result<u8>;
 
@@ -107,12 +116,17 @@ async fn work(
     let mut insisting = Insisting::default();
     // Why the command is ended, and when it is killed.
     let mut broken: Option<(String, Instant)> = None;
+    let mut killed: Option<Instant> = None;
     let status = loop {
         tokio::select! {
-            status = job.wait() => break status?,
+            status = job.wait() => break Some(status?),
             _ = looks.tick() => job.reap_orphans(),
             signal = signals.next() => {
-                job.pass_on(insisting.heard(signal, Instant::now()));
+                let signal = insisting.heard(signal, Instant::now());
+                if signal == Signal::KILL {
+                    killed.get_or_insert_with(Instant::now);
+                }
+                job.pass_on(signal);
             }
             Ok(()) = progress.changed() => {
                 let now = *progress.borrow();
@@ -124,7 +138,12 @@ async fn work(
             }
             Some(()) = after(broken.as_ref().map(|(_, kill)| *kill)) => {
                 broken = broken.map(|(why, _)| (why, Instant::now() + JOB_GRACE));
+                killed.get_or_insert_with(Instant::now);
                 job.signal(Signal::KILL);
+            }
+            Some(()) = after(killed.map(|at| at + GIVEN_UP)) => {
+                eprintln!("tidegate: the command was killed and does not end; its results are drained without it");
+                break None;
             }
         }
     };
@@ -133,7 +152,7 @@ async fn work(
         eprintln!("tidegate: the command was ended: {why}");
         return Ok(exit::LEASE_LOST);
     }
-    Ok(job::exit_code(status))
+    Ok(status.map_or(KILLED, job::exit_code))
 }
 
 /// Waits until the data may not be read any more; why.
@@ -168,16 +187,33 @@ async fn close(
     json: bool,
 ) -> Result<u8> {
     let mut flaws = Flaws::default();
-    match job::end_stragglers().await {
-        Ok(0) => {}
-        Ok(stragglers) => {
-            eprintln!("tidegate: ended {stragglers} processes that outlived the command");
+    match job::end_stragglers(STRAGGLERS).await {
+        Ok(job::Stragglers { ended: 0, left: 0 }) => {}
+        Ok(job::Stragglers { ended, left }) => {
+            if ended > 0 {
+                eprintln!("tidegate: ended {ended} processes that outlived the command");
+            }
+            if left > 0 {
+                eprintln!(
+                    "tidegate: {left} processes wait for results; the mount ends without them"
+                );
+            }
         }
         Err(error) => flaws.note(&error.context("what outlived the command was not ended")),
     }
     let (ready, progress) = (stage.ready, stage.supervisor.progress());
+    let left = stage.supervisor.left_behind();
     let ended_stage = stage.end(json).await;
     let last = *progress.borrow();
+    let left = left.borrow().as_ref().map(ReceiptResults::stated);
+    // Who waited for the mount waits no more.
+    match job::end_stragglers(STRAGGLERS).await {
+        Ok(job::Stragglers { left: 0, .. }) => {}
+        Ok(job::Stragglers { left, .. }) => {
+            flaws.note(&anyhow::anyhow!("{left} processes outlive the command"));
+        }
+        Err(error) => flaws.note(&error.context("what outlived the command was not ended")),
+    }
     let receipt = match ended_stage {
         Ok(report) => stage::receipt(&ready, &report).map(Some),
         Err(error) => {
@@ -188,14 +224,22 @@ async fn close(
                 .context("the lease may stay open until its deadline")
         }
     };
-    let receipt = receipt.unwrap_or_else(|error| {
+    let mut receipt = receipt.unwrap_or_else(|error| {
         flaws.note(&error);
         None
     });
+    match (&mut receipt, &left) {
+        (Some(receipt), Some(_)) => receipt.results = left.clone(),
+        (None, Some(left)) => left.say_lost(),
+        (_, None) => {}
+    }
     let certified = receipt.as_ref().is_some_and(Receipt::certified);
     let lost = match &receipt {
         Some(receipt) => receipt.lost_results(),
-        None => last.results.as_ref().is_some_and(|seen| seen.unsent_bytes > 0),
+        None => match &left {
+            Some(left) => !left.complete(),
+            None => last.results.as_ref().is_some_and(|seen| seen.unsent_files > 0),
+        },
     };
     if let Some(mut receipt) = receipt {
         origin.annotate(&mut receipt);

@@ -179,6 +179,8 @@ pub struct Progress {
 pub struct ResultsProgress {
     /// Written and not at home.
     pub unsent_bytes: u64,
+    /// Files of which something is not at home.
+    pub unsent_files: u64,
     /// Sealed bytes on this machine's disk.
     pub spool_bytes: u64,
     /// Brought home; what was stored again counts again.

@@ -238,6 +238,19 @@ pub(crate) fn unmount(at: &Path, id: Option<u64>) -> io::Result<bool> {
     Ok(idle)
 }
 
+/// Whether nobody uses the mount now; it stays. The kernel would take a mount away that is asked about twice
+/// without being used in between, and looking at its id is a use.
+pub(crate) fn is_idle(at: &Path, id: Option<u64>) -> io::Result<bool> {
+    if mount_id(at) != id {
+        return Ok(true); // taken away by somebody else already
+    }
+    match rustix::mount::unmount(at, UnmountFlags::NOFOLLOW | UnmountFlags::EXPIRE) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INVAL | Errno::NOENT) => Ok(true),
+        Err(Errno::BUSY) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The same if nobody is using the mount; `Ok(false)`, and nothing is done, if somebody is.
 pub(crate) fn unmount_if_idle(at: &Path, id: Option<u64>) -> io::Result<bool> {
     if mount_id(at) != id {

@@ -62,10 +62,18 @@ const HANDLE_BITS: u32 = 40;
 const FLIGHTS: usize = 8;
 /// Files that are brought home at the same time while nobody waits.
 const DRAINS: usize = 32;
+/// Names of the beginning that are told a successor at a time.
+const TOLD: usize = 1024;
 /// Least RAM for results, bytes.
 const LEAST: u64 = 6 << 20;
 /// What `statfs` counts in, bytes.
 const UNIT: u64 = 4096;
+
+/// What was not home when the last worker ended, by its journal; `None`: none ever served.
+pub(crate) fn left_behind(journal: OwnedFd) -> io::Result<Option<StatedResults>> {
+    let journal = Journal::open(journal)?;
+    Ok((!journal.is_empty()).then(|| draining::stated_from(&journal.model())))
+}
 
 /// What results are begun with.
 #[derive(Debug)]
@@ -140,6 +148,8 @@ pub(crate) struct Statfs {
 pub(crate) struct ResultsFigures {
     /// Written and not home.
     pub(crate) unsent_bytes: u64,
+    /// Files of which something is not home.
+    pub(crate) unsent_files: u64,
     pub(crate) spool_bytes: u64,
     pub(crate) home_bytes: u64,
     pub(crate) home_files: u64,
@@ -156,7 +166,7 @@ pub(crate) struct Results {
 
 impl Results {
     /// Replays the journal, opens the spool, lists what is at home when the terms say resume, and goes on
-    /// with what was complete and unsent.
+    /// with what was complete and unsent. `budget`: a [`part_of`] the worker's.
     pub(crate) async fn begin(
         config: ResultsConfig,
         client: Arc<Client>,
@@ -177,11 +187,13 @@ impl Results {
         let home = Home::new(Arc::clone(&client), model.seq);
         if results.resume && !successor {
             let shown = beginning::resumed(&home, &mut names).await;
-            journal.append(&shown.map_err(ResultsError::List)?);
+            for some in shown.map_err(ResultsError::List)?.chunks(TOLD) {
+                journal.append(some);
+            }
         }
-        journal.append(&[Record::Next { node: names.next_number(), seq: home.next_seq() }]);
+        let next = Record::Next { node: names.next_number(), seq: home.seq_base() };
+        journal.append(&[next, Record::Begun]);
         let (ripe, ripened) = mpsc::unbounded_channel();
-        let budget = part_of(&budget).await;
         let core = Core::new(Parts {
             lease: client.terms().lease,
             terms: results,
@@ -461,11 +473,9 @@ impl Results {
         self.core.names().files().iter().map(|(_, file)| file.state().cached).sum()
     }
 
-    /// Overwrites the spool, reads back, discards, unlinks; forgets the journal.
+    /// Overwrites the spool, reads back, discards, unlinks. The journal goes with the holder's memory: it
+    /// says what was lost, should this worker be killed before it could.
     pub(crate) async fn wipe(&self) -> WipeFigures {
-        if let Err(error) = self.core.journal.clear() {
-            tracing::warn!(%error, "the journal of the results stays until the holder ends");
-        }
         let spool = Arc::clone(&self.core.spool);
         let wiping = tokio::task::spawn_blocking(move || spool.wipe());
         wiping.await.unwrap_or_else(|error| WipeFigures::failed(error.to_string()))
@@ -473,7 +483,7 @@ impl Results {
 }
 
 /// Half of the budget, or what is left of it, for results alone: neither side takes what is the other's.
-async fn part_of(budget: &Budget) -> Budget {
+pub(crate) async fn part_of(budget: &Budget) -> Budget {
     let mut bytes = budget.total() / 2;
     loop {
         let len = usize::try_from(bytes).unwrap_or(usize::MAX);

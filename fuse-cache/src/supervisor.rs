@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
+use tidegate_ledger::StatedResults;
 use tidegate_wire::{Directive, JoinFile, WipeReceipt};
 use tokio::sync::watch;
 
@@ -116,6 +117,7 @@ pub struct Supervisor {
     directive: watch::Receiver<Directive>,
     silent: watch::Receiver<bool>,
     figures: watch::Receiver<Figures>,
+    left: watch::Receiver<Option<StatedResults>>,
     /// Paths and ids of the mounts.
     mounted: Vec<(PathBuf, Option<u64>)>,
     thread: Option<JoinHandle<()>>,
@@ -134,12 +136,14 @@ impl Supervisor {
         let (directive_tx, directive) = watch::channel(Directive::Continue);
         let (silent_tx, silent) = watch::channel(false);
         let (figures_tx, figures) = watch::channel(Figures::default());
+        let (left_tx, left) = watch::channel(None);
         let says = Says {
             phase: phase_tx,
             progress: progress_tx,
             directive: directive_tx,
             silent: silent_tx,
             figures: figures_tx,
+            left: left_tx,
         };
         let link = Arc::new(Link::default());
         let mut mounted = vec![(mount.at().to_owned(), mount.id())];
@@ -160,6 +164,7 @@ impl Supervisor {
             directive,
             silent,
             figures,
+            left,
             mounted,
             thread: Some(thread),
         };
@@ -208,8 +213,19 @@ impl Supervisor {
         self.silent.clone()
     }
 
-    /// Takes the mounts off their paths if nobody uses them. `Ok(false)`: somebody does.
+    /// What was not at home when the mount ended without a statement of its worker; `None` before, and
+    /// after an end in good order.
+    pub fn left_behind(&self) -> watch::Receiver<Option<StatedResults>> {
+        self.left.clone()
+    }
+
+    /// Takes the mounts off their paths if nobody uses any of them. `Ok(false)`: somebody does.
     pub fn unmount_if_idle(&self) -> io::Result<bool> {
+        for (at, id) in &self.mounted {
+            if !crate::holder::is_idle(at, *id)? {
+                return Ok(false);
+            }
+        }
         for (at, id) in &self.mounted {
             if !crate::holder::unmount_if_idle(at, *id)? {
                 return Ok(false);

@@ -72,6 +72,7 @@ fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
         match version(complete, state.upload.as_ref(), spool) {
             Some((version, blocks)) => {
                 (state.len, state.low) = (complete.len, complete.len);
+                state.seen = state.seen.min(complete.len);
                 state.blocks = blocks;
                 state.dirty = false;
                 state.dirty_since = Some(tidegate_kit::clock::boottime());
@@ -81,7 +82,11 @@ fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
         }
     }
     state.lost |= known.dirty;
+    state.told = known.dirty;
+    // What the kernel has kept of it was not counted by us.
+    state.cached = state.len;
     let file = File::new(node, state);
+    super::core::lock(&file.recorded).clone_from(&pending);
     *super::core::lock(&file.pending) = pending;
     file
 }
@@ -192,7 +197,7 @@ fn show(names: &mut Tree, found: &Found, records: &mut Vec<Record>) -> Result<()
         directory: false,
         attributes: found.attributes,
     });
-    records.push(Record::Home { node, home: record, newest: true });
+    records.push(Record::Home { node, home: record, dirty: false });
     Ok(())
 }
 

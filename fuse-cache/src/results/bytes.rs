@@ -219,12 +219,16 @@ impl Core {
                     let was_lost = state.lost;
                     state.resize(len, SystemTime::now())?;
                     self.tell(file, &mut state);
+                    // A version on its way is what a successor would show.
+                    let waits = lock(&file.pending).is_some() || lock(&file.recorded).is_some();
                     if was_lost {
                         state.told = false;
+                    }
+                    if was_lost && !waits {
                         self.record(&[Record::Emptied { node: file.node }]);
                     }
                     // A file that is empty and never was home is nothing to lose until it is written.
-                    let loses = len > 0 || state.home.is_some();
+                    let loses = len > 0 || state.home.is_some() || waits;
                     if state.dirty && loses && !std::mem::replace(&mut state.told, true) {
                         self.record(&[Record::Dirty { node: file.node }]);
                     }

@@ -149,6 +149,7 @@ impl Core {
         self.remove_at_home(&file).await?;
         self.take_name(caller, parent, name)?;
         *lock(&file.pending) = None;
+        *lock(&file.recorded) = None;
         self.drop_upload(&file);
         Ok(())
     }
@@ -192,18 +193,14 @@ impl Core {
         }
         let from = (from.0, checked(from.0, from.1)?);
         let to = (to.0, checked(to.0, to.1)?);
-        let (node, replaced, paths) = {
-            let names = self.names();
-            let (node, replaced) = names.check_rename(from, to, no_replace)?;
-            (node, replaced, (names.path_of(from.0, from.1)?, names.path_of(to.0, to.1)?))
-        };
+        let (node, replaced) = self.names().check_rename(from, to, no_replace)?;
         if from == to {
             return Ok(());
         }
         let file = self.names().file(node);
         match file {
-            Ok(file) => self.rename_file(caller, &file, from, to, replaced, paths).await,
-            Err(_) => self.rename_directory(caller, node, from, to, replaced, paths).await,
+            Ok(file) => self.rename_file(caller, &file, from, to, replaced).await,
+            Err(_) => self.rename_directory(caller, node, from, to, replaced).await,
         }
     }
 
@@ -214,7 +211,6 @@ impl Core {
         from: (u64, &str),
         to: (u64, &str),
         replaced: Option<u64>,
-        paths: (String, String),
     ) -> Result<(), FsError> {
         let other = replaced.map(|node| self.names().file(node)).transpose()?;
         let _turns = turns(std::iter::once(file).chain(&other)).await;
@@ -228,7 +224,7 @@ impl Core {
             state.home.is_some() || state.covers
         });
         let mut records = Vec::new();
-        let (old, new) = paths;
+        let (old, new) = self.paths(from, to)?;
         if at_home {
             let changed = self.change(Change::Rename { from: old, to: new }).await;
             let version = changed.map_err(Refusal::errno)?.version;
@@ -257,6 +253,9 @@ impl Core {
         }
         self.names().rename(from, to)?;
         self.has_moved_name(caller, file.node, to, replaced, covers, records);
+        if let Some(other) = &other {
+            *lock(&other.recorded) = None;
+        }
         Ok(())
     }
 
@@ -267,30 +266,41 @@ impl Core {
         from: (u64, &str),
         to: (u64, &str),
         replaced: Option<u64>,
-        paths: (String, String),
     ) -> Result<(), FsError> {
-        let below = self.names().files_below(node);
-        if !self.terms.directories && !below.is_empty() {
-            return Err(FsError::CrossDevice);
-        }
-        let _turns = turns(below.iter().map(|(_, file)| file)).await;
+        let numbers =
+            |below: &[(u64, Arc<File>)]| below.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        let (below, _turns) = loop {
+            let below = self.names().files_below(node);
+            if !self.terms.directories && !below.is_empty() {
+                return Err(FsError::CrossDevice);
+            }
+            let turns = turns(below.iter().map(|(_, file)| file)).await;
+            // Another may have come in meanwhile.
+            if numbers(&self.names().files_below(node)) == numbers(&below) {
+                break (below, turns);
+            }
+        };
         for (_, file) in &below {
             self.settle_upload(file).await?;
         }
         if self.terms.directories {
-            if replaced.is_some() {
-                match self.change(Change::RemoveDirectory { path: paths.1.clone() }).await {
-                    Ok(_) | Err(Refusal::Kind(ProblemKind::Absent)) => {}
-                    Err(Refusal::Kind(ProblemKind::Occupied)) => return Err(FsError::NotEmpty),
-                    Err(refusal) => return Err(refusal.errno()),
-                }
+            let (old, new) = self.paths(from, to)?;
+            // It takes the place of an empty one, in one step.
+            let change = Change::RenameDirectory { from: old, to: new };
+            match self.change(change).await {
+                Err(Refusal::Kind(ProblemKind::Occupied)) => return Err(FsError::NotEmpty),
+                changed => drop(changed.map_err(Refusal::errno)?),
             }
-            let change = Change::RenameDirectory { from: paths.0, to: paths.1 };
-            self.change(change).await.map_err(Refusal::errno)?;
         }
         self.names().rename(from, to)?;
         self.has_moved_name(caller, node, to, replaced, false, Vec::new());
         Ok(())
+    }
+
+    /// Those of the moment: what is above may have been renamed while turns were waited for.
+    fn paths(&self, from: (u64, &str), to: (u64, &str)) -> Result<(String, String), FsError> {
+        let names = self.names();
+        Ok((names.path_of(from.0, from.1)?, names.path_of(to.0, to.1)?))
     }
 
     fn has_moved_name(

@@ -34,6 +34,11 @@ pub(super) struct File {
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// A version that is complete and not at home.
     pub(super) pending: Mutex<Option<Arc<Version>>>,
+    /// The version that the journal says is complete: as long as it does, its places in the spool are
+    /// nobody else's. Changed with the journal, under the state's lock.
+    pub(super) recorded: Mutex<Option<Arc<Version>>>,
+    /// Why it did not come home while nobody waited: for whoever syncs or closes next.
+    pub(super) refused: Mutex<Option<FsError>>,
     pub(super) cache: Mutex<HomeCache>,
     changed: watch::Sender<()>,
 }
@@ -45,6 +50,8 @@ impl File {
             state: Mutex::new(state),
             turn: Arc::default(),
             pending: Mutex::default(),
+            recorded: Mutex::default(),
+            refused: Mutex::default(),
             cache: Mutex::default(),
             changed: watch::channel(()).0,
         })
@@ -306,6 +313,17 @@ impl Core {
     pub(super) fn record(&self, records: &[Record]) {
         self.journal.append(records);
     }
+
+    /// Bytes of the file are nowhere any more.
+    pub(super) fn lose(&self, file: &File) {
+        let mut state = file.state();
+        state.lost = true;
+        self.record(&[Record::Dirty { node: file.node }]);
+    }
+}
+
+fn is_recorded(file: &File, version: &Arc<Version>) -> bool {
+    lock(&file.recorded).as_ref().is_some_and(|recorded| Arc::ptr_eq(recorded, version))
 }
 
 pub(super) async fn wait_for_room(eased: &mut watch::Receiver<()>, idle: bool) {

@@ -6,13 +6,44 @@ use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
 use tidegate_ledger::{LOST_NAMES_MAX, StatedResults};
+use tidegate_wire::ProblemKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::ResultsFigures;
 use super::core::{Core, File, Ripe, UnderWay, lock};
+use super::home::Refusal;
+use super::journal::Model;
 use super::version::Part;
 use crate::errno::FsError;
+
+/// Names in a statement, bytes of its text: it must fit in what a gateway takes, with all else that it says.
+const LOST_TEXT_MAX: usize = 64 << 10;
+
+/// As many of the names as a statement has room for.
+fn stateable(mut lost: Vec<String>) -> Vec<String> {
+    lost.sort();
+    let mut text = 0;
+    let fits = |name: &String| {
+        // As JSON, which may be longer than the name.
+        text += serde_json::to_string(name).map_or(usize::MAX, |said| said.len() + 1);
+        text <= LOST_TEXT_MAX
+    };
+    let many = lost.iter().take(LOST_NAMES_MAX).map(fits).take_while(|fits| *fits).count();
+    lost.truncate(many);
+    lost
+}
+
+/// What was not home, by what the last worker had told.
+pub(super) fn stated_from(model: &Model) -> StatedResults {
+    let lost = model.unsaved();
+    StatedResults {
+        stored_files: model.sums.0,
+        stored_bytes: model.sums.1,
+        lost_files: lost.len() as u64,
+        lost: stateable(lost),
+    }
+}
 
 /// Sends parts on their way that are complete behind their writers.
 pub(super) fn follow(core: &Arc<Core>, mut ripe: mpsc::UnboundedReceiver<Ripe>) {
@@ -29,6 +60,9 @@ impl Core {
     /// Close of a descriptor, or fsync: answers when the bytes are where they are safe.
     pub(super) async fn save(self: &Arc<Self>, file: &Arc<File>) -> Result<(), FsError> {
         self.check()?;
+        if let Some(refused) = lock(&file.refused).take() {
+            return Err(refused);
+        }
         if self.is_saved(file)? {
             return Ok(());
         }
@@ -52,8 +86,11 @@ impl Core {
         });
         if !spooled.await.unwrap_or(false) {
             // There is no room for it to wait in.
-            self.bring(file, &version).await?;
-            return Ok(());
+            return if self.bring(file, &version).await? {
+                Ok(())
+            } else {
+                self.publish(file).await
+            };
         }
         self.record_complete(file, &version);
         self.bring_later(file);
@@ -94,15 +131,18 @@ impl Core {
             let Ok(_permit) = Arc::clone(&core.drains).acquire_owned().await else { return };
             let (_turn, _work) = core.turn_of(&file, work).await;
             let pending = lock(&file.pending).clone();
-            if let Some(version) = pending {
-                match core.bring(&file, &version).await {
-                    Ok(true) => {}
-                    Ok(false) => {
-                        if let Err(error) = core.publish(&file).await {
-                            tracing::warn!(%error, "a result is not home yet");
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "a result is not home yet"),
+            let Some(version) = pending else { return };
+            let brought = match core.bring(&file, &version).await {
+                Ok(false) => core.publish(&file).await,
+                brought => brought.map(drop),
+            };
+            if let Err(error) = brought {
+                tracing::warn!(%error, "a result is not home yet");
+                // Whoever syncs or closes next hears of it, once.
+                let refused =
+                    [ProblemKind::OverBudget, ProblemKind::NoSpace, ProblemKind::TooLarge];
+                if refused.into_iter().any(|kind| Refusal::Kind(kind).errno() == error) {
+                    *lock(&file.refused) = Some(error);
                 }
             }
         });
@@ -162,23 +202,24 @@ impl Core {
             let state = file.state();
             (state.lost || state.dirty || lock(&file.pending).is_some()).then_some(path)
         };
-        let mut lost: Vec<_> = names.files().into_iter().filter_map(unsent).collect();
-        lost.sort();
+        let lost: Vec<_> = names.files().into_iter().filter_map(unsent).collect();
         let lost_files = lost.len() as u64;
-        lost.truncate(LOST_NAMES_MAX);
         StatedResults {
             stored_files: self.stored_files.load(Ordering::Relaxed),
             stored_bytes: self.stored_bytes.load(Ordering::Relaxed),
             lost_files,
-            lost,
+            lost: stateable(lost),
         }
     }
 
     pub(super) fn figures(&self) -> ResultsFigures {
-        let (mut unsent_bytes, mut oldest) = (0, None::<Duration>);
-        for (_, file) in self.names().files() {
+        let (mut unsent_bytes, mut unsent_files, mut oldest) = (0, 0, None::<Duration>);
+        let files = self.names().files();
+        for (_, file) in files {
             let state = file.state();
             unsent_bytes += state.unsent();
+            let unsent = state.lost || state.dirty || lock(&file.pending).is_some();
+            unsent_files += u64::from(unsent);
             if let Some(since) = state.dirty_since {
                 oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
             }
@@ -186,6 +227,7 @@ impl Core {
         let now = boottime();
         ResultsFigures {
             unsent_bytes,
+            unsent_files,
             spool_bytes: self.spool.used(),
             home_bytes: self.stored_bytes.load(Ordering::Relaxed),
             home_files: self.stored_files.load(Ordering::Relaxed),

@@ -55,6 +55,9 @@ impl Refusal {
 /// The way home.
 pub(super) struct Home {
     client: RwLock<Arc<Client>>,
+    /// What the boot clock is behind the wall clock of the first worker, microseconds: later ones go on
+    /// from that, whatever was done to the wall clock.
+    base: u64,
     seq: AtomicU64,
     /// On the boot clock, nanoseconds.
     until: AtomicU64,
@@ -62,11 +65,14 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// `seq` is the last number that was used.
-    pub(super) fn new(client: Arc<Client>, seq: u64) -> Self {
+    /// `base` as of a worker before this one; zero: there was none.
+    pub(super) fn new(client: Arc<Client>, base: u64) -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let base = if base > 0 { base } else { micros(wall.saturating_sub(boottime())) };
         Self {
             client: RwLock::new(client),
-            seq: AtomicU64::new(seq),
+            base,
+            seq: AtomicU64::new(0),
             until: AtomicU64::new(u64::MAX),
             changed: Notify::new(),
         }
@@ -97,11 +103,14 @@ impl Home {
         Duration::from_nanos(self.until.load(Ordering::SeqCst))
     }
 
+    pub(super) fn seq_base(&self) -> u64 {
+        self.base
+    }
+
     /// The next number of a request that names a path: more than any before, those of workers before
-    /// this one too, by the clock.
+    /// this one too, by the boot clock.
     pub(super) fn next_seq(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_micros()).unwrap_or(0);
+        let now = self.base.saturating_add(micros(boottime()));
         let next = |last: u64| (last + 1).max(now);
         let updated =
             self.seq.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |seq| Some(next(seq)));
@@ -176,6 +185,10 @@ impl Home {
         }
         *pause = (*pause * 2).min(PAUSES.1);
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// `Ok`: it may be asked again.

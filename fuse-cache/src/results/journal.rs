@@ -3,7 +3,8 @@
 //! Names are secret, so it lies in memory that the holder keeps (a memfd), never on a disk. It is a run
 //! of frames, each one batch of records that count together; a frame that was cut off by the worker's
 //! end does not count. When it is more than twice as long as what still matters, that is written anew
-//! behind it, and one small write makes the new run the one that counts.
+//! behind it, and one small write makes the new run the one that counts. A run ends at a frame of no length,
+//! or where the file does; a worker that was killed before all of the beginning was told has told nothing.
 //!
 //! ```text
 //! 0    magic u64, begin of the run u64, sum of those u64 (little-endian)
@@ -26,8 +27,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"tgresul1");
 const BEGIN: u64 = 64;
 /// Shorter ones are not written anew.
 const COMPACT: u64 = 1 << 20;
-/// Longest frame, bytes.
-const LONGEST: usize = 64 << 20;
+/// In front of a frame's text, bytes.
+const HEAD: usize = 12;
 
 /// The open journal.
 pub(super) struct Journal(Mutex<Inner>);
@@ -55,7 +56,12 @@ impl Journal {
             write_head(&file, begin)?;
         }
         let mut model = Model::default();
-        let end = replay(&file, begin, &mut model)?;
+        let mut end = replay(&file, begin, &mut model)?;
+        if !model.begun {
+            (model, end) = (Model::default(), begin);
+        }
+        // Nothing of what was cut off may be taken for what comes behind.
+        file.set_len(end)?;
         let inner = Inner { file, begin, end, base: end - begin, model, failed: false };
         Ok(Self(Mutex::new(inner)))
     }
@@ -65,8 +71,9 @@ impl Journal {
         self.lock().model.clone()
     }
 
+    /// Nobody served before.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().model == Model::default()
+        !self.lock().model.begun
     }
 
     /// Writes records down that count together.
@@ -85,14 +92,6 @@ impl Journal {
 
     pub(super) fn was_done(&self, unique: u64) -> bool {
         self.lock().model.was_done(unique)
-    }
-
-    /// Forgets everything.
-    pub(super) fn clear(&self) -> io::Result<()> {
-        let mut inner = self.lock();
-        inner.model = Model::default();
-        inner.failed = true;
-        inner.file.set_len(0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -116,24 +115,38 @@ impl Inner {
         if self.failed || len < COMPACT || len < 2 * self.base {
             return Ok(());
         }
-        let (old, begin) = (self.begin, self.end);
-        for records in self.model.records().chunks(256) {
-            let frame = frame(records)?;
-            self.file.write_all_at(&frame, self.end)?;
-            self.end += frame.len() as u64;
-        }
+        self.rewrite()
+    }
+
+    /// Writes what still matters anew, and lets that count.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let old = self.begin;
+        let begin = self.write_anew()?;
         write_head(&self.file, begin)?;
         self.begin = begin;
         self.base = self.end - begin;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, punch, old, begin - old)?)
     }
+
+    /// Where it begins. The run that counts ends in front of it, should the new one not be ended.
+    fn write_anew(&mut self) -> io::Result<u64> {
+        self.file.write_all_at(&[0; HEAD], self.end)?;
+        self.end += HEAD as u64;
+        let begin = self.end;
+        for records in self.model.records().chunks(256) {
+            let frame = frame(records)?;
+            self.file.write_all_at(&frame, self.end)?;
+            self.end += frame.len() as u64;
+        }
+        Ok(begin)
+    }
 }
 
 fn frame(records: &[Record]) -> io::Result<Vec<u8>> {
     let text = serde_json::to_vec(records)?;
     let len = u32::try_from(text.len()).map_err(io::Error::other)?;
-    let mut frame = Vec::with_capacity(text.len() + 12);
+    let mut frame = Vec::with_capacity(text.len() + HEAD);
     frame.extend_from_slice(&len.to_le_bytes());
     frame.extend_from_slice(&sum(&text));
     frame.extend_from_slice(&text);
@@ -171,29 +184,30 @@ fn read_head(file: &File) -> io::Result<Option<u64>> {
     Ok(Some(u64::from_le_bytes(begin)))
 }
 
-/// Applies every whole frame. Returns where the next one comes.
+/// Applies every whole frame. Returns where the next one comes. One that is whole and not what was written
+/// is an error: what follows from the rest alone would be wrong.
 fn replay(file: &File, begin: u64, model: &mut Model) -> io::Result<u64> {
+    let all = file.metadata()?.len();
     let mut at = begin;
-    loop {
-        let mut head = [0; 12];
-        let mut text = Vec::new();
-        let read = file.read_exact_at(&mut head, at).and_then(|()| {
-            let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-            text = vec![0; if len > LONGEST { 0 } else { len }];
-            file.read_exact_at(&mut text, at + 12)
-        });
-        match read {
-            Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => return Ok(at),
-            Err(why) => return Err(why),
-            Ok(()) if text.is_empty() || head[4..] != sum(&text) => return Ok(at),
-            Ok(()) => {}
+    while at + HEAD as u64 <= all {
+        let mut head = [0; HEAD];
+        file.read_exact_at(&mut head, at)?;
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let next = at + HEAD as u64 + u64::from(len);
+        if len == 0 || next > all {
+            break;
         }
-        let Ok(records) = serde_json::from_slice::<Vec<Record>>(&text) else { return Ok(at) };
-        for record in &records {
+        let mut text = vec![0; len as usize];
+        file.read_exact_at(&mut text, at + HEAD as u64)?;
+        if head[4..] != sum(&text) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record is not what it was"));
+        }
+        for record in &serde_json::from_slice::<Vec<Record>>(&text)? {
             model.apply(record);
         }
-        at += 12 + text.len() as u64;
+        at = next;
     }
+    Ok(at)
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ impl Core {
             // What has no name any more need not come home.
             let Some(path) = self.path(file.node) else {
                 *lock(&file.pending) = None;
+                *lock(&file.recorded) = None;
                 self.drop_upload(file);
                 return Ok(true);
             };
@@ -71,7 +72,9 @@ impl Core {
                 }
                 Err(refusal) => {
                     self.came_to_nothing(file, version);
-                    file.state().lost |= refusal == Refusal::Lost;
+                    if refusal == Refusal::Lost {
+                        self.lose(file);
+                    }
                     return Err(refusal.errno());
                 }
             }
@@ -191,8 +194,7 @@ impl Core {
         if pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version)) {
             *pending = None;
         }
-        let newest = !state.dirty && pending.is_none();
-        if newest {
+        if !state.dirty && pending.is_none() {
             state.dirty_since = None;
         }
         drop(pending);
@@ -206,13 +208,15 @@ impl Core {
         };
         state.home = Some(Arc::new(home));
         let attributes = super::core::attributes(state.mode, state.mtime);
-        drop(state);
-        lock(&file.cache).clear();
+        let dirty = state.told || state.lost;
         self.record(&[
             Record::Attributes { node: file.node, attributes },
-            Record::Home { node: file.node, home: record, newest },
+            Record::Home { node: file.node, home: record, dirty },
             Record::Sums { files, bytes },
         ]);
+        *lock(&file.recorded) = None;
+        drop(state);
+        lock(&file.cache).clear();
         file.has_changed();
         self.ease();
         self.send_ripe(file);

@@ -9,7 +9,7 @@ mod space;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use tidegate_plan::LeaseId;
@@ -39,6 +39,8 @@ pub(super) struct Spool {
     file: CacheFile,
     most: u32,
     state: Mutex<State>,
+    /// Nothing is written any more. Whoever writes keeps it from being said meanwhile.
+    closed: RwLock<bool>,
 }
 
 struct State {
@@ -84,17 +86,23 @@ impl Spool {
         let most = bytes.unwrap_or_else(|| DEFAULT_MOST.min(free / 4));
         let most = u32::try_from(most / SLOT).unwrap_or(u32::MAX / SLOT_PAGES);
         let most = most.clamp(LEAST_SLOTS, u32::MAX / SLOT_PAGES);
-        file.write_superblock(&Superblock { slots: most, ..superblock })?;
         let reserved =
             if adopts { u32::try_from(len.saturating_sub(BEGIN) / SLOT).unwrap_or(0) } else { 0 };
+        // What lies in it stays in it, however little would be given now.
+        let most = most.max(reserved);
+        file.write_superblock(&Superblock { slots: most, ..superblock })?;
         let state = State { space: Space::new(most), reserved, inherited: reserved, wiped: false };
-        Ok(Arc::new(Self { file, most, state: Mutex::new(state) }))
+        let (state, closed) = (Mutex::new(state), RwLock::new(false));
+        Ok(Arc::new(Self { file, most, state, closed }))
     }
 
     /// A place for so many sealed bytes; `None` when there is none within the spool's bound or on the disk.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Option<Slot> {
         let pages = pages(len)?;
         let mut state = self.lock();
+        if state.wiped {
+            return None;
+        }
         let first = state.space.take(pages)?;
         if first / SLOT_PAGES >= state.reserved && !self.reserve(&mut state) {
             state.space.give_back(first, pages);
@@ -124,14 +132,19 @@ impl Spool {
         u64::from(self.most) * SLOT
     }
 
-    /// Overwrites all that was ever written, reads back, discards, unlinks. Blocking.
+    /// Overwrites all that was ever written, reads back, discards, unlinks. Blocking; whoever asks how much
+    /// is used is answered meanwhile.
     pub(super) fn wipe(&self) -> WipeFigures {
-        let mut state = self.lock();
-        state.wiped = true;
-        let slots =
-            (0..state.space.slots().max(state.inherited)).map(|slot| (at(slot * SLOT_PAGES), SLOT));
+        // Waits for what is being written.
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+        let (slots, reserved) = {
+            let mut state = self.lock();
+            state.wiped = true;
+            (state.space.slots().max(state.inherited), state.reserved)
+        };
+        let slots = (0..slots).map(|slot| (at(slot * SLOT_PAGES), SLOT));
         let ranges: Vec<_> = std::iter::once((0, PAGE as u64)).chain(slots).collect();
-        wipe_file(&self.file, &ranges, BEGIN + u64::from(state.reserved) * SLOT)
+        wipe_file(&self.file, &ranges, BEGIN + u64::from(reserved) * SLOT)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -187,6 +200,10 @@ impl Slot {
     /// Blocking; one call.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<()> {
         debug_assert_eq!(bytes.len(), self.len as usize);
+        let closed = self.spool.closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return Err(io::Error::other("the spool is wiped"));
+        }
         self.spool.file.as_file().write_all_at(bytes, at(self.first))
     }
 

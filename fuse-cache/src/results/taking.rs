@@ -65,10 +65,16 @@ impl Core {
     }
 
     /// Tells a successor of a version, if all of it lies where he finds it.
-    pub(super) fn record_complete(&self, file: &File, version: &Version) {
-        if let Some(complete) = version.record() {
-            self.record(&[Record::Complete { node: file.node, complete: Box::new(complete) }]);
-        }
+    pub(super) fn record_complete(&self, file: &File, version: &Arc<Version>) {
+        self.write_complete(file, &file.state(), version);
+    }
+
+    /// Under the lock of the state: what was written since the version was taken stays dirty.
+    pub(super) fn write_complete(&self, file: &File, state: &State, version: &Arc<Version>) {
+        let Some(complete) = version.record() else { return };
+        let (node, dirty) = (file.node, state.told || state.lost);
+        self.record(&[Record::Complete { node, complete: Box::new(complete), dirty }]);
+        *lock(&file.recorded) = Some(Arc::clone(version));
     }
 
     /// Seals all that is not, while nobody writes.

@@ -186,7 +186,8 @@ async fn begin(
         journal: journal.try_clone().unwrap(),
         generation,
     };
-    Results::begin(config, client, Budget::new(how.budget)).await.unwrap()
+    let budget = part_of(&Budget::new(how.budget)).await;
+    Results::begin(config, client, budget).await.unwrap()
 }
 
 /// Bytes that differ from place to place and from file to file.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::MemfdFlags;
+use tidegate_ledger::StatedResults;
 
 use crate::control::ResultsStart;
 use crate::holder::Mount;
@@ -57,6 +58,15 @@ impl HeldResults {
             asynchronous: self.asynchronous,
             required: self.required,
         }
+    }
+
+    /// What the last worker, which ended without a statement, had not brought home.
+    pub(super) fn left_behind(&self) -> Option<StatedResults> {
+        let left = self.journal.try_clone().and_then(crate::results::left_behind);
+        left.unwrap_or_else(|error| {
+            tracing::error!(%error, "nobody can say which results are not home");
+            None
+        })
     }
 
     pub(super) fn journal(&self) -> BorrowedFd<'_> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
+use tidegate_ledger::StatedResults;
 use tidegate_wire::Directive;
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use super::results::{HeldResults, ResultsMount};
 use super::{Phase, SupervisorError, WorkerLaunch, WorkerReport};
 
 /// Deaths in a row that are put up with: of workers that never got ready, and of workers that got
-/// ready but answered no read (a request that kills each worker would come back for ever).
+/// ready but answered no read and brought no result home (a request that kills each worker would come back for ever).
 const MAX_UNREADY_DEATHS: u32 = 5;
 const MAX_IDLE_DEATHS: u32 = 20;
 /// Pause before a worker is replaced, for each death in a row.
@@ -51,6 +52,7 @@ pub(super) struct Says {
     pub(super) directive: watch::Sender<Directive>,
     pub(super) silent: watch::Sender<bool>,
     pub(super) figures: watch::Sender<Figures>,
+    pub(super) left: watch::Sender<Option<StatedResults>>,
 }
 
 /// How one worker's life ended.
@@ -66,7 +68,13 @@ enum End {
 enum Reached {
     Nothing,
     Ready,
-    Read,
+    Somewhere,
+}
+
+/// Whether a worker was of use: it answered a read, or a result came home.
+fn got_somewhere(before: &Progress, now: &Progress) -> bool {
+    let files = |progress: &Progress| progress.results.map_or(0, |results| results.home_files);
+    now.bytes_read > before.bytes_read || files(now) > files(before)
 }
 
 impl Watcher {
@@ -94,6 +102,7 @@ impl Watcher {
                 }
                 if let Some(results) = &mut self.results {
                     results.mount.end_readers(0);
+                    self.says.left.send_replace(results.left_behind());
                 }
                 self.remove_ciphertext();
                 Phase::Failed(error)
@@ -139,7 +148,7 @@ impl Watcher {
                     (unready, idle) = match reached {
                         Reached::Nothing => (unready + 1, idle),
                         Reached::Ready => (0, idle + 1),
-                        Reached::Read => (0, 0),
+                        Reached::Somewhere => (0, 0),
                     };
                     if unready >= MAX_UNREADY_DEATHS || idle >= MAX_IDLE_DEATHS {
                         return Err(SupervisorError::KeepsDying(unready.max(idle)));
@@ -194,8 +203,8 @@ impl Watcher {
                     self.says.phase.send_replace(Phase::Ready(ready));
                 }
                 Ok(Some((FromWorker::Progress(progress), _))) => {
-                    if progress.bytes_read > before.bytes_read {
-                        reached = Reached::Read;
+                    if got_somewhere(&before, &progress) {
+                        reached = Reached::Somewhere;
                     }
                     last = progress;
                     self.says.progress.send_replace(progress);
@@ -300,5 +309,25 @@ fn reap(child: &mut Child) {
     match child.wait() {
         Ok(status) => tracing::debug!(%status, "worker ended"),
         Err(error) => tracing::warn!(%error, "could not wait for the worker"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::control::ResultsProgress;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_only_brings_results_home_is_of_use() {
+        let at_home = |home_files, unsent_bytes| Progress {
+            results: Some(ResultsProgress { home_files, unsent_bytes, ..Default::default() }),
+            ..Progress::default()
+        };
+        assert!(got_somewhere(&at_home(3, 0), &at_home(4, 0)));
+        assert!(!got_somewhere(&at_home(3, 0), &at_home(3, 9)), "written is not home");
+        assert!(got_somewhere(&Progress::default(), &at_home(1, 0)));
+        let read = Progress { bytes_read: 1, ..at_home(3, 0) };
+        assert!(got_somewhere(&at_home(3, 0), &read));
     }
 }

@@ -41,7 +41,8 @@ pub(super) struct Homeward {
 /// What the results of a lease begin with.
 pub(super) struct Beginnings<'a> {
     pub(super) client: &'a Arc<Client>,
-    pub(super) budget: &'a Budget,
+    /// What is theirs of all buffers.
+    pub(super) budget: Budget,
     /// Of the cache, where the spool lies too.
     pub(super) dir: &'a Path,
     pub(super) owner: (u32, u32),
@@ -68,7 +69,7 @@ impl Homeward {
             journal,
             generation: from.generation,
         };
-        let results = Results::begin(config, Arc::clone(from.client), from.budget.clone()).await?;
+        let results = Results::begin(config, Arc::clone(from.client), from.budget).await?;
         let successor = from.generation > 1;
         let connection = Connection { devices, init: start.init.0, successor };
         let served = fuse::serve_results(&results, connection).map_err(WorkerError::Serve)?;
@@ -91,6 +92,10 @@ impl Homeward {
         let seen = self.results.figures();
         ResultsProgress {
             unsent_bytes: self.stated.as_ref().map_or(seen.unsent_bytes, |(_, lost)| *lost),
+            unsent_files: match &self.stated {
+                Some((stated, _)) => stated.lost_files,
+                None => seen.unsent_files,
+            },
             spool_bytes: seen.spool_bytes,
             home_bytes: seen.home_bytes,
             home_files: seen.home_files,
@@ -123,8 +128,8 @@ impl Homeward {
         }
     }
 
-    /// Nothing of the results can be opened or written any more.
-    pub(super) async fn destroy_keys(&mut self) {
+    /// Nothing of the results can be opened or written any more; the kernel's pages go after that.
+    pub(super) fn destroy_keys(&mut self) -> impl Future<Output = ()> + Send + 'static {
         if self.stated.is_none() {
             let unsent = self.results.figures().unsent_bytes;
             let stated = self.results.destroy_keys();
@@ -132,7 +137,7 @@ impl Homeward {
             let lost = if stated.lost_files > 0 { unsent.max(1) } else { 0 };
             self.stated = Some((stated, lost));
         }
-        self.drop_pages().await;
+        self.drop_pages()
     }
 
     pub(super) fn stated(&self) -> Option<StatedResults> {

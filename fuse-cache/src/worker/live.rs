@@ -107,6 +107,9 @@ impl Live {
             connections: start.connections,
             grace: Duration::from_secs(u64::from(terms.grace)),
         };
+        // First of all, since blocks that are read take all that is left.
+        let bring = start.results.is_some() && terms.results.is_some();
+        let homewards = if bring { Some(crate::results::part_of(&budget).await) } else { None };
         let parts = CacheParts {
             manifest: Arc::clone(&manifest),
             client: Arc::clone(&client),
@@ -129,7 +132,7 @@ impl Live {
             (Some(results), Some(journal)) => {
                 let from = Beginnings {
                     client: &client,
-                    budget: &budget,
+                    budget: homewards.unwrap_or_else(|| budget.clone()),
                     dir: &start.cache_dir,
                     owner: start.owner,
                     generation: start.generation,
@@ -324,9 +327,11 @@ impl Live {
             let _ended_either_way = retiring.await;
             self.heartbeat = self.beat();
         }
+        // All keys before any page: the kernel may take its time with those.
+        let written = self.homeward.as_mut().map(Homeward::destroy_keys);
         self.close(ReadError::LeaseOver).await;
-        if let Some(homeward) = &mut self.homeward {
-            homeward.destroy_keys().await;
+        if let Some(written) = written {
+            written.await;
         }
     }
 

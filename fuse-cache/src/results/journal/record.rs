@@ -37,14 +37,16 @@ pub(in crate::results) enum Record {
     Dirty {
         node: u64,
     },
-    /// The length is zero and nothing is lost any more.
+    /// The length is zero; nothing is lost any more, and nothing waits to be brought home.
     Emptied {
         node: u64,
     },
-    /// All of a version is sealed in the spool, or brought home already.
+    /// All of a version is sealed in the spool, or brought home already. `dirty`: bytes that are not in it
+    /// are in a worker's memory only, or lost.
     Complete {
         node: u64,
         complete: Box<Complete>,
+        dirty: bool,
     },
     Upload {
         node: u64,
@@ -75,11 +77,11 @@ pub(in crate::results) enum Record {
     NoUpload {
         node: u64,
     },
-    /// `newest`: nothing of the file was taken to be brought home since.
+    /// What was complete is at home. `dirty` as of [`Record::Complete`].
     Home {
         node: u64,
         home: HomeRecord,
-        newest: bool,
+        dirty: bool,
     },
     /// The version's name at home is another one.
     Version {
@@ -89,10 +91,13 @@ pub(in crate::results) enum Record {
     Done {
         unique: u64,
     },
+    /// The next node, and what is added to the boot clock for the numbers of requests.
     Next {
         node: u64,
         seq: u64,
     },
+    /// All that there was in the beginning is told.
+    Begun,
     /// All that was brought home so far; what was stored again counts again.
     Sums {
         files: u64,
@@ -149,6 +154,8 @@ pub(in crate::results) struct Model {
     pub(in crate::results) done: VecDeque<u64>,
     pub(in crate::results) next: u64,
     pub(in crate::results) seq: u64,
+    /// There was a worker that served.
+    pub(in crate::results) begun: bool,
     /// Files and bytes that were brought home.
     pub(in crate::results) sums: (u64, u64),
 }
@@ -184,6 +191,7 @@ impl Model {
                 self.next = self.next.max(*node);
                 self.seq = self.seq.max(*seq);
             }
+            Record::Begun => self.begun = true,
             Record::Sums { files, bytes } => {
                 self.sums = (self.sums.0.max(*files), self.sums.1.max(*bytes));
             }
@@ -211,11 +219,31 @@ impl Model {
         self.done.contains(&unique)
     }
 
+    /// Paths of files that are not at home as they were last written.
+    pub(in crate::results) fn unsaved(&self) -> Vec<String> {
+        let files = self.nodes.values().filter(|known| !known.directory);
+        let unsaved =
+            files.filter(|known| known.dirty || known.complete.is_some() || known.home.is_none());
+        unsaved.map(|known| self.path(known)).collect()
+    }
+
+    fn path(&self, known: &Known) -> String {
+        let (mut path, mut parent) = (known.name.clone(), known.parent);
+        // No deeper than there are nodes, whatever the journal says.
+        for _ in 0..self.nodes.len() {
+            let Some(above) = self.nodes.get(&parent) else { break };
+            path = format!("{}/{path}", above.name);
+            parent = above.parent;
+        }
+        path
+    }
+
     /// Records that say the same, directories before what is in them.
     pub(super) fn records(&self) -> Vec<Record> {
         let (files, bytes) = self.sums;
         let mut records =
             vec![Record::Next { node: self.next, seq: self.seq }, Record::Sums { files, bytes }];
+        records.extend(self.begun.then_some(Record::Begun));
         for (node, known) in &self.nodes {
             known.records(*node, &mut records);
         }
@@ -234,9 +262,12 @@ impl Known {
             }
             Record::Attributes { attributes, .. } => self.attributes = *attributes,
             Record::Dirty { .. } => self.dirty = true,
-            Record::Emptied { .. } => self.dirty = false,
-            Record::Complete { complete, .. } => {
+            Record::Emptied { .. } => {
                 self.dirty = false;
+                self.complete = None;
+            }
+            Record::Complete { complete, dirty, .. } => {
+                self.dirty = *dirty;
                 self.complete = Some(complete.clone());
             }
             Record::Upload { id, path, .. } => {
@@ -266,14 +297,12 @@ impl Known {
                 self.dirty = true;
             }
             Record::NoUpload { .. } => self.upload = None,
-            Record::Home { home, newest, .. } => {
+            Record::Home { home, dirty, .. } => {
                 self.home = Some(home.clone());
                 self.upload = None;
                 self.covers = false;
-                if *newest {
-                    self.complete = None;
-                    self.dirty = false;
-                }
+                self.complete = None;
+                self.dirty = *dirty;
             }
             Record::Version { version, .. } => {
                 if let Some(home) = &mut self.home {
@@ -284,6 +313,7 @@ impl Known {
             | Record::Unnamed { .. }
             | Record::Done { .. }
             | Record::Next { .. }
+            | Record::Begun
             | Record::Sums { .. } => {}
         }
     }
@@ -297,10 +327,11 @@ impl Known {
             attributes: self.attributes,
         });
         if let Some(home) = &self.home {
-            records.push(Record::Home { node, home: home.clone(), newest: true });
+            records.push(Record::Home { node, home: home.clone(), dirty: false });
         }
         if let Some(complete) = &self.complete {
-            records.push(Record::Complete { node, complete: complete.clone() });
+            let complete = complete.clone();
+            records.push(Record::Complete { node, complete, dirty: false });
         }
         if let Some((id, path, receipts)) = &self.upload {
             records.push(Record::Upload { node, id: id.clone(), path: path.clone() });

@@ -1,3 +1,4 @@
+use tidegate_wire::ProblemKind;
 use tokio::sync::Notify;
 
 use super::*;
@@ -155,4 +156,154 @@ async fn a_resent_request_that_was_done_is_answered_as_done() {
     assert_eq!(again.0.ino.0, made);
     results.remove_directory(callers[3], 1, b"d").await.unwrap();
     assert_eq!(worker.home.bytes("b"), Some(b"another".into()));
+}
+
+/// Written after a version was taken, and before that was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_complete_does_not_hide_what_was_written_since() {
+    let worker = Worker::start(LATER).await;
+    worker.home.always("store", Fault::Cut);
+    let file = worker.create("f").await;
+    worker.write(file.0, 0, b"acknowledged").await;
+    {
+        let core = &worker.results.core;
+        let taken = core.file(file.0).unwrap();
+        let version = core.take_version(&taken).await.unwrap().unwrap();
+        worker.write(file.0, 0, b"IN MEMORY").await;
+        core.record_complete(&taken, &version);
+    }
+    let worker = worker.killed().await;
+    worker.home.heal();
+    assert_eq!(worker.read(file.0).await, Err(FsError::Lost));
+    until(|| worker.home.bytes("f") == Some(b"acknowledged".into())).await;
+    // Home it is, and what came after is lost to every later worker too.
+    let worker = worker.killed().await;
+    assert_eq!(worker.results.write(file.0, 0, b"x").await, Err(FsError::Lost));
+    let stated = worker.results.drain(boottime() + Duration::from_secs(60)).await;
+    assert_eq!(stated.lost, ["f"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_is_not_taken_for_what_was_complete_before() {
+    let worker = Worker::start(LATER).await;
+    worker.home.always("store", Fault::Cut);
+    worker.put("f", b"a long text that was there before").await.unwrap();
+    let node = worker.node("f").unwrap();
+    let empty = NewAttributes { size: Some(0), ..NewAttributes::default() };
+    worker.results.set_attributes(worker.caller(), node, empty).await.unwrap();
+    let worker = worker.killed().await;
+    // Not a short text over the end of the long one.
+    assert_eq!(worker.results.write(node, 0, b"short").await, Err(FsError::Lost));
+    worker.results.set_attributes(worker.caller(), node, empty).await.unwrap();
+    worker.write(node, 0, b"short").await;
+    worker.home.heal();
+    worker.results.flush(node).await.unwrap();
+    until(|| worker.home.bytes("f") == Some(b"short".into())).await;
+}
+
+/// A version that is told of keeps its places until another is told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn places_of_an_acknowledged_version_are_nobody_elses() {
+    let worker = Worker::start(LATER).await;
+    worker.home.always("store", Fault::Cut);
+    let first = bytes(1, 3 * MIB);
+    worker.put("f", &first).await.unwrap();
+    let node = worker.node("f").unwrap();
+    worker.write(node, 0, &bytes(2, 3 * MIB)).await;
+    {
+        let core = &worker.results.core;
+        let taken = core.file(node).unwrap();
+        core.take_version(&taken).await.unwrap().unwrap();
+    }
+    for number in 0..3 {
+        worker.put(&format!("g{number}"), &bytes(10 + number, MIB)).await.unwrap();
+    }
+    let worker = worker.killed().await;
+    worker.home.heal();
+    until(|| worker.home.bytes("f").is_some()).await;
+    assert!(worker.home.bytes("f").unwrap() == first);
+    for number in 0..3 {
+        let name = format!("g{number}");
+        until(|| worker.home.bytes(&name).is_some()).await;
+        assert!(worker.home.bytes(&name).unwrap() == bytes(10 + number, MIB));
+    }
+}
+
+/// The disk may have become fuller since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_with_a_smaller_spool_finds_all_that_is_in_it() {
+    let mut worker = Worker::start(How { spool: Some(100 << 20), ..LATER }).await;
+    worker.home.always("begin", Fault::Cut);
+    let long = bytes(1, 50 * MIB);
+    worker.put("long", &long).await.unwrap();
+    worker.how.spool = Some(1);
+    let worker = worker.killed().await;
+    worker.home.heal();
+    until(|| worker.home.bytes("long").is_some()).await;
+    assert!(worker.home.bytes("long").unwrap() == long);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_killed_in_his_wipe_is_followed_by_one_who_states_the_same() {
+    let worker = Worker::start(LATER).await;
+    worker.put("home", b"home").await.unwrap();
+    until(|| worker.home.bytes("home").is_some()).await;
+    worker.home.always("store", Fault::Cut);
+    worker.put("a", b"a").await.unwrap();
+    let stated = worker.results.drain(boottime() + Duration::from_millis(200)).await;
+    assert_eq!(worker.results.destroy_keys(), stated);
+    let figures = worker.results.wipe().await;
+    assert_eq!(figures.failure, None);
+    assert!(worker.results.core.spool.take(100).is_none(), "nothing is written any more");
+    let worker = worker.killed().await;
+    assert_eq!(worker.results.destroy_keys(), stated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_behind_the_jobs_back_is_heard_once() {
+    let worker = Worker::start(LATER).await;
+    worker.home.always("store", Fault::Refuse(ProblemKind::OverBudget));
+    worker.put("f", b"f").await.unwrap();
+    let node = worker.node("f").unwrap();
+    let file = worker.results.core.file(node).unwrap();
+    until(|| core::lock(&file.refused).is_some()).await;
+    assert_eq!(worker.results.fsync(node).await, Err(FsError::OverBudget));
+    worker.results.fsync(node).await.unwrap();
+    let stated = worker.results.drain(boottime() + Duration::from_secs(60)).await;
+    assert_eq!(stated.lost, ["f"]);
+}
+
+/// The holder has only the journal when no worker states anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_names_what_is_lost() {
+    let worker = Worker::start(LATER).await;
+    worker.make_directory("d").await;
+    worker.put("d/home", b"home").await.unwrap();
+    until(|| worker.home.bytes("d/home").is_some()).await;
+    until(|| worker.results.figures().unsent_files == 0).await;
+    worker.home.always("store", Fault::Cut);
+    worker.put("d/waits", b"waits").await.unwrap();
+    let open = worker.create("open").await;
+    worker.write(open.0, 0, b"in memory").await;
+    worker.create("empty").await;
+    assert_eq!(worker.results.figures().unsent_files, 3);
+    let left = left_behind(worker.journal.try_clone().unwrap()).unwrap().unwrap();
+    assert_eq!((left.stored_files, left.lost_files), (1, 3));
+    assert_eq!(left.lost, ["d/waits", "empty", "open"]);
+    let never = rustix::fs::memfd_create("journal", MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(left_behind(never).unwrap(), None);
+}
+
+/// A statement must fit in what a gateway takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_lost_are_told_as_far_as_they_fit() {
+    let worker = Worker::start(PLAIN).await;
+    for number in 0..600 {
+        worker.create(&format!("{number:03}{}", "\u{1}".repeat(200))).await;
+    }
+    worker.home.always("store", Fault::Cut);
+    let stated = worker.results.drain(boottime()).await;
+    assert_eq!(stated.lost_files, 600);
+    assert!((10..100).contains(&stated.lost.len()), "{}", stated.lost.len());
+    assert!(serde_json::to_string(&stated).unwrap().len() < 80 << 10);
 }
