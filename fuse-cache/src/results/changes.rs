@@ -26,7 +26,7 @@ impl Core {
         truncate: bool,
     ) -> Result<Arc<File>, FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let found = self.names().child(parent, name)?;
         if let Some(node) = found {
             let file = self.names().file(node)?;
@@ -73,7 +73,7 @@ impl Core {
         mode: u32,
     ) -> Result<u64, FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let path = {
             let names = self.names();
             match names.child(parent, name)? {
@@ -111,7 +111,7 @@ impl Core {
         name: &[u8],
     ) -> Result<(), FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let path = {
             let names = self.names();
             let Some(node) = names.child(parent, name)? else {
@@ -140,7 +140,7 @@ impl Core {
         name: &[u8],
     ) -> Result<(), FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let found = self.names().child(parent, name)?;
         let Some(node) = found else { return self.gone_already(caller) };
         let file = self.names().file(node)?;
@@ -189,8 +189,8 @@ impl Core {
         if self.journal.was_done(caller.unique) {
             return Ok(());
         }
-        let from = (from.0, checked(from.0, from.1)?);
-        let to = (to.0, checked(to.0, to.1)?);
+        let from = (from.0, checked(from.1)?);
+        let to = (to.0, checked(to.1)?);
         let (node, replaced, paths) = {
             let names = self.names();
             let (node, replaced) = names.check_rename(from, to, no_replace)?;

@@ -342,7 +342,7 @@ impl<F: Clone> Names<F> {
 }
 
 /// A name that can be brought home.
-pub(super) fn checked(parent: u64, name: &[u8]) -> Result<&str, FsError> {
+pub(super) fn checked(name: &[u8]) -> Result<&str, FsError> {
     if name.len() > NAME_MAX {
         return Err(FsError::NameTooLong);
     }
@@ -350,7 +350,7 @@ pub(super) fn checked(parent: u64, name: &[u8]) -> Result<&str, FsError> {
     if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
         return Err(FsError::Invalid);
     }
-    if parent == ROOT && name.starts_with(RESERVED) {
+    if name.starts_with(RESERVED) {
         return Err(FsError::NotPermitted);
     }
     Ok(name)
