@@ -51,6 +51,7 @@ pub(crate) async fn read(bringing: &Bringing, request: ReadRequest) -> Result<Re
         let read = desk.home.read(&path, &version, (offset, request.len), only).await;
         let (kept, bytes) = read.map_err(|error| bringing.failed(error))?;
         if !desk.was_read(&path, &version) {
+            desk.changes.take(1).await;
             bringing.note(ResultsAct::Read, listed(&path, None, &kept)).await?;
             desk.read(&path, &version);
         }

@@ -15,6 +15,8 @@ use crate::rate::Rate;
 const READS: usize = 16_384;
 /// Uploads of one lease that may be under way at once.
 const UPLOADS: usize = 4096;
+/// Changes and readings of one lease a second.
+const CHANGES: u64 = 500;
 /// How often a request that was paid for may come again.
 const REPEATS: u8 = 8;
 
@@ -27,6 +29,8 @@ pub(crate) struct Desk {
     pub(crate) turns: Turns,
     pub(crate) clerk: Clerk,
     pub(crate) rate: Option<Rate>,
+    /// Changes and readings, one of it each: they cost no budget, and the ledger grows by them.
+    pub(crate) changes: Rate,
     reads: Mutex<HashSet<[u8; 32]>>,
     /// Uploads begun here and not ended, by their ids: what the store calls them.
     uploads: Mutex<HashMap<String, Option<Upload>>>,
@@ -50,6 +54,7 @@ impl Desk {
             turns: Turns::default(),
             clerk: Clerk::default(),
             rate: rate.map(Rate::new),
+            changes: Rate::new(CHANGES),
             reads: Mutex::default(),
             uploads: Mutex::default(),
             paid: Mutex::default(),
