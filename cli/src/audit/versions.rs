@@ -142,14 +142,14 @@ impl Versions {
     fn rename(&mut self, listing: &ResultsListing, file: &ListedResult, place: &Place) {
         let Some(from) = &file.from else { return };
         let (source, target) = (address(&listing.home, from), address(&listing.home, &file.path));
-        let below = format!("{source}/");
+        let prefix = format!("{source}/");
         let moved: Vec<(String, String)> = match self.named.contains_key(&source) {
             true => vec![(source, target.clone())],
             false => self
                 .named
                 .keys()
                 .filter_map(|name| {
-                    let rest = name.strip_prefix(&below)?;
+                    let rest = name.strip_prefix(&prefix)?;
                     Some((name.clone(), format!("{target}/{rest}")))
                 })
                 .collect(),
