@@ -108,8 +108,6 @@ pub(crate) enum ResultsError {
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
     /// FUSE's number of the request.
     pub(crate) unique: u64,
 }

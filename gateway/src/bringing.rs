@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_lease::Refusal as LeaseRefusal;
 use tidegate_ledger::{Digest, ListedResult, ResultsAct};
+use tidegate_plan::LeaseId;
 use tidegate_seal::ResultsKey;
 use tidegate_wire::{ProblemKind, ResultsTerms};
+use tracing::Instrument as _;
 
 pub(crate) use changes::change;
 pub(crate) use files::{commit, store};
@@ -80,7 +82,7 @@ pub(crate) async fn desk(office: &Arc<Office>, admitted: Admitted) -> Result<Bri
 }
 
 impl Bringing {
-    fn worker(&self) -> (tidegate_plan::LeaseId, u16) {
+    fn worker(&self) -> (LeaseId, u16) {
         (self.admitted.live.id, self.admitted.rank)
     }
 
@@ -114,6 +116,7 @@ impl Bringing {
             HomeError::NotOffered => Refusal::new(ProblemKind::NotOffered, ""),
             HomeError::Changed => Refusal::new(ProblemKind::SourceChanged, ""),
             HomeError::Unfit(why) => Refusal::new(ProblemKind::Malformed, why),
+            // Its step [writes it down](Self::to_its_end).
             HomeError::Full => {
                 tracing::warn!(%lease, "the home of results is full");
                 Refusal::new(ProblemKind::NoSpace, "")
@@ -156,8 +159,38 @@ impl Bringing {
         noted.await.map_err(|error| Refusal::unavailable(what, &error))
     }
 
-    /// Takes what is needed out of the lease's budget, until it is [used](Spent::used).
-    async fn spend(&self, need: Share) -> Result<Spent, Refusal> {
+    /// The lease, where it is shown only what it brought home itself.
+    fn only(&self) -> Option<LeaseId> {
+        let live = &self.admitted.live;
+        let resumes = live.view().document.results.as_ref().is_some_and(|part| part.resume);
+        (!resumes).then_some(live.id)
+    }
+
+    /// Takes what is needed out of the lease's budget, until it is [used](Spent::used). What came home before
+    /// and was not answered is not paid for again: `request` says what it is.
+    async fn spend(&self, need: Share, request: &[&[u8]]) -> Result<Spent, Refusal> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.admitted.peer.public_key);
+        for part in request {
+            hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+        }
+        let request = *hasher.finalize().as_bytes();
+        let need = if self.desk.is_paid(&request) { Share::default() } else { need };
+        let desk = Arc::clone(&self.desk);
+        if self.desk.purse.take(need) {
+            return Ok(Spent { desk, share: need, request });
+        }
+        // A slice that is reserved and then forgotten would be lost to the lease.
+        let bringing = self.clone();
+        let taking = async move {
+            bringing.take_slice(need).await?;
+            Ok(Spent { desk, share: need, request })
+        };
+        self.to_its_end(taking).await
+    }
+
+    /// Takes what is needed, with another slice of the budget.
+    async fn take_slice(&self, need: Share) -> Result<(), Refusal> {
         let (office, live, purse) = (&self.office, &self.admitted.live, &self.desk.purse);
         if !purse.take(need) {
             let _turn = live.turn.lock().await;
@@ -178,7 +211,29 @@ impl Bringing {
                 }
             }
         }
-        Ok(Spent { desk: Arc::clone(&self.desk), share: need })
+        Ok(())
+    }
+
+    /// Runs a step to its end, whether or not its caller waits; so does a gateway that is shutting down. That a
+    /// home is full is written down.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let under_way = Arc::clone(&self.office.steps).read_owned().await;
+        let (office, lease) = (Arc::clone(&self.office), self.admitted.live.id);
+        let step = async move {
+            let _under_way = under_way;
+            match step.await {
+                Err(Refusal { kind: ProblemKind::NoSpace, detail }) => {
+                    let (reason, kind) = (Reason::ResultsNoSpace, ProblemKind::NoSpace);
+                    Err(refuse(&office, lease, reason, kind, &detail).await)
+                }
+                done => done,
+            }
+        };
+        let done = tokio::spawn(step.in_current_span()).await;
+        done.map_err(|error| Refusal::internal("a step of results was given up", &error))?
     }
 }
 
@@ -206,10 +261,13 @@ async fn reserve(
 struct Spent {
     desk: Arc<Desk>,
     share: Share,
+    request: [u8; 32],
 }
 
 impl Spent {
+    /// It came home.
     fn used(mut self) {
+        self.desk.paid(self.request);
         self.share = Share::default();
     }
 }
@@ -228,13 +286,4 @@ fn listed(path: &str, from: Option<&str>, kept: &Kept) -> ListedResult {
         bytes: kept.len,
         blake3: kept.blake3.map(Digest::from_bytes),
     }
-}
-
-/// Runs a step to its end, whether or not its caller waits.
-async fn to_its_end<T: Send + 'static>(
-    step: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<T, Refusal> {
-    use tracing::Instrument as _;
-    let done = tokio::spawn(step.in_current_span()).await;
-    done.map_err(|error| Refusal::internal("a step of results was given up", &error))?
 }

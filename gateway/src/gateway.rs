@@ -181,6 +181,8 @@ impl Gateway {
         }
         // A grant that is being made is known afterwards.
         let _none_is_made = timeout_at(last, self.office.granting.write()).await;
+        // What was done at home, for whomever, is written down.
+        drop(timeout_at(last, self.office.steps.write()).await);
         let mut clean = true;
         for live in self.office.all() {
             if self.office.owner.is_some()

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse as _, Response};
+use bytes::BytesMut;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_wire::{MAX_JSON_BODY, ProblemKind};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use crate::problem::Refusal;
 
@@ -19,6 +21,8 @@ struct Bound {
     bytes: usize,
     /// One that takes longer than this comes from nobody who means it.
     time: Duration,
+    /// So many more bytes renew its time; `None`: it is for the whole.
+    renewed: Option<usize>,
     /// What is said of one that is larger.
     larger: &'static str,
 }
@@ -26,6 +30,7 @@ struct Bound {
 const SMALL: Bound = Bound {
     bytes: MAX_JSON_BODY,
     time: Duration::from_secs(30),
+    renewed: None,
     larger: "a body has at most 256 KiB",
 };
 
@@ -33,8 +38,12 @@ const SMALL: Bound = Bound {
 const LARGE: Bound = Bound {
     bytes: 256 << 20,
     time: Duration::from_secs(120),
+    renewed: None,
     larger: "a request has at most 256 MiB: select with globs, or take several leases",
 };
+
+/// Bytes of a body that shows thereby that it comes.
+const PROGRESS: usize = 64 << 10;
 
 /// Large bodies at once; others wait for their turn within their time.
 static LARGE_TURN: Semaphore = Semaphore::const_new(1);
@@ -48,13 +57,14 @@ pub(crate) async fn read<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(not_taken)
 }
 
-/// The same of a body of at most `most` bytes.
+/// The same of a body of at most `most` bytes, which takes its time as long as it comes.
 pub(crate) async fn read_within<T: DeserializeOwned>(
     most: usize,
     headers: &hyper::HeaderMap,
     body: Body,
 ) -> Result<T, Refusal> {
-    let bound = Bound { bytes: most, larger: "the body is larger than this route takes", ..SMALL };
+    let larger = "the body is larger than this route takes";
+    let bound = Bound { bytes: most, larger, renewed: Some(PROGRESS), ..SMALL };
     let bytes = within(bound, headers, body).await?;
     serde_json::from_slice(&bytes).map_err(not_taken)
 }
@@ -95,12 +105,22 @@ async fn within(bound: Bound, headers: &hyper::HeaderMap, body: Body) -> Result<
         pass_over(bound, body).await;
         return Err(too_large());
     }
-    let reading = Limited::new(body, bound.bytes).collect();
-    match tokio::time::timeout(bound.time, reading).await {
-        Err(_) => Err(Refusal::new(ProblemKind::Malformed, "the body took too long")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(ProblemKind::Malformed, "the body broke off")),
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+    let mut body = Limited::new(body, bound.bytes);
+    let mut whole = BytesMut::new();
+    let (mut until, mut renewed) = (Instant::now() + bound.time, 0);
+    // What is the link's fault and not that of what was sent may be sent again.
+    let broken = |why| Refusal::new(ProblemKind::Unavailable, why);
+    loop {
+        match tokio::time::timeout_at(until, body.frame()).await {
+            Err(_) => return Err(broken("the body took too long")),
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(error))) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Ok(Some(Err(_))) => return Err(broken("the body broke off")),
+            Ok(Some(Ok(frame))) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
+        }
+        if bound.renewed.is_some_and(|more| whole.len() - renewed >= more) {
+            (until, renewed) = (Instant::now() + bound.time, whole.len());
+        }
     }
 }
 
@@ -126,5 +146,36 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Response {
             response
         }
         Err(error) => Refusal::internal("an answer cannot be written", &error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{StreamExt as _, stream};
+
+    /// Takes so long between its pieces, and ends or not.
+    fn body(pieces: usize, pause: Duration, ends: bool) -> Body {
+        let pieces = stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, std::io::Error>(Bytes::from(vec![b' '; PROGRESS]))
+        });
+        let end =
+            if ends { stream::empty().left_stream() } else { stream::pending().right_stream() };
+        Body::from_stream(pieces.chain(stream::iter([Ok(Bytes::from_static(b"1"))])).chain(end))
+    }
+
+    #[tokio::test]
+    async fn a_body_has_its_time_as_long_as_it_comes() {
+        let headers = hyper::HeaderMap::new();
+        let once = Bound { bytes: 4 << 20, time: Duration::from_millis(200), ..SMALL };
+        let bound = Bound { renewed: Some(PROGRESS), ..once };
+        let slow = || body(16, Duration::from_millis(20), true);
+        let whole = within(bound, &headers, slow()).await.unwrap();
+        assert_eq!(whole.len(), 16 * PROGRESS + 1);
+        for (bound, body) in [(once, slow()), (bound, body(2, Duration::ZERO, false))] {
+            let refused = within(bound, &headers, body).await.unwrap_err();
+            assert_eq!(refused.kind, ProblemKind::Unavailable);
+        }
     }
 }

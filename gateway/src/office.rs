@@ -61,6 +61,8 @@ pub(crate) struct Office {
     pub(crate) replica: String,
     /// Held by every grant that is being made.
     pub(crate) granting: Arc<tokio::sync::RwLock<()>>,
+    /// Shared by all steps of results that are under way: a shutdown waits for their entries.
+    pub(crate) steps: Arc<tokio::sync::RwLock<()>>,
     pub(crate) clock: Arc<dyn Clock>,
     /// One lease at a time is taken up from the state.
     pub(crate) adopting: tokio::sync::Mutex<()>,
@@ -123,6 +125,7 @@ impl Office {
             owner,
             replica,
             granting: Arc::default(),
+            steps: Arc::default(),
             adopting: tokio::sync::Mutex::default(),
             openings: Arc::new(Semaphore::new(OPENINGS)),
         }

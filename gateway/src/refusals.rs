@@ -36,6 +36,8 @@ pub(crate) enum Reason {
     OutsideShare,
     /// More results than the lease may bring home.
     ResultsBudget,
+    /// The home of results is full.
+    ResultsNoSpace,
     /// The token belongs to another identity.
     TokenBound,
     /// More keys at once than a release hands out.
@@ -53,6 +55,7 @@ impl Reason {
             Self::Node => "node",
             Self::OutsideShare => "outside-share",
             Self::ResultsBudget => "results-budget",
+            Self::ResultsNoSpace => "results-no-space",
             Self::TokenBound => "token-bound",
             Self::TooWide => "window-too-wide",
             Self::Statement => "statement",

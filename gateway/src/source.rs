@@ -36,7 +36,7 @@ pub(crate) use directory::Directory;
 pub use error::{ReadError, SourceError};
 pub(crate) use keys::{bare, decoded};
 pub(crate) use pinned::PinnedFile;
-pub(crate) use refusal::{code, listing as refusal_of, status};
+pub(crate) use refusal::{NO_CODE, code, listing as refusal_of, status};
 pub use spec::{S3Options, SourceSpec, SpecError};
 
 /// An open source. Cheap to clone.

@@ -61,14 +61,14 @@ pub(super) struct Versions {
     pub(super) all: Vec<Version>,
     /// Listings that cannot be read any more.
     pub(super) unknown: u64,
-    /// Which version has a name now, by home.
-    named: HashMap<String, HashMap<String, usize>>,
+    /// Which version has a name now, by its whole name.
+    named: HashMap<String, usize>,
 }
 
 impl Version {
     /// The whole name of a path below its home.
     pub(super) fn address(&self, path: &str) -> String {
-        format!("{}/{path}", self.home.trim_end_matches('/'))
+        address(&self.home, path)
     }
 }
 
@@ -92,20 +92,15 @@ impl Versions {
 
     fn take(&mut self, listing: &ResultsListing, place: &Place) {
         for file in &listing.files {
+            let address = address(&listing.home, &file.path);
             match listing.act {
                 ResultsAct::Stored => {
-                    self.leave(&listing.home, &file.path, Fate::Overwritten(place.clone()));
+                    self.leave(&address, Fate::Overwritten(place.clone()));
                     let at = self.add(listing, file, Fate::AtHome, place);
-                    self.names(&listing.home).insert(file.path.clone(), at);
+                    self.named.insert(address, at);
                 }
-                ResultsAct::Renamed => {
-                    if let Some(from) = &file.from {
-                        self.rename(&listing.home, from, &file.path, place);
-                    }
-                }
-                ResultsAct::Removed => {
-                    self.leave(&listing.home, &file.path, Fate::Removed(place.clone()));
-                }
+                ResultsAct::Renamed => self.rename(listing, file, place),
+                ResultsAct::Removed => self.leave(&address, Fate::Removed(place.clone())),
                 ResultsAct::Lost => {
                     self.add(listing, file, Fate::Lost(place.clone()), place);
                 }
@@ -136,38 +131,68 @@ impl Versions {
         self.all.len() - 1
     }
 
-    fn names(&mut self, home: &str) -> &mut HashMap<String, usize> {
-        self.named.entry(home.to_owned()).or_default()
-    }
-
     /// What has the name ends.
-    fn leave(&mut self, home: &str, path: &str, fate: Fate) {
-        if let Some(at) = self.names(home).remove(path) {
+    fn leave(&mut self, address: &str, fate: Fate) {
+        if let Some(at) = self.named.remove(address) {
             self.all[at].fate = fate;
         }
     }
 
     /// A file takes another name, or all below a directory do.
-    fn rename(&mut self, home: &str, from: &str, to: &str, place: &Place) {
-        let below = format!("{from}/");
-        let moved: Vec<(String, String)> = match self.names(home).contains_key(from) {
-            true => vec![(from.to_owned(), to.to_owned())],
+    fn rename(&mut self, listing: &ResultsListing, file: &ListedResult, place: &Place) {
+        let Some(from) = &file.from else { return };
+        let (source, target) = (address(&listing.home, from), address(&listing.home, &file.path));
+        let prefix = format!("{source}/");
+        let moved: Vec<(String, String)> = match self.named.contains_key(&source) {
+            true => vec![(source, target.clone())],
             false => self
-                .names(home)
+                .named
                 .keys()
                 .filter_map(|name| {
-                    let rest = name.strip_prefix(&below)?;
-                    Some((name.clone(), format!("{to}/{rest}")))
+                    let rest = name.strip_prefix(&prefix)?;
+                    Some((name.clone(), format!("{target}/{rest}")))
                 })
                 .collect(),
         };
+        // What has the target's name now came from elsewhere, unless this was asked for twice.
+        if moved.is_empty() && !self.came_from(&target, &listing.home, from, file.bytes) {
+            self.leave(&target, Fate::Overwritten(place.clone()));
+        }
         for (from, to) in moved {
-            let Some(at) = self.names(home).remove(&from) else { continue };
-            self.leave(home, &to, Fate::Overwritten(place.clone()));
-            self.all[at].names.push(Name { path: to.clone(), since: place.clone() });
-            self.names(home).insert(to, at);
+            let Some(at) = self.named.remove(&from) else { continue };
+            self.leave(&to, Fate::Overwritten(place.clone()));
+            let version = &mut self.all[at];
+            if below(&version.home, &to).is_none() {
+                // By a lease whose home lies around that of the version's.
+                for name in &mut version.names {
+                    let whole = address(&version.home, &name.path);
+                    name.path = below(&listing.home, &whole).unwrap_or(whole);
+                }
+                version.home.clone_from(&listing.home);
+            }
+            let path = below(&version.home, &to).unwrap_or_else(|| to.clone());
+            version.names.push(Name { path, since: place.clone() });
+            self.named.insert(to, at);
         }
     }
+
+    /// Whether what has a name had that other one before.
+    fn came_from(&self, target: &str, home: &str, from: &str, bytes: u64) -> bool {
+        let Some(version) = self.named.get(target).map(|at| &self.all[*at]) else { return false };
+        let before = version.names.iter().rev().nth(1);
+        let before = before.map(|name| address(&version.home, &name.path));
+        version.bytes == bytes && before == Some(address(home, from))
+    }
+}
+
+/// A path below a home by its whole name.
+fn below(home: &str, address: &str) -> Option<String> {
+    Some(address.strip_prefix(home.trim_end_matches('/'))?.strip_prefix('/')?.to_owned())
+}
+
+/// The whole name of a path below a home: homes may lie in one another.
+fn address(home: &str, path: &str) -> String {
+    format!("{}/{path}", home.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -239,6 +264,28 @@ mod tests {
         assert_eq!(fates, want);
         let names: Vec<_> = versions.all[1].names.iter().map(|name| name.path.as_str()).collect();
         assert_eq!(names, ["tmp", "best.pt"]);
+    }
+
+    #[test]
+    fn homes_in_one_another_are_one_place() {
+        let mut versions = told(&[(ResultsAct::Stored, &[("runs/x", None, 1)])]);
+        let place = Place { ledger: 1, entry: 1, time: String::new() };
+        let inner = listing(ResultsAct::Stored, &[("x", None, 2)]);
+        versions.take(&ResultsListing { home: "/out/runs".into(), ..inner }, &place);
+        assert_eq!(entry(&versions.all[0].fate), Some(("overwritten", 1)));
+    }
+
+    #[test]
+    fn what_came_from_nowhere_takes_a_place_and_a_rename_told_twice_is_one() {
+        use ResultsAct::{Renamed, Stored};
+        let versions = told(&[
+            (Stored, &[("tmp", None, 1), ("old", None, 2)]),
+            (Renamed, &[("best", Some("tmp"), 1)]),
+            (Renamed, &[("best", Some("tmp"), 1)]),
+            (Renamed, &[("old", Some("unknown"), 3)]),
+        ]);
+        let fates: Vec<_> = versions.all.iter().map(|version| entry(&version.fate)).collect();
+        assert_eq!(fates, [None, Some(("overwritten", 3))]);
     }
 
     #[test]

@@ -90,6 +90,7 @@ pub(super) fn reason(word: &str) -> String {
         "node" => "its machine is of a kind that the gateway's policy does not allow",
         "outside-share" => "it asked for blocks outside its share",
         "results-budget" => "it had brought home all the results that it may",
+        "results-no-space" => "there was no room at home for its results",
         "statement" => "its statement of a wipe did not hold",
         "window-too-wide" => "it asked for more keys at once than the policy hands out",
         "token-bound" => "the join token was used by another worker before",

@@ -55,7 +55,7 @@ impl Writing {
 
 /// Who asks, and the number of the request, the same when it is sent again.
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), unique: request.unique().0 & !RESENT }
+    Caller { unique: request.unique().0 & !RESENT }
 }
 
 fn has(flags: i32, flag: OFlags) -> bool {

@@ -182,7 +182,7 @@ fn show(names: &mut Tree, found: &Found, records: &mut Vec<Record>) -> Result<()
         show_directory(names, parent, name, mode, &found.attributes, records)?;
         return Ok(());
     }
-    super::names::checked(parent, name.as_bytes())?;
+    super::names::checked(name.as_bytes())?;
     let mut state = State::new(found.attributes.mode, time_of(&found.attributes));
     let record =
         HomeRecord { version: found.version.clone(), len: found.len, receipts: Vec::new() };
@@ -209,7 +209,7 @@ fn show_directory(
     like: &Attributes,
     records: &mut Vec<Record>,
 ) -> Result<u64, FsError> {
-    super::names::checked(parent, name.as_bytes())?;
+    super::names::checked(name.as_bytes())?;
     if let Some(known) = names.child(parent, name)? {
         names.directory(known)?;
         return Ok(known);

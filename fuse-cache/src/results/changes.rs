@@ -27,7 +27,7 @@ impl Core {
         truncate: bool,
     ) -> Result<Arc<File>, FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let found = self.names().child(parent, name)?;
         if let Some(node) = found {
             let file = self.names().file(node)?;
@@ -74,7 +74,7 @@ impl Core {
         mode: u32,
     ) -> Result<u64, FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let path = {
             let names = self.names();
             match names.child(parent, name)? {
@@ -112,7 +112,7 @@ impl Core {
         name: &[u8],
     ) -> Result<(), FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let path = {
             let names = self.names();
             let Some(node) = names.child(parent, name)? else {
@@ -141,7 +141,7 @@ impl Core {
         name: &[u8],
     ) -> Result<(), FsError> {
         self.check()?;
-        let name = checked(parent, name)?;
+        let name = checked(name)?;
         let found = self.names().child(parent, name)?;
         let Some(node) = found else { return self.gone_already(caller) };
         let file = self.names().file(node)?;

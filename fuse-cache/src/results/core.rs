@@ -322,10 +322,6 @@ impl Core {
     }
 }
 
-fn is_recorded(file: &File, version: &Arc<Version>) -> bool {
-    lock(&file.recorded).as_ref().is_some_and(|recorded| Arc::ptr_eq(recorded, version))
-}
-
 pub(super) async fn wait_for_room(eased: &mut watch::Receiver<()>, idle: bool) {
     let most = if idle { LOOK_TWICE } else { LOOK_AGAIN };
     let _looks_again = tokio::time::timeout(most, eased.changed()).await;

@@ -154,12 +154,6 @@ impl<F: Clone> Names<F> {
         self.put(node, parent, name)
     }
 
-    /// A node without a name, which only the kernel still knows.
-    pub(super) fn add_nameless(&mut self, node: u64, kind: Kind<F>) {
-        self.nodes.insert(node, Node { within: None, references: UNKNOWN, kind });
-        self.next = self.next.max(node + 1);
-    }
-
     /// Numbers that may have been given out.
     pub(super) fn used_up_to(&mut self, next: u64) {
         self.next = self.next.max(next);
@@ -335,14 +329,10 @@ impl<F: Clone> Names<F> {
             })
             .collect()
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
-    }
 }
 
 /// A name that can be brought home.
-pub(super) fn checked(parent: u64, name: &[u8]) -> Result<&str, FsError> {
+pub(super) fn checked(name: &[u8]) -> Result<&str, FsError> {
     if name.len() > NAME_MAX {
         return Err(FsError::NameTooLong);
     }
@@ -350,7 +340,7 @@ pub(super) fn checked(parent: u64, name: &[u8]) -> Result<&str, FsError> {
     if matches!(name, "" | "." | "..") || name.contains(['/', '\0']) {
         return Err(FsError::Invalid);
     }
-    if parent == ROOT && name.starts_with(RESERVED) {
+    if name.starts_with(RESERVED) {
         return Err(FsError::NotPermitted);
     }
     Ok(name)

@@ -127,11 +127,6 @@ impl Spool {
         u64::from(self.lock().space.used()) * SLOT
     }
 
-    /// Bytes that it may have.
-    pub(super) fn bound(&self) -> u64 {
-        u64::from(self.most) * SLOT
-    }
-
     /// Overwrites all that was ever written, reads back, discards, unlinks. Blocking; whoever asks how much
     /// is used is answered meanwhile.
     pub(super) fn wipe(&self) -> WipeFigures {
@@ -147,6 +142,7 @@ impl Spool {
         wipe_file(&self.file, &ranges, BEGIN + u64::from(reserved) * SLOT)
     }
 
+    #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
         self.file.path()
     }

@@ -92,7 +92,7 @@ impl Worker {
 
     fn caller(&self) -> Caller {
         let unique = 1 + self.unique.fetch_add(1, Ordering::SeqCst);
-        Caller { uid: 0, gid: 0, unique }
+        Caller { unique }
     }
 
     /// Node and handle of a new file.

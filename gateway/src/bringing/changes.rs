@@ -3,9 +3,9 @@
 use tidegate_ledger::ResultsAct;
 use tidegate_wire::{Change, ChangeRequest, Changed};
 
-use super::{Bringing, listed, to_its_end};
+use super::{Bringing, listed};
 use crate::problem::Refusal;
-use crate::results::Kept;
+use crate::results::{Gone, Kept};
 
 /// `POST change`.
 pub(crate) async fn change(
@@ -15,6 +15,8 @@ pub(crate) async fn change(
     for path in paths(&request.change) {
         bringing.name(path)?;
     }
+    bringing.desk.changes.take(1).await;
+    let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
         let ChangeRequest { seq, change } = request;
@@ -32,7 +34,7 @@ pub(crate) async fn change(
         turn.done();
         Ok(changed.unwrap_or_else(nothing))
     };
-    to_its_end(step).await
+    caller.to_its_end(step).await
 }
 
 fn paths(change: &Change) -> Vec<&str> {
@@ -47,9 +49,10 @@ fn paths(change: &Change) -> Vec<&str> {
 
 async fn make(bringing: &Bringing, change: &Change) -> Result<Option<Changed>, Refusal> {
     let (home, failed) = (&bringing.desk.home, |error| bringing.failed(error));
+    let only = bringing.only();
     match change {
         Change::Rename { from, to } => {
-            let kept = home.rename(from, to).await.map_err(failed)?;
+            let kept = home.rename(from, to, only).await.map_err(failed)?;
             bringing.note(ResultsAct::Renamed, listed(to, Some(from), &kept)).await?;
             return Ok(Some(Changed { version: kept.version }));
         }
@@ -59,16 +62,21 @@ async fn make(bringing: &Bringing, change: &Change) -> Result<Option<Changed>, R
             bringing.note(ResultsAct::Renamed, listed(to, Some(from), &directory)).await?;
         }
         Change::Unlink { path } => {
-            if let Some(kept) = home.unlink(path).await.map_err(failed)? {
-                bringing.note(ResultsAct::Removed, listed(path, None, &kept)).await?;
-            }
+            let gone = home.unlink(path, only).await.map_err(failed)?;
+            let kept = match gone {
+                Gone::Now(kept) => kept,
+                // It went when this was asked before, perhaps, and its entry was not written.
+                Gone::Before => Kept::default(),
+                Gone::Hidden => return Ok(None),
+            };
+            bringing.note(ResultsAct::Removed, listed(path, None, &kept)).await?;
         }
         Change::MakeDirectory { path, mode } => {
             home.make_directory(path, *mode).await.map_err(failed)?;
         }
         Change::RemoveDirectory { path } => home.remove_directory(path).await.map_err(failed)?,
         Change::SetAttributes { path, attributes } => {
-            home.set_attributes(path, *attributes).await.map_err(failed)?;
+            home.set_attributes(path, *attributes, only).await.map_err(failed)?;
         }
     }
     Ok(None)

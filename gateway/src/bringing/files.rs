@@ -5,14 +5,12 @@ use std::sync::Arc;
 use tidegate_ledger::{Digest, ListedResult, ResultsAct};
 use tidegate_plan::{PartHash, RESULT_LEN_MAX, RESULT_PART_LEN, result_parts};
 use tidegate_seal::open_content_key;
-use tidegate_wire::{CommitRequest, ProblemKind, StoreRequest, Stored};
+use tidegate_wire::{CommitRequest, PartReceipt, ProblemKind, StoreRequest, Stored};
 
-use super::{Bringing, to_its_end};
+use super::Bringing;
 use crate::meters;
 use crate::problem::Refusal;
-use crate::results::{Arrival, Framed, HomeError, Sealing, Share, Ticket, receipt_holds};
-
-const ONE_FILE: Share = Share { bytes: 0, files: 1 };
+use crate::results::{Arrival, COPIED, Framed, HomeError, Sealing, Share, Ticket, receipt_holds};
 
 fn superseded() -> Stored {
     Stored { version: String::new(), blake3: Vec::new().into(), superseded: true }
@@ -33,11 +31,18 @@ pub(crate) async fn store(
         let len = len.ok_or_else(|| malformed("a file of more than one part comes in parts"))?;
         bringing.name(&request.path)?;
         let need = Share { bytes: request.len, files: 1 };
-        let spent = bringing.spend(need).await?;
+        let (seq, long) = (request.seq.to_be_bytes(), request.len.to_be_bytes());
+        let what: [&[u8]; 5] =
+            [b"store", request.path.as_bytes(), &seq, &long, request.content.as_bytes()];
+        let spent = bringing.spend(need, &what).await?;
         let key = bringing.key().await?;
         let (lease, sealed) = (bringing.admitted.live.id, &request.key.0);
         let key = open_content_key(&key, &lease, &request.content, sealed)
             .map_err(|_| malformed("the content's key is not sealed to this lease"))?;
+        // Whoever waits for its rate takes no room meanwhile.
+        if let Some(rate) = &bringing.desk.rate {
+            rate.take(request.len).await;
+        }
         let room = bringing.office.intake.room(bringing.worker(), len).await?;
         let sealing = Sealing { key, lease, content: request.content, first: 0 };
         Ok((len, spent, room, sealing))
@@ -46,8 +51,8 @@ pub(crate) async fn store(
         Ok(admitted) => admitted,
         Err(refusal) => return Err((refusal, Some(framed))),
     };
-    let rate = bringing.desk.rate.as_ref();
-    let bytes = framed.plaintext(sealing, len, rate).await.map_err(|refusal| (refusal, None))?;
+    let bytes = framed.plaintext(sealing, len).await.map_err(|refusal| (refusal, None))?;
+    let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
         let _room = room;
@@ -72,7 +77,7 @@ pub(crate) async fn store(
         turn.done();
         Ok(stored)
     };
-    to_its_end(step).await.map_err(|refusal| (refusal, None))
+    caller.to_its_end(step).await.map_err(|refusal| (refusal, None))
 }
 
 /// Writes down that a file is at home.
@@ -96,10 +101,21 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
     let ticket = Ticket::open(&request.upload, &key, &lease);
     let ticket = ticket.ok_or_else(|| Refusal::new(ProblemKind::Absent, ""))?;
     let blake3 = hash_of(&request, |receipt| receipt_holds(&key, &lease, &ticket.id, receipt))?;
-    let spent = bringing.spend(ONE_FILE).await?;
+    // What was copied for nothing took the place of the same file: elsewhere it is more than there was.
+    let copied = |receipt: &&PartReceipt| ticket.path != request.path && receipt.tag == COPIED;
+    let bytes = request.parts.iter().filter(copied).map(|receipt| u64::from(receipt.len)).sum();
+    let seq = request.seq.to_be_bytes();
+    let what: [&[u8]; 5] =
+        [b"commit", ticket.id.as_bytes(), request.path.as_bytes(), &seq, &blake3];
+    let spent = bringing.spend(Share { bytes, files: 1 }, &what).await?;
+    let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
         let Some(turn) = bringing.turn(&[&request.path], request.seq).await? else {
+            // Nobody else will take it away while the lease lasts. If the home is away, the lease's end does.
+            if bringing.desk.home.abandon(lease, &ticket).await.is_ok() {
+                bringing.desk.ended(&ticket.id);
+            }
             return Ok(superseded());
         };
         let file = Arrival {
@@ -111,12 +127,14 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
         };
         let (desk, failed) = (&bringing.desk, |error| bringing.failed(error));
         let made = &desk.provenance;
-        let version = match desk.home.commit(made, &ticket, file.clone(), request.parts).await {
+        let parts = request.parts.clone();
+        let version = match desk.home.commit(made, &ticket, file.clone(), parts).await {
             Ok(version) => version,
             Err(HomeError::Absent) => {
                 // Its answer may have been lost.
-                let finished = desk.home.finished(&ticket, &file).await.map_err(failed)?;
-                finished.ok_or_else(|| Refusal::new(ProblemKind::Absent, ""))?
+                let finished = desk.home.finished(&ticket, &file, &request.parts).await;
+                let finished = finished.map_err(failed)?;
+                finished.ok_or_else(|| bringing.of_upload(&ticket, HomeError::Absent))?
             }
             Err(error) => return Err(failed(error)),
         };
@@ -126,14 +144,14 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
         turn.done();
         Ok(stored)
     };
-    to_its_end(step).await
+    caller.to_its_end(step).await
 }
 
 /// The hash of the whole file from the receipts of its parts, all of them, in order, and each of the length that
 /// its place says.
 fn hash_of(
     request: &CommitRequest,
-    holds: impl Fn(&tidegate_wire::PartReceipt) -> Option<PartHash>,
+    holds: impl Fn(&PartReceipt) -> Option<PartHash>,
 ) -> Result<[u8; 32], Refusal> {
     if request.len > RESULT_LEN_MAX {
         return Err(malformed("the file is longer than any may be"));

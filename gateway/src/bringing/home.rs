@@ -139,9 +139,22 @@ async fn made(
             Err(error) => return Err(failed(error)),
         }
     }
-    tokio::fs::create_dir_all(path).await.map_err(failed)?;
+    let wanted = path.to_owned();
+    let making = tokio::task::spawn_blocking(move || make(&wanted)).await;
+    making.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)?;
     let real = tokio::fs::canonicalize(path).await.map_err(failed)?;
     Ok(SourceSpec::Directory(real))
+}
+
+/// Makes a directory and those above it, and flushes the names of those that were not there. Blocking.
+fn make(path: &Path) -> std::io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|above| !above.exists()).collect();
+    std::fs::create_dir_all(path)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        std::fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Opens a home that may be opened. A link may have been turned since it was looked at: what is open counts.

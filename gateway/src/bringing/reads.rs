@@ -6,7 +6,8 @@ use tidegate_ledger::ResultsAct;
 use tidegate_plan::RESULT_PART_LEN;
 use tidegate_wire::{ListReply, ListRequest, ProblemKind, ReadRequest};
 
-use super::{Bringing, listed, to_its_end};
+use super::{Bringing, listed};
+use crate::admission::Purpose;
 use crate::problem::Refusal;
 use crate::results::Room;
 
@@ -18,8 +19,7 @@ pub(crate) struct Readable {
 
 /// `POST list`.
 pub(crate) async fn list(bringing: &Bringing, request: ListRequest) -> Result<ListReply, Refusal> {
-    let document = bringing.admitted.live.view().document;
-    if !document.results.as_ref().is_some_and(|part| part.resume) {
+    if bringing.only().is_some() {
         let detail = "the lease does not resume: what is at home is not shown";
         return Err(Refusal::new(ProblemKind::Forbidden, detail));
     }
@@ -35,18 +35,28 @@ pub(crate) async fn read(bringing: &Bringing, request: ReadRequest) -> Result<Re
     if len > RESULT_PART_LEN {
         return Err(Refusal::new(ProblemKind::Malformed, "at most a part is read at once"));
     }
+    // Whoever waits for the rate takes no room meanwhile.
+    if let Some(rate) = &bringing.office.rate {
+        rate.take(len as u64).await;
+    }
     let room = bringing.office.intake.room(bringing.worker(), len).await?;
+    // The lease may have ended while this waited.
+    bringing.admitted.still(&bringing.office, Purpose::Serve).await?;
+    let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
         let desk = Arc::clone(&bringing.desk);
         let ReadRequest { path, version, offset, .. } = request;
-        let read = desk.home.read(&path, &version, (offset, request.len)).await;
+        let only = bringing.only();
+        let read = desk.home.read(&path, &version, (offset, request.len), only).await;
         let (kept, bytes) = read.map_err(|error| bringing.failed(error))?;
         if !desk.was_read(&path, &version) {
+            desk.changes.take(1).await;
             bringing.note(ResultsAct::Read, listed(&path, None, &kept)).await?;
             desk.read(&path, &version);
         }
+        bringing.admitted.still(&bringing.office, Purpose::Serve).await?;
         Ok(Readable { bytes, room })
     };
-    to_its_end(step).await
+    caller.to_its_end(step).await
 }

@@ -10,7 +10,7 @@ use tidegate_kit::telemetry::chain;
 use super::home::{self, HomeRefused};
 use crate::live::Live;
 use crate::office::Office;
-use crate::results::{Desk, HomeError};
+use crate::results::HomeError;
 
 /// For how long one home is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,19 +51,7 @@ async fn tidy_one(office: &Office, live: &Live) -> Result<(), Untidy> {
         desk.home.give_up(&upload).await?;
     }
     desk.home.tidy(live.id).await?;
-    // Uploads that another process began are known to the store alone, which does not say whose they are.
-    if !live.counts_all() && is_alone(office, live, &desk) {
-        desk.home.sweep(document.lease.granted_at).await?;
-    }
+    // Uploads that another process began are known to the store alone, which does not say whose they are: a rule
+    // of the bucket takes them away.
     Ok(())
-}
-
-/// Whether no other lease that is open here writes to the same place.
-fn is_alone(office: &Office, live: &Live, desk: &Desk) -> bool {
-    let overlaps = |other: &Live| {
-        let document = other.view().document;
-        let place = document.results.as_ref().map(|part| part.home.to_string());
-        place.is_some_and(|place| place.starts_with(&desk.place) || desk.place.starts_with(&place))
-    };
-    !office.all().iter().any(|other| other.id != live.id && !other.is_closed() && overlaps(other))
 }

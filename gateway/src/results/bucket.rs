@@ -5,20 +5,23 @@
 //! `tidegate-`; the hash of one that came in parts, known only at its end, as a tag.
 
 mod call;
+mod finished;
 mod list;
 mod rename;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Tag, Tagging};
-use tidegate_plan::{ContentId, RESULT_PART_LEN};
+use tidegate_plan::{ContentId, LeaseId, PartHash, RESULT_PART_LEN};
 use tidegate_wire::PartReceipt;
+use tokio::task::spawn_blocking;
 
 use super::error::HomeError;
-use super::file::{Arrival, Kept, Provenance};
+use super::file::{Arrival, Gone, Kept, Provenance};
 use super::names::RESERVED;
 use super::ticket::Ticket;
 use crate::source::{S3Options, SourceError, bare, connect, refusal_of};
@@ -28,6 +31,8 @@ use call::{failed, patient, quoted, source_of};
 const PREFIX: &str = "tidegate-";
 /// Longest key that stores take, bytes.
 const KEY_MAX: usize = 1024;
+/// A store that sends nothing for so long in the middle of an object has gone.
+const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Bucket {
@@ -129,14 +134,15 @@ impl Bucket {
         &self,
         ticket: &Ticket,
         (path, version): (&str, &str),
-        (part, len): (u32, u32),
+        receipt: &PartReceipt,
+        hash: PartHash,
     ) -> Result<String, HomeError> {
-        let first = u64::from(part) * RESULT_PART_LEN as u64;
-        let last = first + u64::from(len).max(1) - 1;
+        let first = u64::from(receipt.part) * RESULT_PART_LEN as u64;
+        let last = first + u64::from(receipt.len).max(1) - 1;
         let copy = self.client.upload_part_copy().bucket(&self.name);
         let copy = copy.key(self.key(&ticket.path)).upload_id(&ticket.store);
         let copied = copy
-            .part_number(number(part)?)
+            .part_number(number(receipt.part)?)
             .copy_source(source_of(&self.name, &self.key(path)))
             .copy_source_if_match(quoted(version))
             .copy_source_range(format!("bytes={first}-{last}"))
@@ -145,7 +151,19 @@ impl Bucket {
             .send()
             .await
             .map_err(failed)?;
-        tagged(copied.copy_part_result().and_then(|result| result.e_tag()))
+        let tag = tagged(copied.copy_part_result().and_then(|result| result.e_tag()))?;
+        if tag != receipt.tag {
+            // A part that came twice has two receipts, and not every store gives the same bytes the same
+            // tag: what was copied says which it is.
+            let (_, bytes) = self.read(path, version, (first, receipt.len), None).await?;
+            let number = receipt.part;
+            let hashing = spawn_blocking(move || PartHash::of(number, &bytes));
+            let is = hashing.await.map_err(|error| HomeError::Unavailable(error.to_string()))?;
+            if is != Some(hash) {
+                return Err(HomeError::Changed);
+            }
+        }
+        Ok(tag)
     }
 
     pub(super) async fn commit(
@@ -200,22 +218,6 @@ impl Bucket {
         }
     }
 
-    /// Whether the upload was completed before, as this file.
-    pub(super) async fn finished(
-        &self,
-        ticket: &Ticket,
-        file: &Arrival,
-    ) -> Result<Option<String>, HomeError> {
-        let Some(head) = self.head(&file.path).await? else { return Ok(None) };
-        let is_it = mark(&head, "upload").as_ref() == Some(&ticket.id)
-            && u64::try_from(head.content_length().unwrap_or(-1)) == Ok(file.len);
-        if !is_it {
-            return Ok(None);
-        }
-        self.tag(&self.key(&file.path), file).await;
-        tagged(head.e_tag()).map(Some)
-    }
-
     pub(super) async fn abandon(&self, path: &str, upload: &str) -> Result<(), HomeError> {
         let abort = self.client.abort_multipart_upload().bucket(&self.name).key(self.key(path));
         match abort.upload_id(upload).send().await.map_err(failed) {
@@ -233,6 +235,16 @@ impl Bucket {
         }
     }
 
+    /// The head of an object that is shown: to a lease that does not resume, only what it brought home itself.
+    async fn shown(
+        &self,
+        path: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Option<HeadObjectOutput>, HomeError> {
+        let head = self.head(path).await?;
+        Ok(head.filter(|head| is_from(head.metadata(), only)))
+    }
+
     /// What an object's head says.
     fn kept(head: &HeadObjectOutput) -> Result<Kept, HomeError> {
         Ok(Kept {
@@ -242,22 +254,29 @@ impl Bucket {
         })
     }
 
-    pub(super) async fn unlink(&self, path: &str) -> Result<Option<Kept>, HomeError> {
-        let Some(head) = self.head(path).await? else { return Ok(None) };
+    pub(super) async fn unlink(
+        &self,
+        path: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Gone, HomeError> {
+        let Some(head) = self.head(path).await? else { return Ok(Gone::Before) };
+        if !is_from(head.metadata(), only) {
+            return Ok(Gone::Hidden);
+        }
         let delete = self.client.delete_object().bucket(&self.name).key(self.key(path));
         delete.send().await.map_err(failed)?;
-        Self::kept(&head).map(Some)
+        Self::kept(&head).map(Gone::Now)
     }
 
     pub(super) async fn read(
         &self,
         path: &str,
         version: &str,
-        offset: u64,
-        len: u32,
+        (offset, len): (u64, u32),
+        only: Option<LeaseId>,
     ) -> Result<(Kept, Vec<u8>), HomeError> {
         if len == 0 {
-            let kept = Self::kept(&self.head(path).await?.ok_or(HomeError::Changed)?)?;
+            let kept = Self::kept(&self.shown(path, only).await?.ok_or(HomeError::Changed)?)?;
             let is_it = kept.version == version;
             return if is_it { Ok((kept, Vec::new())) } else { Err(HomeError::Changed) };
         }
@@ -270,7 +289,7 @@ impl Bucket {
             Err(error) => return Err(error),
         };
         // Not every store heeds the condition.
-        if tagged(got.e_tag())? != version {
+        if tagged(got.e_tag())? != version || !is_from(got.metadata(), only) {
             return Err(HomeError::Changed);
         }
         let total = got.content_range().and_then(|range| range.rsplit_once('/')?.1.parse().ok());
@@ -280,8 +299,7 @@ impl Bucket {
             len: total.unwrap_or_else(|| u64::from(len)),
             blake3: blake3.and_then(|hex| hash(hex)),
         };
-        let bytes =
-            got.body.collect().await.map_err(|error| nonsense(&error.to_string()))?.to_vec();
+        let bytes = whole(got.body, len as usize).await?;
         if bytes.len() != len as usize {
             return Err(HomeError::Unfit("the range is not in the file"));
         }
@@ -300,6 +318,28 @@ fn metadata(made: &Provenance, content: &ContentId) -> HashMap<String, String> {
 
 fn mark(head: &HeadObjectOutput, name: &str) -> Option<String> {
     head.metadata()?.get(&format!("{PREFIX}{name}")).cloned()
+}
+
+/// Whether an object with this metadata is shown to a lease that sees its own alone.
+fn is_from(metadata: Option<&HashMap<String, String>>, only: Option<LeaseId>) -> bool {
+    let says = || metadata?.get(&format!("{PREFIX}lease")).cloned();
+    only.is_none_or(|lease| says() == Some(lease.to_string()))
+}
+
+/// The bytes of an answer, as long as they come.
+async fn whole(mut body: ByteStream, len: usize) -> Result<Vec<u8>, HomeError> {
+    let mut bytes = Vec::with_capacity(len);
+    loop {
+        match tokio::time::timeout(SILENCE, body.next()).await {
+            Err(_) => return Err(nonsense("it has stopped sending")),
+            Ok(None) => return Ok(bytes),
+            Ok(Some(Err(error))) => return Err(nonsense(&error.to_string())),
+            Ok(Some(Ok(more))) if bytes.len() + more.len() > len => {
+                return Err(nonsense("it sends more than was asked for"));
+            }
+            Ok(Some(Ok(more))) => bytes.extend_from_slice(&more),
+        }
+    }
 }
 
 fn nonsense(why: &str) -> HomeError {

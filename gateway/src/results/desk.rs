@@ -15,6 +15,10 @@ use crate::rate::Rate;
 const READS: usize = 16_384;
 /// Uploads of one lease that may be under way at once.
 const UPLOADS: usize = 4096;
+/// Changes and readings of one lease a second.
+const CHANGES: u64 = 500;
+/// How often a request that was paid for may come again.
+const REPEATS: u8 = 8;
 
 pub(crate) struct Desk {
     pub(crate) home: Home,
@@ -25,9 +29,14 @@ pub(crate) struct Desk {
     pub(crate) turns: Turns,
     pub(crate) clerk: Clerk,
     pub(crate) rate: Option<Rate>,
+    /// Changes and readings, one of it each: they cost no budget, and the ledger grows by them.
+    pub(crate) changes: Rate,
     reads: Mutex<HashSet<[u8; 32]>>,
     /// Uploads begun here and not ended, by their ids: what the store calls them.
-    uploads: Mutex<HashMap<String, Upload>>,
+    uploads: Mutex<HashMap<String, Option<Upload>>>,
+    /// What was paid for and came home, and how often it was since: its entry may not have been written, or its
+    /// answer been lost.
+    paid: Mutex<HashMap<[u8; 32], u8>>,
 }
 
 impl Desk {
@@ -45,8 +54,10 @@ impl Desk {
             turns: Turns::default(),
             clerk: Clerk::default(),
             rate: rate.map(Rate::new),
+            changes: Rate::new(CHANGES),
             reads: Mutex::default(),
             uploads: Mutex::default(),
+            paid: Mutex::default(),
         }
     }
 
@@ -72,23 +83,49 @@ impl Desk {
         reads.insert(Self::read_key(path, version));
     }
 
-    /// Whether one more upload may be begun.
-    pub(crate) fn may_begin(&self) -> bool {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).len() < UPLOADS
+    /// Keeps a place for one more upload, until it [ended](Self::ended); `false` when too many are under way.
+    pub(crate) fn may_begin(&self, id: &str) -> bool {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = uploads.len() < UPLOADS;
+        if may {
+            uploads.insert(id.to_owned(), None);
+        }
+        may
     }
 
     pub(crate) fn began(&self, id: &str, upload: Upload) {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), upload);
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.insert(id.to_owned(), Some(upload));
     }
 
     pub(crate) fn ended(&self, id: &str) {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
+    /// Whether a request was paid for when it came before. A few times: not without end.
+    pub(crate) fn is_paid(&self, request: &[u8; 32]) -> bool {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        match paid.get_mut(request) {
+            Some(again) if *again < REPEATS => {
+                *again += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn paid(&self, request: [u8; 32]) {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        if paid.len() >= READS {
+            paid.clear();
+        }
+        paid.entry(request).or_default();
+    }
+
     /// Uploads that nobody ended.
     pub(crate) fn left_over(&self) -> Vec<Upload> {
         let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
-        uploads.values().cloned().collect()
+        uploads.values().flatten().cloned().collect()
     }
 }
 

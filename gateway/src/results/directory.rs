@@ -11,9 +11,10 @@ mod marks;
 mod parts;
 mod write;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, unlinkat};
 use rustix::io::Errno;
@@ -27,12 +28,16 @@ use crate::source::{SourceError, open_beneath};
 const IMPLIED: u32 = 0o755;
 /// Parts that are written at once, beyond which some wait for others.
 const STRIPES: usize = 64;
+/// Directories remembered as flushed.
+const SETTLED: usize = 16_384;
 
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: OwnedFd,
     /// A part is written by one at a time.
     stripes: [Mutex<()>; STRIPES],
+    /// Directories whose names are known to be flushed: made by whomever, perhaps just before a crash.
+    settled: Mutex<HashSet<String>>,
 }
 
 /// Where a name lies: its directory, open, and its last component.
@@ -54,7 +59,11 @@ impl Directory {
         };
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(refused)?;
         match open_beneath(root.as_fd(), b".", DIRECTORY) {
-            Ok(_) => Ok(Self { root, stripes: std::array::from_fn(|_| Mutex::default()) }),
+            Ok(_) => Ok(Self {
+                root,
+                stripes: std::array::from_fn(|_| Mutex::default()),
+                settled: Mutex::default(),
+            }),
             Err(Errno::NOSYS | Errno::PERM) => Err(SourceError::NoOpenat2),
             Err(errno) => Err(refused(errno)),
         }
@@ -109,17 +118,36 @@ impl Directory {
     /// Opens a directory, and makes it and those above it where they are not there.
     fn make_dirs(&self, path: &str) -> Result<OwnedFd, HomeError> {
         match self.open_dir(path) {
-            Err(HomeError::Absent) => {}
-            opened => return opened,
+            Ok(open) if path.is_empty() || self.is_settled(path) => return Ok(open),
+            Ok(_) | Err(HomeError::Absent) => {}
+            refused => return refused,
         }
         let (above, leaf) = path.rsplit_once('/').unwrap_or(("", path));
         let above = self.make_dirs(above)?;
         match mkdirat(&above, leaf, Mode::from_raw_mode(IMPLIED)) {
-            Ok(()) => fsync(&above)?,
-            Err(Errno::EXIST) => {}
+            // Who made it may not have come to flush it.
+            Ok(()) | Err(Errno::EXIST) => fsync(&above)?,
             Err(errno) => return Err(errno.into()),
         }
+        self.settle(path);
         self.open_dir(path)
+    }
+
+    fn is_settled(&self, path: &str) -> bool {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+    }
+
+    fn settle(&self, path: &str) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.len() >= SETTLED {
+            settled.clear();
+        }
+        settled.insert(path.to_owned());
+    }
+
+    /// Directories go or take other names.
+    fn forget_settled(&self) {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The lease's own directory.
@@ -129,16 +157,17 @@ impl Directory {
 
     /// The same, made where it is not there.
     fn make_own(&self, lease: LeaseId) -> Result<OwnedFd, HomeError> {
-        match self.own(lease) {
-            Err(HomeError::Absent) => {}
-            opened => return opened,
-        }
         let name = format!("{RESERVED}{lease}");
+        match self.own(lease) {
+            Ok(open) if self.is_settled(&name) => return Ok(open),
+            Ok(_) | Err(HomeError::Absent) => {}
+            refused => return refused,
+        }
         match mkdirat(&self.root, name.as_str(), Mode::from_raw_mode(0o700)) {
-            Ok(()) => fsync(self.open_dir("")?)?,
-            Err(Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => fsync(self.open_dir("")?)?,
             Err(errno) => return Err(errno.into()),
         }
+        self.settle(&name);
         self.own(lease)
     }
 }

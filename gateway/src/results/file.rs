@@ -37,12 +37,22 @@ pub(crate) struct Arrival {
 }
 
 /// A file that is at home.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) version: String,
     pub(crate) len: u64,
     /// As it lies with the file.
     pub(crate) blake3: Option<[u8; 32]>,
+}
+
+/// What became of a file that is to be no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Now(Kept),
+    /// It was not there.
+    Before,
+    /// It is not shown to the lease, and stays.
+    Hidden,
 }
 
 /// One page of what is at home.

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::bucket::Bucket;
 use super::directory::Directory;
 use super::error::HomeError;
-use super::file::{Arrival, Kept, Listed, Provenance, Upload};
+use super::file::{Arrival, Gone, Kept, Listed, Provenance, Upload};
 use super::ticket::Ticket;
 use crate::source::{SourceError, SourceSpec};
 
@@ -130,6 +130,7 @@ impl Home {
         (path, version): (&str, &str),
         receipt: &PartReceipt,
         vouched: impl Fn(&str) -> Option<PartHash>,
+        only: Option<LeaseId>,
     ) -> Result<(PartHash, String), HomeError> {
         let (part, len) = (receipt.part, receipt.len);
         match self {
@@ -137,7 +138,8 @@ impl Home {
                 let hash: [u8; 32] = receipt.hash.0.as_slice().try_into().map_err(|_| UNVOUCHED)?;
                 let (id, path, version) = (ticket.id.clone(), path.to_owned(), version.to_owned());
                 of(directory, move |directory| {
-                    directory.copy(lease, &id, (&path, &version), (part, len), PartHash(hash))
+                    let at = (part, len);
+                    directory.copy(lease, &id, (&path, &version), at, PartHash(hash), only)
                 })
                 .await?;
                 Ok((PartHash(hash), String::new()))
@@ -145,7 +147,7 @@ impl Home {
             Self::Bucket(bucket) => {
                 let upload = bucket.upload_of(path, version).await?;
                 let hash = upload.as_deref().and_then(vouched).ok_or(UNVOUCHED)?;
-                Ok((hash, bucket.copy(ticket, (path, version), (part, len)).await?))
+                Ok((hash, bucket.copy(ticket, (path, version), receipt, hash).await?))
             }
         }
     }
@@ -172,13 +174,14 @@ impl Home {
         &self,
         ticket: &Ticket,
         file: &Arrival,
+        parts: &[PartReceipt],
     ) -> Result<Option<String>, HomeError> {
         match self {
             Self::Directory(directory) => {
                 let file = file.clone();
                 of(directory, move |directory| directory.finished(&file)).await
             }
-            Self::Bucket(bucket) => bucket.finished(ticket, file).await,
+            Self::Bucket(bucket) => bucket.finished(ticket, file, parts).await,
         }
     }
 
@@ -219,33 +222,35 @@ impl Home {
         }
     }
 
-    /// Gives up all uploads below the prefix that were begun since then (seconds since the epoch).
-    pub(crate) async fn sweep(&self, since: u64) -> Result<(), HomeError> {
-        match self {
-            Self::Directory(_) => Ok(()),
-            Self::Bucket(bucket) => bucket.sweep(since).await,
-        }
-    }
-
-    /// A file takes another name, or has it already.
-    pub(crate) async fn rename(&self, from: &str, to: &str) -> Result<Kept, HomeError> {
+    /// A file takes another name, or has it already. As in all that follows, with `only` there are no files but
+    /// those that this lease brought home.
+    pub(crate) async fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Kept, HomeError> {
         match self {
             Self::Directory(directory) => {
                 let (from, to) = (from.to_owned(), to.to_owned());
-                of(directory, move |directory| directory.rename(&from, &to)).await
+                of(directory, move |directory| directory.rename(&from, &to, only)).await
             }
-            Self::Bucket(bucket) => bucket.rename(from, to).await,
+            Self::Bucket(bucket) => bucket.rename(from, to, only).await,
         }
     }
 
     /// A file is no more; what it was, if it was there.
-    pub(crate) async fn unlink(&self, path: &str) -> Result<Option<Kept>, HomeError> {
+    pub(crate) async fn unlink(
+        &self,
+        path: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Gone, HomeError> {
         match self {
             Self::Directory(directory) => {
                 let path = path.to_owned();
-                of(directory, move |directory| directory.unlink(&path)).await
+                of(directory, move |directory| directory.unlink(&path, only)).await
             }
-            Self::Bucket(bucket) => bucket.unlink(path).await,
+            Self::Bucket(bucket) => bucket.unlink(path, only).await,
         }
     }
 
@@ -276,10 +281,11 @@ impl Home {
         &self,
         path: &str,
         attributes: Attributes,
+        only: Option<LeaseId>,
     ) -> Result<(), HomeError> {
         let Self::Directory(directory) = self else { return Ok(()) };
         let path = path.to_owned();
-        of(directory, move |directory| directory.set_attributes(&path, attributes)).await
+        of(directory, move |directory| directory.set_attributes(&path, attributes, only)).await
     }
 
     /// What is at home behind `after`, a page of it.
@@ -297,14 +303,15 @@ impl Home {
         &self,
         path: &str,
         version: &str,
-        (offset, len): (u64, u32),
+        range: (u64, u32),
+        only: Option<LeaseId>,
     ) -> Result<(Kept, Vec<u8>), HomeError> {
         match self {
             Self::Directory(directory) => {
                 let (path, version) = (path.to_owned(), version.to_owned());
-                of(directory, move |directory| directory.read(&path, &version, offset, len)).await
+                of(directory, move |directory| directory.read(&path, &version, range, only)).await
             }
-            Self::Bucket(bucket) => bucket.read(path, version, offset, len).await,
+            Self::Bucket(bucket) => bucket.read(path, version, range, only).await,
         }
     }
 }

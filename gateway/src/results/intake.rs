@@ -20,7 +20,6 @@ use tidegate_wire::{ProblemKind, head_len};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Refusal;
-use crate::rate::Rate;
 
 /// Parts in memory at once.
 const PARTS: usize = 8;
@@ -84,6 +83,7 @@ impl Intake {
 pub(crate) struct Framed {
     body: Body,
     rest: Bytes,
+    span: Duration,
 }
 
 /// How a part's blocks are sealed.
@@ -99,20 +99,26 @@ fn malformed(why: &'static str) -> Refusal {
     Refusal::new(ProblemKind::Malformed, why)
 }
 
+/// The link's fault, and not that of what was sent: the same may be sent again.
+fn broken(why: &'static str) -> Refusal {
+    Refusal::new(ProblemKind::Unavailable, why)
+}
+
 impl Framed {
     pub(crate) fn new(body: Body) -> Self {
-        Self { body, rest: Bytes::new() }
+        Self { body, rest: Bytes::new(), span: SPAN }
     }
 
     /// Reads exactly `len` bytes into `out`, which is emptied first.
     async fn fill(&mut self, out: &mut Vec<u8>, len: usize) -> Result<(), Refusal> {
         out.clear();
+        let span = self.span;
         let filling = async {
             while out.len() < len {
                 if self.rest.is_empty() {
                     let frame = self.body.frame().await;
                     let frame = frame.ok_or_else(|| malformed("the body is too short"))?;
-                    let frame = frame.map_err(|_| malformed("the body broke off"))?;
+                    let frame = frame.map_err(|_| broken("the body broke off"))?;
                     self.rest = frame.into_data().unwrap_or_default();
                     continue;
                 }
@@ -122,9 +128,9 @@ impl Framed {
             }
             Ok(())
         };
-        tokio::time::timeout(SPAN, filling)
+        tokio::time::timeout(span, filling)
             .await
-            .unwrap_or_else(|_| Err(malformed("the body comes too slowly")))
+            .unwrap_or_else(|_| Err(broken("the body comes too slowly")))
     }
 
     /// The head. Its content is never repeated in an error.
@@ -144,7 +150,6 @@ impl Framed {
         mut self,
         sealing: Sealing,
         len: usize,
-        rate: Option<&Rate>,
     ) -> Result<Vec<u8>, Refusal> {
         let (mut plain, mut sealed) = (Vec::with_capacity(len), Vec::new());
         let sealing = Arc::new(sealing);
@@ -152,9 +157,6 @@ impl Framed {
             let left = len - plain.len();
             let plain_len = left.min(RESULT_BLOCK_LEN);
             let sealed_len = usize::try_from(sealed_len(plain_len as u64)).unwrap_or(usize::MAX);
-            if let Some(rate) = rate {
-                rate.take(sealed_len as u64).await;
-            }
             self.fill(&mut sealed, sealed_len).await?;
             let sealing = Arc::clone(&sealing);
             let opening = tokio::task::spawn_blocking(move || {
@@ -170,9 +172,10 @@ impl Framed {
             (plain, sealed) = (opened.1, opened.2);
             opened.0.map_err(|_| malformed("the sealed bytes are not what was sealed"))?;
         }
-        let end = tokio::time::timeout(SPAN, self.body.frame()).await;
+        let end = tokio::time::timeout(self.span, self.body.frame()).await;
         match end {
             Ok(None) if self.rest.is_empty() => Ok(plain),
+            Ok(Some(Err(_))) | Err(_) => Err(broken("the body has no end")),
             _ => Err(malformed("the body is too long")),
         }
     }
@@ -207,6 +210,7 @@ fn open<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt as _;
     use tidegate_seal::{SALT_LEN, seal_message};
 
     const LEASE: LeaseId = LeaseId::from_bytes([1; 16]);
@@ -231,7 +235,7 @@ mod tests {
         let key = BlockKey::from_bytes([3; 32]);
         let sealing = Sealing { key, lease: LEASE, content: CONTENT, first };
         let framed = Framed::new(Body::from(body));
-        framed.plaintext(sealing, len, None).await.map_err(|refused| refused.kind)
+        framed.plaintext(sealing, len).await.map_err(|refused| refused.kind)
     }
 
     #[tokio::test]
@@ -249,6 +253,30 @@ mod tests {
             let middle = changed.len() / 2;
             changed[middle] ^= 1;
             assert_eq!(opened(changed, 16, len).await, malformed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_or_breaks_off_may_come_again() {
+        let body = sealed(b"plain", 0);
+        let first = &body[..10];
+        let first = Ok::<_, std::io::Error>(Bytes::copy_from_slice(first));
+        let broke = Err(std::io::Error::other("reset"));
+        let whole = Bytes::copy_from_slice(&body);
+        let silent = futures_util::stream::pending::<Result<Bytes, std::io::Error>>;
+        for body in [
+            Body::from_stream(futures_util::stream::iter([first, broke])),
+            Body::from_stream(silent()),
+            Body::from_stream(
+                futures_util::stream::iter([Ok::<_, std::io::Error>(whole)]).chain(silent()),
+            ),
+        ] {
+            let key = BlockKey::from_bytes([3; 32]);
+            let sealing = Sealing { key, lease: LEASE, content: CONTENT, first: 0 };
+            let mut framed = Framed::new(body);
+            framed.span = Duration::from_millis(20);
+            let refused = framed.plaintext(sealing, 5).await.unwrap_err();
+            assert_eq!(refused.kind, ProblemKind::Unavailable);
         }
     }
 

@@ -8,6 +8,9 @@ use tidegate_plan::{LeaseId, PartHash};
 use tidegate_seal::{ResultsKey, results_proof, verify_results_proof};
 use tidegate_wire::PartReceipt;
 
+/// The tag of a part that a directory copied from the file whose place it is to take: it was not paid for.
+pub(crate) const COPIED: &str = "copied";
+
 /// An upload: which, of which file, and what the store calls it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ticket {

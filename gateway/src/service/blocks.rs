@@ -44,7 +44,7 @@ pub(super) async fn block(
 /// The connection breaks off: the source changed under the reader, or the lease ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the sealed bytes break off")]
-struct Torn;
+pub(super) struct Torn;
 
 /// Meters one block or manifest from its request to its last byte, or to where it broke off.
 pub(super) struct Sending {

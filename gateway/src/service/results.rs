@@ -15,6 +15,7 @@ use tidegate_wire::{
     MAX_COMMIT_BODY, PartRequest, ReadRequest, SEALED_MEDIA_TYPE, StoreRequest,
 };
 
+use super::blocks::Torn;
 use super::call::Call;
 use crate::admission::Purpose;
 use crate::bringing::{self, Bringing};
@@ -187,16 +188,19 @@ pub(super) async fn read(State(office): State<Arc<Office>>, call: Call) -> Answe
     let bringing = admitted(&office, &call).await?;
     let request: ReadRequest = call.json().await?;
     let readable = bringing::read(&bringing, request).await?;
-    if let Some(rate) = &office.rate {
-        rate.take(readable.bytes.len() as u64).await;
-    }
     meters::RESULTS.record(&["read"], asked);
     let len = readable.bytes.len();
     let (bytes, room) = (Bytes::from(readable.bytes), readable.room);
-    // The room is given back when the connection has the last of it.
-    let frames = futures_util::stream::unfold((bytes, room), async |(mut bytes, room)| {
-        let frame = bytes.split_to(bytes.len().min(FRAME));
-        (!frame.is_empty()).then(|| (Ok::<_, std::convert::Infallible>(frame), (bytes, room)))
+    let live = Arc::clone(&bringing.admitted.live);
+    // The room is given back when the connection has the last of it, and nothing is sent once the lease is over.
+    let frames = futures_util::stream::unfold((bytes, room), move |(mut bytes, room)| {
+        let is_over = live.is_over();
+        async move {
+            let frame = bytes.split_to(bytes.len().min(FRAME));
+            let frame = if is_over { Err(Torn) } else { Ok(frame) };
+            let is_end = matches!(&frame, Ok(frame) if frame.is_empty());
+            (!is_end).then_some((frame, (bytes, room)))
+        }
     });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();

@@ -59,7 +59,7 @@ where
 }
 
 /// In place of a code when the store gives none.
-const NO_CODE: &str = "no code";
+pub(crate) const NO_CODE: &str = "no code";
 
 pub(crate) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())

@@ -25,6 +25,8 @@ mod refusals;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod results_apart;
+#[cfg(test)]
 mod results_ends;
 #[cfg(test)]
 mod results_refused;

@@ -160,9 +160,13 @@ async fn a_full_disk_is_no_space_and_nothing_half_done() {
     let upload = bringer.begin("b", &large).await;
     let part = bringer.send_part(&upload, &large, 0).await.problem();
     bringer.store("c", 3, b"there is room for this").await;
+    let events = home.events().await;
+    let noted = |event: &&Event| matches!(event, Event::Refused { reason, .. } if reason == "results-no-space");
+    let noted = events.iter().filter(noted).count();
     home.gateway.shutdown().await;
     drop(home);
     unmount(&at, UnmountFlags::DETACH).unwrap();
     assert_eq!((full, part), (ProblemKind::NoSpace, ProblemKind::NoSpace));
     assert!(kept == [1; 300_000] && left == 0);
+    assert_eq!(noted, 1, "the first at once, the others summed");
 }

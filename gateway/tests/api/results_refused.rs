@@ -150,6 +150,7 @@ async fn names_that_are_not_a_job_s_are_refused() {
         ("a\0b", MALFORMED),
         (".tidegate-x", ProblemKind::Forbidden),
         (".tidegate-x/y", ProblemKind::Forbidden),
+        ("a/.tidegate-x/y", ProblemKind::Forbidden),
         ("link/x", ProblemKind::Occupied),
     ] {
         let refused = bringer.send_store(path, 1, &content).await.problem();

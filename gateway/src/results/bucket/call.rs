@@ -8,10 +8,28 @@ use aws_sdk_s3::config::{Builder, Config};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
 use super::super::error::HomeError;
-use crate::source::{code, status};
+use crate::source::{NO_CODE, code, status};
 
 /// Until a store has put the parts of an object together, or copied one: some copy every byte.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Requests that were not understood and will be: what went wrong lies on the way, in a clock, in credentials or
+/// in settings that somebody can mend.
+const PASSING: [&str; 13] = [
+    "RequestTimeout",
+    "IncompleteBody",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "AuthorizationHeaderMalformed",
+    "RequestExpired",
+    "OperationAborted",
+    "SlowDown",
+    "ThrottlingException",
+    NO_CODE,
+];
 
 /// For requests that a store answers when it has moved many bytes.
 pub(super) fn patient() -> Builder {
@@ -42,8 +60,10 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     match (status(&error), code(&error).as_str()) {
-        (Some(404), "NoSuchBucket" | "XAdminUserNotFound") => {}
-        (Some(404), _) => return HomeError::Absent,
+        // The answer to a HEAD has no body, and so no code.
+        (Some(404), "NoSuchKey" | "NoSuchUpload" | "NotFound" | NO_CODE) => {
+            return HomeError::Absent;
+        }
         (Some(412), _) => return HomeError::Changed,
         (Some(416), _) => return HomeError::Unfit("the range is not in the file"),
         (Some(507), _)
@@ -61,6 +81,17 @@ where
         (_, "InvalidPart" | "InvalidPartOrder" | "NoSuchUpload") => return HomeError::Absent,
         (_, "KeyTooLongError" | "XMinioInvalidObjectName") => {
             return HomeError::Unfit("the store does not take such a key");
+        }
+        (
+            _,
+            "XMinioParentIsObject"
+            | "XMinioObjectExistsAsDirectory"
+            | "ObjectParentIsFile"
+            | "ExistingObjectIsDirectory",
+        ) => return HomeError::Occupied,
+        (Some(400), code) if !PASSING.contains(&code) => {
+            tracing::warn!(code, "a store does not take what it was asked");
+            return HomeError::Unfit("the store does not take it");
         }
         _ => {}
     }

@@ -16,29 +16,6 @@ const OBJECTS: i32 = 100;
 const MODE: u32 = 0o644;
 
 impl Bucket {
-    /// Gives up all uploads below the prefix that were begun since then (seconds since the epoch).
-    pub(in super::super) async fn sweep(&self, since: u64) -> Result<(), HomeError> {
-        let (mut key, mut upload) = (None, None);
-        loop {
-            let list = self.client.list_multipart_uploads().bucket(&self.name);
-            let list = list.prefix(&self.prefix).set_key_marker(key).set_upload_id_marker(upload);
-            let page = list.send().await.map_err(failed)?;
-            for begun in page.uploads() {
-                let at = begun.initiated().map(|at| at.secs());
-                let is_its = at.and_then(|at| u64::try_from(at).ok()).is_some_and(|at| at >= since);
-                let path = begun.key().and_then(|key| key.strip_prefix(&self.prefix));
-                if let (Some(path), Some(id), true) = (path, begun.upload_id(), is_its) {
-                    self.abandon(path, id).await?;
-                }
-            }
-            if page.is_truncated() != Some(true) {
-                return Ok(());
-            }
-            key = page.next_key_marker().map(str::to_owned);
-            upload = page.next_upload_id_marker().map(str::to_owned);
-        }
-    }
-
     /// A page. What cannot be a file (a marker of a directory, a key that is no path) is passed over.
     pub(in super::super) async fn list(&self, after: Option<&str>) -> Result<Listed, HomeError> {
         let list = self.client.list_objects_v2().bucket(&self.name).prefix(&self.prefix);

@@ -5,6 +5,7 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, MetadataDirective, Tagging, TaggingDirective,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use tidegate_plan::LeaseId;
 
 use super::super::error::HomeError;
 use super::super::file::Kept;
@@ -20,10 +21,15 @@ const COPY_PART: u64 = 1 << 30;
 const AT_ONCE: usize = 4;
 
 impl Bucket {
-    pub(in super::super) async fn rename(&self, from: &str, to: &str) -> Result<Kept, HomeError> {
-        let Some(head) = self.head(from).await? else {
+    pub(in super::super) async fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Kept, HomeError> {
+        let Some(head) = self.shown(from, only).await? else {
             // It has the name already, or never was.
-            let there = self.head(to).await?.ok_or(HomeError::Absent)?;
+            let there = self.shown(to, only).await?.ok_or(HomeError::Absent)?;
             return Self::kept(&there);
         };
         let kept = Self::kept(&head)?;

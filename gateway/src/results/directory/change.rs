@@ -1,10 +1,13 @@
 //! Changes of names in a directory.
 
+use std::os::fd::OwnedFd;
+
 use rustix::fs::{AtFlags, FileType, Mode, fsync, mkdirat, renameat, statat, unlinkat};
 use rustix::io::Errno;
+use tidegate_plan::LeaseId;
 
 use super::super::error::HomeError;
-use super::super::file::Kept;
+use super::super::file::{Gone, Kept};
 use super::{Directory, Place, marks};
 
 fn kind(place: &Place<'_>) -> Result<Option<FileType>, HomeError> {
@@ -25,11 +28,45 @@ impl Directory {
         }
     }
 
+    /// A file that is shown: to a lease that does not resume, only what it brought home itself.
+    pub(super) fn open_shown(
+        &self,
+        path: &str,
+        only: Option<LeaseId>,
+    ) -> Result<OwnedFd, HomeError> {
+        let file = self.open_file(path)?;
+        let is_shown = only.is_none_or(|lease| marks::is_from(&file, lease));
+        if is_shown { Ok(file) } else { Err(HomeError::Absent) }
+    }
+
+    /// Flushes the directory that a name was in, as far as it is there.
+    fn settle_place(&self, path: &str) -> Result<(), HomeError> {
+        match self.place(path) {
+            Ok(place) => Ok(fsync(&place.parent)?),
+            Err(HomeError::Absent) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Blocking.
-    pub(in super::super) fn rename(&self, from: &str, to: &str) -> Result<Kept, HomeError> {
-        match self.look(from)? {
-            // It has the name already, or never was.
-            None => return marks::kept(self.open_file(to)?),
+    pub(in super::super) fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Kept, HomeError> {
+        let there = match self.look(from)? {
+            Some((FileType::RegularFile, _)) if self.is_hidden(from, only)? => None,
+            there => there,
+        };
+        match there {
+            None => {
+                // It has the name already, or never was. Who did it may not have come to flush it.
+                let file = self.open_shown(to, only)?;
+                fsync(&self.place(to)?.parent)?;
+                self.settle_place(from)?;
+                return marks::kept(file);
+            }
             Some((FileType::RegularFile, place)) => {
                 let new = self.make_place(to)?;
                 renameat(&place.parent, place.leaf, &new.parent, new.leaf)?;
@@ -44,9 +81,14 @@ impl Directory {
     /// Blocking.
     pub(in super::super) fn rename_directory(&self, from: &str, to: &str) -> Result<(), HomeError> {
         match self.look(from)? {
-            None => self.open_dir(to).map(drop),
+            None => {
+                self.open_dir(to)?;
+                fsync(&self.place(to)?.parent)?;
+                self.settle_place(from)
+            }
             Some((FileType::Directory, place)) => {
                 let new = self.make_place(to)?;
+                self.forget_settled();
                 renameat(&place.parent, place.leaf, &new.parent, new.leaf)?;
                 fsync(&new.parent)?;
                 Ok(fsync(&place.parent)?)
@@ -55,10 +97,32 @@ impl Directory {
         }
     }
 
+    fn is_hidden(&self, path: &str, only: Option<LeaseId>) -> Result<bool, HomeError> {
+        match self.open_shown(path, only) {
+            Ok(_) => Ok(false),
+            Err(HomeError::Absent | HomeError::Occupied) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Blocking.
-    pub(in super::super) fn unlink(&self, path: &str) -> Result<Option<Kept>, HomeError> {
+    pub(in super::super) fn unlink(
+        &self,
+        path: &str,
+        only: Option<LeaseId>,
+    ) -> Result<Gone, HomeError> {
         let place = match self.look(path)? {
-            None => return Ok(None),
+            None => {
+                self.settle_place(path)?;
+                return Ok(Gone::Before);
+            }
+            Some((kind, _))
+                if kind != FileType::Directory
+                    && only.is_some()
+                    && self.is_hidden(path, only)? =>
+            {
+                return Ok(Gone::Hidden);
+            }
             Some((FileType::Directory, _)) => return Err(HomeError::Occupied),
             Some((_, place)) => place,
         };
@@ -68,8 +132,7 @@ impl Directory {
             Err(errno) => return Err(errno.into()),
         }
         fsync(&place.parent)?;
-        let unknown = || Kept { version: String::new(), len: 0, blake3: None };
-        Ok(Some(kept.unwrap_or_else(unknown)))
+        Ok(Gone::Now(kept.unwrap_or_default()))
     }
 
     /// Blocking.
@@ -78,7 +141,10 @@ impl Directory {
         // The owner can always use it: more comes home into it.
         match mkdirat(&place.parent, place.leaf, Mode::from_raw_mode(mode & 0o777 | 0o700)) {
             Ok(()) => Ok(fsync(&place.parent)?),
-            Err(Errno::EXIST) => self.open_dir(path).map(drop),
+            Err(Errno::EXIST) => {
+                self.open_dir(path)?;
+                Ok(fsync(&place.parent)?)
+            }
             Err(errno) => Err(errno.into()),
         }
     }
@@ -90,9 +156,9 @@ impl Directory {
             Err(HomeError::Absent) => return Ok(()),
             Err(error) => return Err(error),
         };
+        self.forget_settled();
         match unlinkat(&place.parent, place.leaf, AtFlags::REMOVEDIR) {
-            Ok(()) => Ok(fsync(&place.parent)?),
-            Err(Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => Ok(fsync(&place.parent)?),
             Err(errno) => Err(errno.into()),
         }
     }

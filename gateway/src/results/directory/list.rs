@@ -1,18 +1,20 @@
 //! Listing and reading a directory.
 
 use std::cmp::Ordering;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::vec::IntoIter;
 
-use rustix::fs::{AtFlags, FileType, fstat, statat};
+use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
-use tidegate_plan::RelPath;
+use tidegate_plan::{LeaseId, RelPath};
 use tidegate_wire::Found;
 
 use super::super::error::HomeError;
 use super::super::file::{Kept, Listed};
-use super::super::names::is_reserved;
+use super::super::names::{DEPTH, is_reserved};
 use super::io::{names, read_at};
-use super::{Directory, marks};
+use super::{DIRECTORY, Directory, marks};
+use crate::source::open_beneath;
 
 /// Bytes of JSON that a page may come to.
 pub(in super::super) const PAGE: usize = 160 << 10;
@@ -24,6 +26,18 @@ struct Page {
     after: Option<RelPath>,
     listed: Listed,
     left: usize,
+}
+
+/// A directory of which names are still to be listed. It is not held open.
+struct Level {
+    path: String,
+    names: IntoIter<Vec<u8>>,
+}
+
+enum Next {
+    On,
+    Below(String),
+    Full,
 }
 
 impl Page {
@@ -61,59 +75,84 @@ impl Directory {
         let after = after.map(|after| RelPath::new(after.as_bytes())).transpose();
         let after = after.map_err(|_| HomeError::Unfit("no page ended there"))?;
         let mut page = Page { after, listed: Listed::default(), left: PAGE };
-        self.list_dir("", &mut page)?;
+        let mut above = vec![self.level(String::new())?];
+        while let Some(level) = above.last_mut() {
+            let Some(name) = level.names.next() else {
+                above.pop();
+                continue;
+            };
+            match self.list_one(level, name, &mut page)? {
+                Next::Full => break,
+                Next::On => {}
+                // No file of a job lies there.
+                Next::Below(_) if above.len() >= DEPTH => {}
+                Next::Below(dir) => {
+                    match self.level(dir) {
+                        Ok(below) => above.push(below),
+                        // Gone, or replaced, meanwhile, or nothing that we may read.
+                        Err(HomeError::Absent | HomeError::Occupied) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
         Ok(page.listed)
     }
 
-    /// Returns `false` when the page is full.
-    fn list_dir(&self, dir: &str, page: &mut Page) -> Result<bool, HomeError> {
-        let open = match self.open_dir(dir) {
-            Ok(open) => open,
-            // Gone, or replaced, meanwhile.
-            Err(HomeError::Absent | HomeError::Occupied) if !dir.is_empty() => return Ok(true),
+    /// Opens what is shown of a listing; what may not be read is passed over like what is not there.
+    fn open_listed(&self, path: &str, flags: OFlags) -> Result<OwnedFd, HomeError> {
+        let name = if path.is_empty() { "." } else { path };
+        match open_beneath(self.root.as_fd(), name.as_bytes(), flags) {
+            Ok(open) => Ok(open),
+            Err(Errno::ACCESS | Errno::PERM | Errno::XDEV) if !path.is_empty() => {
+                Err(HomeError::Absent)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn level(&self, path: String) -> Result<Level, HomeError> {
+        let open = self.open_listed(&path, DIRECTORY)?;
+        Ok(Level { names: names(&open)?.into_iter(), path })
+    }
+
+    fn list_one(&self, level: &Level, name: Vec<u8>, page: &mut Page) -> Result<Next, HomeError> {
+        let Ok(name) = String::from_utf8(name) else { return Ok(Next::On) };
+        let path = if level.path.is_empty() { name } else { format!("{}/{name}", level.path) };
+        let Ok(rel) = RelPath::new(path.as_bytes()) else { return Ok(Next::On) };
+        if is_reserved(&path) || page.is_all_past(&rel) {
+            return Ok(Next::On);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let stat = match self.open_listed(&path, flags) {
+            Ok(open) => fstat(&open)?,
+            Err(HomeError::Absent | HomeError::Occupied) => return Ok(Next::On),
             Err(error) => return Err(error),
         };
-        for name in names(&open)? {
-            let Ok(name) = String::from_utf8(name) else { continue };
-            let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
-            let Ok(rel) = RelPath::new(path.as_bytes()) else { continue };
-            if is_reserved(&path) || page.is_all_past(&rel) {
-                continue;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let found = Found {
+                    path: path.clone(),
+                    directory: true,
+                    len: 0,
+                    attributes: marks::attributes(&stat),
+                    version: String::new(),
+                };
+                let is_put = page.is_past(&rel) || page.put(found);
+                Ok(if is_put { Next::Below(path) } else { Next::Full })
             }
-            let stat = match statat(&open, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    let found = Found {
-                        path: path.clone(),
-                        directory: true,
-                        len: 0,
-                        attributes: marks::attributes(&stat),
-                        version: String::new(),
-                    };
-                    if (!page.is_past(&rel) && !page.put(found)) || !self.list_dir(&path, page)? {
-                        return Ok(false);
-                    }
-                }
-                FileType::RegularFile if !page.is_past(&rel) => {
-                    let Some(found) = self.find(path)? else { continue };
-                    if !page.put(found) {
-                        return Ok(false);
-                    }
-                }
-                _ => {}
+            FileType::RegularFile if !page.is_past(&rel) => {
+                let Some(found) = self.find(path)? else { return Ok(Next::On) };
+                Ok(if page.put(found) { Next::On } else { Next::Full })
             }
+            _ => Ok(Next::On),
         }
-        Ok(true)
     }
 
     fn find(&self, path: String) -> Result<Option<Found>, HomeError> {
-        let file = match self.open_file(&path) {
-            Ok(file) => file,
-            Err(HomeError::Absent | HomeError::Occupied) => return Ok(None),
+        let file = match self.open_listed(&path, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) if marks::is_file(&fstat(&file)?) => file,
+            Ok(_) | Err(HomeError::Absent | HomeError::Occupied) => return Ok(None),
             Err(error) => return Err(error),
         };
         let stat = fstat(&file)?;
@@ -131,10 +170,10 @@ impl Directory {
         &self,
         path: &str,
         version: &str,
-        offset: u64,
-        len: u32,
+        (offset, len): (u64, u32),
+        only: Option<LeaseId>,
     ) -> Result<(Kept, Vec<u8>), HomeError> {
-        let file = match self.open_file(path) {
+        let file = match self.open_shown(path, only) {
             Ok(file) => file,
             Err(HomeError::Absent | HomeError::Occupied) => return Err(HomeError::Changed),
             Err(error) => return Err(error),

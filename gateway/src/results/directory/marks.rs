@@ -7,6 +7,7 @@ use rustix::fs::{
     fchmod, fgetxattr, fsetxattr, fstat, futimens, statx,
 };
 use rustix::io::Errno;
+use tidegate_plan::LeaseId;
 use tidegate_wire::Attributes;
 
 use super::super::error::HomeError;
@@ -82,9 +83,23 @@ pub(super) fn kept(file: impl AsFd) -> Result<Kept, HomeError> {
     })
 }
 
-/// Whether an open file came with this content.
-pub(super) fn is_of(file: impl AsFd, of: &Arrival) -> bool {
-    marked(file, "content").as_deref() == Some(of.content.to_string().as_str())
+/// Whether an open file came as this one: its content, its length, its hash.
+pub(super) fn is_of(file: impl AsFd, of: &Arrival) -> Result<bool, HomeError> {
+    let file = file.as_fd();
+    let is_as_long = u64::try_from(fstat(file)?.st_size) == Ok(of.len);
+    let says = |name, value: String| marked(file, name) == Some(value);
+    let is_same = says("content", of.content.to_string()) && says("blake3", hex::encode(of.blake3));
+    Ok(is_as_long && is_same)
+}
+
+/// Whether a lease brought this open file home, as far as can be said: where there are no extended attributes,
+/// nobody can.
+pub(super) fn is_from(file: impl AsFd, lease: LeaseId) -> bool {
+    let mut value = [0; VALUE];
+    match fgetxattr(file, format!("{PREFIX}lease"), &mut value) {
+        Ok(len) => value[..len] == *lease.to_string().as_bytes(),
+        Err(errno) => errno == Errno::NOTSUP,
+    }
 }
 
 pub(super) fn attributes(stat: &Stat) -> Attributes {

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::PoisonError;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fdatasync, flock, fsync,
-    ftruncate, openat, unlinkat,
+    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fdatasync, flock, fstat,
+    fsync, ftruncate, openat, unlinkat,
 };
 use rustix::io::Errno;
 use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
@@ -91,8 +91,10 @@ impl Directory {
         (path, version): (&str, &str),
         (part, len): (u32, u32),
         hash: PartHash,
+        only: Option<LeaseId>,
     ) -> Result<(), HomeError> {
-        let (_, bytes) = self.read(path, version, u64::from(part) * RESULT_PART_LEN as u64, len)?;
+        let first = u64::from(part) * RESULT_PART_LEN as u64;
+        let (_, bytes) = self.read(path, version, (first, len), only)?;
         if PartHash::of(part, &bytes) != Some(hash) {
             return Err(HomeError::Changed);
         }
@@ -112,6 +114,9 @@ impl Directory {
         if !said.chunks(HASH).zip(parts).all(|(said, receipt)| said == receipt.hash.0) {
             return Err(HomeError::Absent);
         }
+        if u64::try_from(fstat(&open.file)?.st_size).is_ok_and(|size| size < file.len) {
+            return Err(HomeError::Absent);
+        }
         // A later content may be shorter than the one that the upload began with.
         ftruncate(&open.file, file.len)?;
         let version = self.publish(&open.own, id, &open.file, made, file)?;
@@ -122,7 +127,12 @@ impl Directory {
     /// Blocking.
     pub(in super::super) fn finished(&self, file: &Arrival) -> Result<Option<String>, HomeError> {
         match self.open_file(&file.path) {
-            Ok(open) if marks::is_of(&open, file) => marks::version(&open).map(Some),
+            Ok(open) if marks::is_of(&open, file)? => {
+                // Who named it may not have come to flush that.
+                fsync(&open)?;
+                fsync(&self.place(&file.path)?.parent)?;
+                marks::version(&open).map(Some)
+            }
             Ok(_) | Err(HomeError::Absent | HomeError::Occupied) => Ok(None),
             Err(error) => Err(error),
         }

@@ -54,8 +54,9 @@ impl Directory {
         &self,
         path: &str,
         attributes: Attributes,
+        only: Option<LeaseId>,
     ) -> Result<(), HomeError> {
-        let file = self.open_file(path)?;
+        let file = self.open_shown(path, only)?;
         marks::set_attributes(&file, &attributes)?;
         Ok(fsync(&file)?)
     }

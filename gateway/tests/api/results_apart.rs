@@ -1,0 +1,152 @@
+//! What a lease that does not resume is shown of its home, and what it pays for.
+
+use tidegate_gateway::ResultsRequest;
+use tidegate_ledger::{Event, ResultsAct};
+use tidegate_plan::RESULT_PART_LEN;
+use tidegate_wire::{
+    Attributes, Change, ChangeRequest, CommitRequest, CopyRequest, ListReply, ListRequest,
+    PartReceipt, ProblemKind, ReadRequest, Stored,
+};
+
+use crate::bringing::{Bringer, Content, allow, place, wanted};
+use crate::worker::Home;
+
+fn acts(events: &[Event], wanted: ResultsAct) -> usize {
+    let is = |event: &&Event| matches!(event, Event::Results { act, .. } if *act == wanted);
+    events.iter().filter(is).count()
+}
+
+fn has_marks(home: &Home) -> bool {
+    let at = place(home);
+    let set = rustix::fs::setxattr(&at, "user.tidegate.try", b"x", rustix::fs::XattrFlags::empty());
+    set.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_resume_there_is_nothing_but_what_the_lease_brought() {
+    let home = Home::start_with(allow).await;
+    let before = Bringer::new(&home, wanted(&home)).await;
+    let stored = before.store("theirs", 1, b"secret").await;
+    let other = Bringer::new(&home, wanted(&home)).await;
+    std::fs::write(place(&home).join("placed"), b"by hand").unwrap();
+    if !has_marks(&home) {
+        return;
+    }
+    let refused =
+        async |seq, change| other.post("change", &ChangeRequest { seq, change }).await.problem();
+    for path in ["theirs", "placed"] {
+        let path = || path.to_owned();
+        let absent = ProblemKind::Absent;
+        let same = Change::Rename { from: path(), to: path() };
+        assert_eq!(refused(1, same).await, absent, "it would say the version");
+        let away = Change::Rename { from: path(), to: "mine".into() };
+        assert_eq!(refused(2, away).await, absent);
+        let attributes = Attributes { mode: 0o777, mtime_s: 1, mtime_ns: 0 };
+        let set = Change::SetAttributes { path: path(), attributes };
+        assert_eq!(refused(3, set).await, absent);
+        other.change(4, Change::Unlink { path: path() }).await;
+        assert!(place(&home).join(path()).exists(), "it stays");
+    }
+    assert_eq!(acts(&home.events().await, ResultsAct::Removed), 0);
+    let read = ReadRequest { path: "theirs".into(), version: stored.version, offset: 0, len: 6 };
+    assert_eq!(other.post("read", &read).await.problem(), ProblemKind::SourceChanged);
+    assert_eq!(before.post("read", &read).await.body.as_ref(), b"secret");
+    let resumed = Bringer::new(&home, ResultsRequest { resume: true, ..wanted(&home) }).await;
+    assert_eq!(resumed.post("read", &read).await.body.as_ref(), b"secret");
+    // What takes its place is the lease's own.
+    let mine = other.store("theirs", 5, b"mine").await;
+    let read = ReadRequest { version: mine.version, len: 4, ..read };
+    assert_eq!(other.post("read", &read).await.body.as_ref(), b"mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_copied_for_nothing_is_paid_for_under_another_name() {
+    let home = Home::start_with(allow).await;
+    let len = RESULT_PART_LEN as u64 + 10;
+    let results = ResultsRequest { bytes: Some(2 * len - 1), ..wanted(&home) };
+    let bringer = Bringer::new(&home, results).await;
+    let content = Content::new(vec![5; RESULT_PART_LEN + 10]);
+    let (stored, first) = bringer.bring("a", 1, &content).await;
+    let mut again = Vec::new();
+    let upload = bringer.begin("a", &content).await;
+    for receipt in &first.parts {
+        let copy = CopyRequest {
+            upload: upload.clone(),
+            path: "a".into(),
+            version: stored.version.clone(),
+            receipt: receipt.clone(),
+        };
+        again.push(bringer.posted::<PartReceipt>("copy", &copy).await);
+    }
+    let other = bringer.commit_request(&upload, ("b", 2), &content, again);
+    assert_eq!(bringer.post("commit", &other).await.problem(), ProblemKind::OverBudget);
+    let same = CommitRequest { path: "a".into(), ..other };
+    bringer.posted::<Stored>("commit", &same).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_again_is_paid_for_once_and_names_can_still_be_changed() {
+    let home = Home::start_with(allow).await;
+    let results = ResultsRequest { bytes: Some(100), files: Some(1), ..wanted(&home) };
+    let bringer = Bringer::new(&home, results).await;
+    let content = Content::new([7; 60]);
+    for _ in 0..3 {
+        let stored: Stored = bringer.send_store("a", 1, &content).await.json();
+        assert!(!stored.superseded, "its answer was lost");
+    }
+    let over = bringer.send_store("c", 2, &Content::new(*b"x")).await;
+    assert_eq!(over.problem(), ProblemKind::OverBudget);
+    bringer.change(3, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    bringer.change(4, Change::Unlink { path: "b".into() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_upload_is_no_other_file() {
+    let home = Home::start_with(allow).await;
+    let bringer = Bringer::new(&home, wanted(&home)).await;
+    let content = Content::new(vec![5; RESULT_PART_LEN + 10]);
+    let upload = bringer.begin("a", &content).await;
+    let mut parts =
+        vec![bringer.part(&upload, &content, 0).await, bringer.part(&upload, &content, 1).await];
+    let other = Content { bytes: vec![6; RESULT_PART_LEN + 10], ..Content::new(*b"") };
+    let before = bringer.part(&upload, &other, 1).await;
+    bringer.part(&upload, &content, 1).await;
+    let commit = bringer.commit_request(&upload, ("a", 1), &content, parts.clone());
+    bringer.posted::<Stored>("commit", &commit).await;
+    bringer.posted::<Stored>("commit", &commit).await;
+    parts[1] = before;
+    let mixed = CommitRequest { parts, ..commit };
+    assert_eq!(bringer.post("commit", &mixed).await.problem(), ProblemKind::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_is_written_down_when_it_is_asked_for_again() {
+    let home = Home::start_with(allow).await;
+    let bringer = Bringer::new(&home, wanted(&home)).await;
+    bringer.store("a", 1, b"x").await;
+    // It went, and the entry could not be written.
+    std::fs::remove_file(place(&home).join("a")).unwrap();
+    bringer.change(2, Change::Unlink { path: "a".into() }).await;
+    assert_eq!(acts(&home.events().await, ResultsAct::Removed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_too_deep_is_not_shown_and_stops_no_listing() {
+    let home = Home::start_with(allow).await;
+    let bringer = Bringer::new(&home, ResultsRequest { resume: true, ..wanted(&home) }).await;
+    let deep = place(&home).join("d/".repeat(300));
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("file"), b"x").unwrap();
+    std::fs::write(place(&home).join("z"), b"x").unwrap();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page: ListReply = bringer.posted("list", &ListRequest { after }).await;
+        found.extend(page.found);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found.last().unwrap().path, "z");
+    assert!(found.iter().all(|found| !found.path.ends_with("file")));
+}
