@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use tidegate_plan::{result_blocks, sealed_len};
 use tidegate_wire::{Attributes, Found, ListReply, ListRequest};
 
-use super::block::{BLOCK, Content, Sealed};
+use super::block::{BLOCK, Content, Part, Sealed};
 use super::content::{AtHome, Block, PART_BLOCKS, State, Upload};
 use super::core::{File, time_of};
 use super::home::Home;
 use super::journal::{Complete, HomeRecord, Known, Model, PartRecord, Record};
 use super::names::{Directory, Kind, Names, ROOT, UNKNOWN};
 use super::spool::Spool;
-use super::version::{Part, Version};
+use super::version::Version;
 use crate::errno::FsError;
 
 type Tree = Names<Arc<File>>;

@@ -14,6 +14,7 @@ use tidegate_seal::{
     BlockKey, CHUNK_LEN, Context, HEADER_LEN, Opener, SALT_LEN, SEALED_CHUNK_LEN, Sealer, TAG_LEN,
     seal_content_key,
 };
+use tidegate_wire::PartReceipt;
 
 use super::spool::Slot;
 use crate::budget::Buffer;
@@ -34,6 +35,19 @@ pub(super) fn sealed(plain: usize) -> usize {
 /// Length of a buffer for so much plaintext of a block, bytes.
 pub(super) fn buffer_len(plain: usize) -> usize {
     sealed(SIZES.into_iter().find(|size| *size >= plain).unwrap_or(BLOCK))
+}
+
+/// Where a part of a version is.
+#[derive(Clone)]
+pub(super) enum Part {
+    /// As in the version at home.
+    Copy(PartReceipt),
+    /// In that upload only.
+    Brought {
+        upload: String,
+        receipt: PartReceipt,
+    },
+    Sealed(Vec<Arc<Sealed>>),
 }
 
 /// The key of one version of a file's bytes.

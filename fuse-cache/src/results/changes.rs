@@ -6,12 +6,12 @@ use std::time::SystemTime;
 use tidegate_wire::{Change, ChangeRequest, Changed, ProblemKind};
 use tokio::sync::OwnedMutexGuard;
 
+use super::block::Part;
 use super::content::State;
 use super::core::{Core, File, attributes, lock};
 use super::home::Refusal;
 use super::journal::Record;
 use super::names::{Directory, Kind, checked};
-use super::version::Part;
 use super::{Caller, NewAttributes};
 use crate::errno::FsError;
 
@@ -191,8 +191,8 @@ impl Core {
         if self.journal.was_done(caller.unique) {
             return Ok(());
         }
-        let from = (from.0, checked(from.0, from.1)?);
-        let to = (to.0, checked(to.0, to.1)?);
+        let from = (from.0, checked(from.1)?);
+        let to = (to.0, checked(to.1)?);
         let (node, replaced) = self.names().check_rename(from, to, no_replace)?;
         if from == to {
             return Ok(());

@@ -13,8 +13,7 @@ use tidegate_plan::{
 };
 use tidegate_wire::PartReceipt;
 
-use super::block::{BLOCK, Content, Plain, Sealed, buffer_len};
-use super::version::Part;
+use super::block::{BLOCK, Content, Part, Plain, Sealed, buffer_len};
 use crate::budget::Buffer;
 use crate::errno::FsError;
 

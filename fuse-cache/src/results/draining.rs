@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::ResultsFigures;
+use super::block::Part;
 use super::core::{Core, File, Ripe, UnderWay, lock};
 use super::home::Refusal;
 use super::journal::Model;
-use super::version::Part;
 use crate::errno::FsError;
 
 /// Names in a statement, bytes of its text: it must fit in what a gateway takes, with all else that it says.

@@ -10,12 +10,12 @@ use tidegate_wire::{
     frame_head,
 };
 
-use super::block::Sealed;
+use super::block::{Part, Sealed};
 use super::content::{State, Upload};
 use super::core::{Core, File, UnderWay, lock};
 use super::home::Refusal;
 use super::journal::Record;
-use super::version::{Part, Version};
+use super::version::Version;
 use crate::client::{Outgoing, Piece, Source};
 
 impl Core {

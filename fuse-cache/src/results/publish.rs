@@ -9,13 +9,13 @@ use tidegate_plan::{RESULT_PART_LEN, result_parts};
 use tidegate_wire::{CommitRequest, PartReceipt, ProblemKind, StoreRequest, Stored};
 use tokio::task::JoinSet;
 
-use super::block::Sealed;
+use super::block::{Part, Sealed};
 use super::content::{AtHome, Block};
 use super::core::{Core, File, lock};
 use super::flights::framed;
 use super::home::Refusal;
 use super::journal::{HomeRecord, Record};
-use super::version::{Part, Version};
+use super::version::Version;
 use crate::errno::FsError;
 
 /// Times that a version's way home begins again because of what became of an upload.

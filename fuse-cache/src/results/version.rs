@@ -1,13 +1,11 @@
 //! One version of a file's bytes, which goes home while the file goes on to change.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_plan::RESULT_PART_LEN;
-use tidegate_wire::PartReceipt;
 
-use super::block::{Content, Sealed};
+use super::block::{Content, Part, Sealed};
 use super::content::{Block, PART_BLOCKS, State};
-use super::core::lock;
 use super::journal::{Complete, PartRecord, Record};
 
 /// One version of a file's bytes, complete.
@@ -17,27 +15,18 @@ pub(super) struct Version {
     pub(super) parts: Mutex<Vec<Part>>,
 }
 
-/// Where a part of a version is.
-#[derive(Clone)]
-pub(super) enum Part {
-    /// As in the version at home.
-    Copy(PartReceipt),
-    /// In that upload only.
-    Brought {
-        upload: String,
-        receipt: PartReceipt,
-    },
-    Sealed(Vec<Arc<Sealed>>),
-}
-
 impl Version {
+    fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn part(&self, part: u32) -> Option<Part> {
-        lock(&self.parts).get(part as usize).cloned()
+        self.parts().get(part as usize).cloned()
     }
 
     /// Whether this worker can open what it keeps of it.
     pub(super) fn opens(&self) -> bool {
-        lock(&self.parts).iter().all(|part| match part {
+        self.parts().iter().all(|part| match part {
             Part::Sealed(blocks) => blocks.iter().all(|block| block.content.opens()),
             Part::Copy(_) | Part::Brought { .. } => true,
         })
@@ -46,7 +35,7 @@ impl Version {
     /// Some of it is in that upload only.
     pub(super) fn needs_upload(&self, id: &str) -> bool {
         let needs = |part: &Part| matches!(part, Part::Brought { upload, .. } if upload == id);
-        lock(&self.parts).iter().any(needs)
+        self.parts().iter().any(needs)
     }
 
     /// Lets go of full parts that are in the upload, as they still are in the file. Returns what a
@@ -54,7 +43,7 @@ impl Version {
     pub(super) fn let_go(&self, node: u64, state: &State) -> (Vec<Record>, Vec<Arc<Sealed>>) {
         let (mut records, mut gone) = (Vec::new(), Vec::new());
         let Some(open) = &state.upload else { return (records, gone) };
-        for (number, part) in (0..).zip(lock(&self.parts).iter_mut()) {
+        for (number, part) in (0..).zip(self.parts().iter_mut()) {
             let receipt = state.receipt(&open.id, number, part).cloned();
             if let Part::Sealed(blocks) = part
                 && blocks.len() as u64 == PART_BLOCKS
@@ -73,7 +62,7 @@ impl Version {
     /// with it.
     pub(super) fn record(&self) -> Option<Complete> {
         let mut keys: Vec<Arc<Content>> = Vec::new();
-        let parts = lock(&self.parts);
+        let parts = self.parts();
         let record = |part: &Part| {
             Some(match part {
                 Part::Copy(receipt) => PartRecord::Copy(receipt.clone()),
