@@ -23,6 +23,8 @@ use crate::life::Past;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Times that a gateway may talk nonsense.
 const NONSENSE: u32 = 4;
+/// Times that it may say that we are not allowed to, some seconds together.
+const FENCED: u32 = 8;
 
 /// Why something did not come home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,13 +133,13 @@ impl Home {
         route: &'static str,
         body: &Outgoing,
     ) -> Result<T, Refusal> {
-        let (mut pause, mut nonsense) = (PAUSES.0, 0);
+        let (mut pause, mut nonsense, mut refused) = (PAUSES.0, 0, 0);
         while !self.is_over() {
             let client = self.client();
             match self.within(client.result_body(route, body)).await {
                 None => break,
                 Some(Ok(answer)) => return Ok(answer),
-                Some(Err(why)) => judge(route, &why, &mut nonsense)?,
+                Some(Err(why)) => judge(route, &why, &mut nonsense, &mut refused)?,
             }
             self.pause(&mut pause).await;
         }
@@ -146,13 +148,13 @@ impl Home {
 
     /// Fills the buffer with what is at home from the request's offset on.
     pub(super) async fn read(&self, asked: &ReadRequest, out: &mut [u8]) -> Result<(), Refusal> {
-        let (mut pause, mut nonsense) = (PAUSES.0, 0);
+        let (mut pause, mut nonsense, mut refused) = (PAUSES.0, 0, 0);
         while !self.is_over() {
             let client = self.client();
             match self.within(client.result_bytes(asked, out)).await {
                 None => break,
                 Some(Ok(())) => return Ok(()),
-                Some(Err(why)) => judge("read", &why, &mut nonsense)?,
+                Some(Err(why)) => judge("read", &why, &mut nonsense, &mut refused)?,
             }
             self.pause(&mut pause).await;
         }
@@ -192,10 +194,21 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// `Ok`: it may be asked again.
-fn judge(what: &'static str, why: &ClientError, nonsense: &mut u32) -> Result<(), Refusal> {
+fn judge(
+    what: &'static str,
+    why: &ClientError,
+    nonsense: &mut u32,
+    refused: &mut u32,
+) -> Result<(), Refusal> {
     match why {
         // One that knows us no more may be asked as who we are next.
         ClientError::Refused(problem) if problem.kind == ProblemKind::Unauthenticated => {}
+        // Whoever attached anew after the grace is fenced as who he was, until he asks as who he is now.
+        ClientError::Refused(problem)
+            if problem.kind == ProblemKind::Forbidden && *refused < FENCED =>
+        {
+            *refused += 1;
+        }
         why if why.may_pass() => {}
         ClientError::Refused(problem) => return Err(Refusal::Kind(problem.kind)),
         _ => {
