@@ -9,6 +9,7 @@ use tidegate_tests::results::Home;
 use crate::late_release::recorded_and_revoked;
 use crate::results::long;
 use crate::results::semantics::every_line;
+use crate::results::storm;
 use crate::results::writers::real_writers;
 use crate::state_bucket::{a_lease_lives_and_dies, refused};
 
@@ -31,6 +32,14 @@ fn a_versioned_bucket_on_minio_is_refused() -> Result<()> {
     let versioned = refused(&store)?;
     ensure!(versioned.contains("keeps versions"), "{versioned}");
     Ok(())
+}
+
+/// Everything dies and comes back while a job writes.
+#[test]
+fn results_in_storms() -> Result<()> {
+    storm::r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory()?;
+    storm::worker_and_gateway_are_killed_while_a_job_writes_to_versitygw()?;
+    storm::r22_the_store_answers_503_and_is_slow_while_a_job_writes()
 }
 
 /// A file of 20 GiB, storms of four minutes on every kind of home, a link that is cut for a minute.

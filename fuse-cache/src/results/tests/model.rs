@@ -2,6 +2,7 @@
 //! of bytes.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use tokio::time::timeout;
 
 use super::*;
@@ -208,7 +209,7 @@ async fn run(how: How, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 60, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_file_at_home_is_what_was_written(

@@ -233,14 +233,18 @@ async fn places_of_an_acknowledged_version_are_nobody_elses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_with_a_smaller_spool_finds_all_that_is_in_it() {
     let mut worker = Worker::start(How { spool: Some(100 << 20), ..LATER }).await;
-    worker.home.always("begin", Fault::Cut);
-    let long = bytes(1, 50 * MIB);
-    worker.put("long", &long).await.unwrap();
+    worker.home.always("store", Fault::Cut);
+    let names: Vec<String> = (0..10).map(|number| format!("file {number}")).collect();
+    for (number, name) in (0..).zip(&names) {
+        worker.put(name, &bytes(number, 5 * MIB)).await.unwrap();
+    }
     worker.how.spool = Some(1);
     let worker = worker.killed().await;
     worker.home.heal();
-    until(|| worker.home.bytes("long").is_some()).await;
-    assert!(worker.home.bytes("long").unwrap() == long);
+    for (number, name) in (0..).zip(&names) {
+        until(|| worker.home.bytes(name).is_some()).await;
+        assert!(worker.home.bytes(name).unwrap() == bytes(number, 5 * MIB));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

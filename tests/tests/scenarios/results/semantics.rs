@@ -263,7 +263,7 @@ fn every_line_of_the_page_has_its_test() -> Result<()> {
                 continue;
             }
             tests.extend(fs::read_to_string(&path)?.lines().filter_map(|line| -> Option<u32> {
-                let line = line.trim_start_matches("pub(super) ");
+                let line = line.trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ");
                 line.strip_prefix("fn r")?.split_once('_')?.0.parse().ok()
             }));
         }

@@ -222,17 +222,14 @@ pub(crate) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
+pub(crate) fn r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
     killed(Home::directory()?, 12, &[])
 }
 
-#[test]
-fn worker_and_gateway_are_killed_while_a_job_writes_to_versitygw() -> Result<()> {
+pub(crate) fn worker_and_gateway_are_killed_while_a_job_writes_to_versitygw() -> Result<()> {
     killed(Home::versitygw()?, 12, &["--results-async"])
 }
 
-#[test]
-fn r22_the_store_answers_503_and_is_slow_while_a_job_writes() -> Result<()> {
+pub(crate) fn r22_the_store_answers_503_and_is_slow_while_a_job_writes() -> Result<()> {
     troubled(Home::versitygw()?, 12)
 }

@@ -1,14 +1,13 @@
 //! What is told of results: metrics of both daemons, progress while draining, and what asynchronous means.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tidegate_tests::dataset;
 use tidegate_tests::ops::{Ops, promtool};
 use tidegate_tests::port;
-use tidegate_tests::process::{check, wait_for};
+use tidegate_tests::process::wait_for;
 use tidegate_tests::results::{Desk, Home};
 
 use super::storm::PATIENT;
@@ -80,31 +79,6 @@ fn asynchronous_means_that_close_does_not_wait_and_the_end_does() -> Result<()> 
         assert_eq!(look.read("renamed")?.as_deref(), Some(&b"bytes"[..]));
         assert_eq!(look.read("file")?.as_deref(), Some(&b"another"[..]));
     }
-    Ok(())
-}
-
-/// A newer version of a file does not wait for the one before it, as shells make them: a redirection
-/// closes its file twice.
-#[test]
-fn asynchronous_means_it_for_the_next_version_too() -> Result<()> {
-    let mut home = Home::versitygw()?;
-    let trouble = home.troubled()?;
-    let desk = Desk::start(home, PATIENT)?;
-    let mount = desk.mount("one.join", &[], &["--results-async"])?;
-    trouble.refuse(100);
-    let mut command = Command::new("timeout");
-    command.args([
-        "--kill-after=1",
-        "20",
-        "sh",
-        "-euc",
-        "cd \"$0\"; echo a > f; echo b >> f; cat f",
-    ]);
-    let said = check(command.arg(mount.results()));
-    trouble.end();
-    assert_eq!(said?, "a\nb\n");
-    mount.finish()?;
-    assert_eq!(desk.home.look()?.read("f")?.as_deref(), Some(&b"a\nb\n"[..]));
     Ok(())
 }
 

@@ -61,11 +61,12 @@ pub(super) fn r06_unlinking(shown: &Shown) -> Result<()> {
     assert_eq!(errno(fs::remove_file(room.path("file"))), Some(Errno::NOENT));
     fs::write(room.path("file"), b"again")?;
     room.holds("file", b"again")?;
-    // Unlinked and still open: it lives on, and stays here.
+    // Unlinked and still open: it lives on with what is written from then on, and stays here.
     let file = room.open("file")?;
     fs::remove_file(room.path("file"))?;
     room.lacks("file")?;
-    file.write_all_at(b" and on", 5)?;
+    file.set_len(0)?;
+    file.write_all_at(b"again and on", 0)?;
     file.sync_all()?;
     let mut got = [0; 12];
     file.read_exact_at(&mut got, 0)?;
