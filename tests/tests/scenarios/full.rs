@@ -7,10 +7,9 @@ use tidegate_tests::minio::Minio;
 use tidegate_tests::results::Home;
 
 use crate::late_release::recorded_and_revoked;
-use crate::results::long;
-use crate::results::semantics::every_line;
-use crate::results::storm;
+use crate::results::semantics::{self, every_line};
 use crate::results::writers::real_writers;
+use crate::results::{cut, long, provenance, resumed, storm};
 use crate::state_bucket::{a_lease_lives_and_dies, refused};
 
 #[test]
@@ -32,6 +31,24 @@ fn a_versioned_bucket_on_minio_is_refused() -> Result<()> {
     let versioned = refused(&store)?;
     ensure!(versioned.contains("keeps versions"), "{versioned}");
     Ok(())
+}
+
+#[test]
+fn results_line_by_line() -> Result<()> {
+    semantics::every_line_on_a_directory()?;
+    semantics::every_line_on_versitygw()
+}
+
+#[test]
+fn results_say_which_data_made_them() -> Result<()> {
+    provenance::every_object_in_a_directory_says_which_data_made_it()?;
+    provenance::every_object_in_versitygw_says_which_data_made_it()
+}
+
+#[test]
+fn results_under_way_when_things_end() -> Result<()> {
+    resumed::an_upload_goes_on_after_gateway_and_worker_were_killed()?;
+    cut::r23_the_link_is_cut_while_a_job_writes()
 }
 
 /// Everything dies and comes back while a job writes.

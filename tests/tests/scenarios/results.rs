@@ -2,11 +2,11 @@
 //! on the worker's disk.
 
 mod budget;
-mod cut;
+pub(crate) mod cut;
 mod ends;
 pub(crate) mod long;
-mod provenance;
-mod resumed;
+pub(crate) mod provenance;
+pub(crate) mod resumed;
 pub(crate) mod semantics;
 mod spool;
 pub(crate) mod storm;

@@ -21,8 +21,7 @@ fn served(desk: &Desk, kind: &str) -> usize {
 }
 
 /// Gateway and worker die in the middle of an upload; it goes on from where it was.
-#[test]
-fn an_upload_goes_on_after_gateway_and_worker_were_killed() -> Result<()> {
+pub(crate) fn an_upload_goes_on_after_gateway_and_worker_were_killed() -> Result<()> {
     let mut home = Home::versitygw()?;
     let trouble = home.troubled()?;
     let mut desk = Desk::start(home, PATIENT)?;

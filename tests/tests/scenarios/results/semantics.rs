@@ -171,13 +171,11 @@ fn r01_empty_at_first(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_line_on_a_directory() -> Result<()> {
+pub(crate) fn every_line_on_a_directory() -> Result<()> {
     every_line(Home::directory()?)
 }
 
-#[test]
-fn every_line_on_versitygw() -> Result<()> {
+pub(crate) fn every_line_on_versitygw() -> Result<()> {
     every_line(Home::versitygw()?)
 }
 
