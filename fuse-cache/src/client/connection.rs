@@ -112,6 +112,9 @@ impl Connection {
             if let Ok(answer) = timeout(within, answer.as_mut()).await {
                 return answer;
             }
+            if !progress.is_long() {
+                return Err(ClientError::Unreachable("no answer in time".into()));
+            }
             // What the socket has taken may still be on a slow road when all of the body is gone.
             tail += u32::from(passed > 0 && progress.is_complete());
             if progress.passed() == passed && !(1..TAIL).contains(&tail) {

@@ -13,6 +13,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
+/// Body from which on its own way is waited for, bytes.
+const LONG: u64 = 64 << 10;
+
 /// What is passed on at once, bytes: as much as TLS takes at once, and as finely as progress is seen.
 const FRAME: usize = 64 << 10;
 
@@ -78,6 +81,11 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Longer than what a socket takes at once: that it went says little about when it arrives.
+    pub(super) fn is_long(&self) -> bool {
+        self.len > LONG
     }
 
     pub(super) fn is_complete(&self) -> bool {
