@@ -33,7 +33,7 @@ use crate::live::Live;
 use crate::office::{AdvanceError, Office};
 use crate::problem::Refusal;
 use crate::refusals::Reason;
-use crate::results::{Desk, HomeError, Kept, Share, Standing, Turn, checked, is_reserved};
+use crate::results::{Desk, HomeError, Kept, Room, Share, Standing, Turn, checked, is_reserved};
 use crate::serving::dormant;
 
 /// What one request works with.
@@ -82,8 +82,10 @@ pub(crate) async fn desk(office: &Arc<Office>, admitted: Admitted) -> Result<Bri
 }
 
 impl Bringing {
-    fn worker(&self) -> (LeaseId, u16) {
-        (self.admitted.live.id, self.admitted.rank)
+    /// Waits for room for so many bytes.
+    async fn room(&self, bytes: usize) -> Result<Room, Refusal> {
+        let rank = (self.admitted.live.id, self.admitted.rank);
+        self.office.intake.room(rank, &self.desk.place, bytes).await
     }
 
     /// The lease's key of results, while it lives.

@@ -43,7 +43,7 @@ pub(crate) async fn store(
         if let Some(rate) = &bringing.desk.rate {
             rate.take(request.len).await;
         }
-        let room = bringing.office.intake.room(bringing.worker(), len).await?;
+        let room = bringing.room(len).await?;
         let sealing = Sealing { key, lease, content: request.content, first: 0 };
         Ok((len, spent, room, sealing))
     };

@@ -118,7 +118,7 @@ fn within(what: &'static str, asked: Option<u64>, most: u64) -> Result<u64, Home
     Ok(asked)
 }
 
-/// The real path of a directory, which is made where it is not there. What is there of it decides first
+/// The real path of a directory, which is made where only it is not there. What is there of it decides first
 /// whether it may be.
 async fn made(
     office: &Office,
@@ -146,15 +146,14 @@ async fn made(
     Ok(SourceSpec::Directory(real))
 }
 
-/// Makes a directory and those above it, and flushes the names of those that were not there. Blocking.
+/// Makes a directory whose parent is there, and flushes its name. Blocking.
 fn make(path: &Path) -> std::io::Result<()> {
-    let missing: Vec<_> = path.ancestors().take_while(|above| !above.exists()).collect();
-    std::fs::create_dir_all(path)?;
-    for made in missing {
-        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
-        std::fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
     }
-    Ok(())
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    std::fs::File::open(above.unwrap_or_else(|| Path::new("/")))?.sync_all()
 }
 
 /// Opens a home that may be opened. A link may have been turned since it was looked at: what is open counts.

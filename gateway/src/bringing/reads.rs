@@ -39,7 +39,7 @@ pub(crate) async fn read(bringing: &Bringing, request: ReadRequest) -> Result<Re
     if let Some(rate) = &bringing.office.rate {
         rate.take(len as u64).await;
     }
-    let room = bringing.office.intake.room(bringing.worker(), len).await?;
+    let room = bringing.room(len).await?;
     // The lease may have ended while this waited.
     bringing.admitted.still(&bringing.office, Purpose::Serve).await?;
     let caller = bringing;

@@ -90,7 +90,7 @@ pub(crate) async fn part(
         if let Some(rate) = &bringing.desk.rate {
             rate.take(u64::from(request.len)).await;
         }
-        let room = bringing.office.intake.room(bringing.worker(), len).await?;
+        let room = bringing.room(len).await?;
         let first = u64::from(request.part) * BLOCKS;
         let sealing = Sealing { key: block_key, lease, content: request.content, first };
         Ok((len, ticket, spent, room, sealing, key))
@@ -135,7 +135,7 @@ pub(crate) async fn copy(
     let (path, version) = (request.path.as_bytes(), request.version.as_bytes());
     let what: [&[u8]; 6] = [b"copy", ticket.id.as_bytes(), &number, &long, path, version];
     let spent = bringing.spend(Share { bytes, files: 0 }, &what).await?;
-    let room = bringing.office.intake.room(bringing.worker(), len as usize).await?;
+    let room = bringing.room(len as usize).await?;
     let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {

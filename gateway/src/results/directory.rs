@@ -14,11 +14,12 @@ mod write;
 use std::collections::HashSet;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, unlinkat};
 use rustix::io::Errno;
 use tidegate_plan::LeaseId;
+use tokio::sync::Semaphore;
 
 use super::error::HomeError;
 use super::names::RESERVED;
@@ -30,10 +31,15 @@ const IMPLIED: u32 = 0o755;
 const STRIPES: usize = 64;
 /// Directories remembered as flushed.
 const SETTLED: usize = 16_384;
+/// Threads that one lease's home may hold at once: it may be on a network that hangs, and a worker asks again
+/// for what was not answered.
+const THREADS: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: OwnedFd,
+    /// Who has a permit has a thread.
+    pub(super) threads: Arc<Semaphore>,
     /// A part is written by one at a time.
     stripes: [Mutex<()>; STRIPES],
     /// Directories whose names are known to be flushed: made by whomever, perhaps just before a crash.
@@ -61,6 +67,7 @@ impl Directory {
         match open_beneath(root.as_fd(), b".", DIRECTORY) {
             Ok(_) => Ok(Self {
                 root,
+                threads: Arc::new(Semaphore::new(THREADS)),
                 stripes: std::array::from_fn(|_| Mutex::default()),
                 settled: Mutex::default(),
             }),

@@ -322,8 +322,13 @@ async fn of<T: Send + 'static>(
     directory: &Arc<Directory>,
     work: impl FnOnce(&Directory) -> Result<T, HomeError> + Send + 'static,
 ) -> Result<T, HomeError> {
+    let thread = Arc::clone(&directory.threads).acquire_owned().await;
     let directory = Arc::clone(directory);
-    blocking(move || work(&directory)).await
+    blocking(move || {
+        let _until_it_ends = thread;
+        work(&directory)
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

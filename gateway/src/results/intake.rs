@@ -1,8 +1,9 @@
 //! Bodies of sealed blocks: read as they come, opened block by block into the plaintext of one part.
 //!
 //! Plaintext waits in memory until its home has taken it. So there is room for a few parts in a process,
-//! and for half of them at once from one worker, who waits for itself beyond that. A sender must bring a
-//! block, or what is left of its body, within a minute.
+//! for half of them at once from one worker, who waits for itself beyond that, and never for all of them on
+//! their way to one home, which may hang. A sender must bring a block, or what is left of its body, within a
+//! minute.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -25,6 +26,8 @@ use crate::problem::Refusal;
 const PARTS: usize = 8;
 /// Parts of these that one rank's workers may have.
 const PARTS_EACH: usize = PARTS / 2;
+/// And how many may be on their way to one home.
+const PARTS_THERE: usize = PARTS - 2;
 /// What is counted: small files take little room.
 const UNIT: usize = 64 << 10;
 /// A block, or a head, that takes longer than this comes from nobody who means it: 140 kbit/s.
@@ -32,50 +35,64 @@ const SPAN: Duration = Duration::from_secs(60);
 /// What is read of a body that is refused, so that its sender gets to read why: a part with all it is sealed in.
 const PASSED_OVER: usize = RESULT_PART_LEN + (1 << 20);
 
-type Ranks = Mutex<HashMap<(LeaseId, u16), Weak<Semaphore>>>;
+/// Who has some of the room.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    Rank(LeaseId, u16),
+    Home(String),
+}
 
 /// The room for plaintext of a process.
 #[derive(Debug)]
 pub(crate) struct Intake {
     all: Arc<Semaphore>,
-    ranks: Ranks,
+    holders: Mutex<HashMap<Holder, Weak<Semaphore>>>,
 }
 
 /// Room that is taken, until dropped.
 #[derive(Debug)]
 pub(crate) struct Room {
     _all: OwnedSemaphorePermit,
-    _own: OwnedSemaphorePermit,
+    _own: [OwnedSemaphorePermit; 2],
 }
 
 impl Default for Intake {
     fn default() -> Self {
         let all = Arc::new(Semaphore::new(PARTS * RESULT_PART_LEN / UNIT));
-        Self { all, ranks: Mutex::default() }
+        Self { all, holders: Mutex::default() }
     }
 }
 
 impl Intake {
-    fn own(&self, worker: (LeaseId, u16)) -> Arc<Semaphore> {
-        let mut ranks = self.ranks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = ranks.get(&worker).and_then(Weak::upgrade) {
+    fn own(&self, holder: Holder, parts: usize) -> Arc<Semaphore> {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = holders.get(&holder).and_then(Weak::upgrade) {
             return own;
         }
-        ranks.retain(|_, own| own.strong_count() > 0);
-        let own = Arc::new(Semaphore::new(PARTS_EACH * RESULT_PART_LEN / UNIT));
-        ranks.insert(worker, Arc::downgrade(&own));
+        holders.retain(|_, own| own.strong_count() > 0);
+        let own = Arc::new(Semaphore::new(parts * RESULT_PART_LEN / UNIT));
+        holders.insert(holder, Arc::downgrade(&own));
         own
     }
 
-    /// Waits for room for so many bytes, at most those of a part.
-    pub(crate) async fn room(&self, worker: (LeaseId, u16), bytes: usize) -> Result<Room, Refusal> {
+    /// Waits for room for so many bytes, at most those of a part, on their way between a rank's worker and a
+    /// home.
+    pub(crate) async fn room(
+        &self,
+        (lease, rank): (LeaseId, u16),
+        home: &str,
+        bytes: usize,
+    ) -> Result<Room, Refusal> {
         let units = bytes.min(RESULT_PART_LEN).div_ceil(UNIT).max(1);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
-        // First the own part: who has used that up does not stand in the way of others.
+        // First the own parts: who has used those up does not stand in the way of others.
         let closed = |error| Refusal::internal("no results are taken any more", &error);
-        let own = self.own(worker).acquire_many_owned(units).await.map_err(closed)?;
+        let rank = self.own(Holder::Rank(lease, rank), PARTS_EACH);
+        let rank = rank.acquire_many_owned(units).await.map_err(closed)?;
+        let home = self.own(Holder::Home(home.to_owned()), PARTS_THERE);
+        let home = home.acquire_many_owned(units).await.map_err(closed)?;
         let all = Arc::clone(&self.all).acquire_many_owned(units).await.map_err(closed)?;
-        Ok(Room { _all: all, _own: own })
+        Ok(Room { _all: all, _own: [rank, home] })
     }
 }
 
@@ -281,20 +298,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_rank_has_half_of_the_room() {
+    async fn neither_one_rank_nor_one_home_has_all_of_the_room() {
         let intake = Intake::default();
-        let (one, two) = ((LEASE, 0), (LEASE, 1));
+        let (one, two, three) = ((LEASE, 0), (LEASE, 1), (LEASE, 2));
         let mut rooms = Vec::new();
+        let room = |rank, home| intake.room(rank, home, RESULT_PART_LEN);
         for _ in 0..PARTS_EACH {
-            rooms.push(intake.room(one, RESULT_PART_LEN).await.unwrap());
+            rooms.push(room(one, "a").await.unwrap());
         }
         let short = Duration::from_millis(50);
-        let waits = tokio::time::timeout(short, intake.room(one, 1)).await;
-        assert!(waits.is_err(), "it has its part");
-        for _ in 0..PARTS_EACH {
-            rooms.push(intake.room(two, RESULT_PART_LEN).await.unwrap());
+        let waits = async |rank, home| {
+            tokio::time::timeout(short, intake.room(rank, home, 1)).await.is_err()
+        };
+        assert!(waits(one, "b").await, "it has its part");
+        for _ in PARTS_EACH..PARTS_THERE {
+            rooms.push(room(two, "a").await.unwrap());
         }
+        assert!(waits(two, "a").await, "so has this home");
+        for _ in PARTS_THERE..PARTS {
+            rooms.push(room(three, "b").await.unwrap());
+        }
+        assert!(waits(three, "b").await, "there is no more");
         drop(rooms);
-        intake.room(one, 1).await.unwrap();
+        assert!(!waits(one, "a").await);
     }
 }
