@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::MlockFlags;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +26,7 @@ pub const LEAST_BYTES: u64 = 16 << 20;
 pub struct Budget {
     pages: Arc<Semaphore>,
     total_pages: u32,
+    spares: Option<Arc<Spares>>,
     /// What this one is a part of.
     _whole: Option<Arc<Reservation>>,
 }
@@ -36,7 +37,7 @@ impl Budget {
         let total_pages =
             u32::try_from(bytes.max(LEAST_BYTES) / PAGE as u64).unwrap_or(u32::MAX >> 4);
         let pages = Arc::new(Semaphore::new(total_pages as usize));
-        Self { pages, total_pages, _whole: None }
+        Self { pages, total_pages, spares: None, _whole: None }
     }
 
     /// min(512 MiB, a quarter of the cgroup's memory limit), in bytes.
@@ -49,11 +50,14 @@ impl Budget {
     }
 
     /// A budget of its own of that many bytes, which are reserved in this one for as long as it lives; at
-    /// least a page.
-    pub fn part(&self, bytes: u64, reservation: Reservation) -> Self {
+    /// least a page. Buffers of `spare` bytes are kept when they are [spared](Buffer::spare), as long as
+    /// nobody needs their room.
+    pub fn part(&self, bytes: u64, reservation: Reservation, spare: usize) -> Self {
         let total_pages = u32::try_from(bytes / PAGE as u64).unwrap_or(u32::MAX >> 4).max(1);
         let pages = Arc::new(Semaphore::new(total_pages as usize));
-        Self { pages, total_pages, _whole: Some(Arc::new(reservation)) }
+        let (each, kept) = (spare.div_ceil(PAGE), Mutex::default());
+        let spares = Arc::new(Spares { pages: Arc::clone(&pages), each, kept });
+        Self { pages, total_pages, spares: Some(spares), _whole: Some(Arc::new(reservation)) }
     }
 
     pub fn total(&self) -> u64 {
@@ -83,15 +87,27 @@ impl Budget {
         Reservation { _permit: permit }
     }
 
-    /// A page-aligned buffer of zeros, when the budget has room for it now.
+    /// A page-aligned buffer, when the budget has room for it now: of zeros, or of ciphertext that lay
+    /// in a spare one.
     pub fn try_buffer(&self, len: usize) -> Option<Buffer> {
-        Some(Buffer::new(len, self.try_reserve(len)?))
+        Some(self.buffer_in(len, self.try_reserve(len)?))
     }
 
-    /// A page-aligned buffer of zeros, once the budget has room for it.
+    /// The same once the budget has room for it.
     pub async fn buffer(&self, len: usize) -> Buffer {
         let reservation = self.reserve(len).await;
-        Buffer::new(len, reservation)
+        self.buffer_in(len, reservation)
+    }
+
+    fn buffer_in(&self, len: usize, reservation: Reservation) -> Buffer {
+        let Some(spares) = &self.spares else { return Buffer::new(len, reservation) };
+        if let Some(pages) = spares.take(len.div_ceil(PAGE)) {
+            let (reservation, spares) = (Some(reservation), Some(Arc::clone(spares)));
+            return Buffer { pages, len, reservation, spares };
+        }
+        let mut buffer = Buffer::new(len, reservation);
+        buffer.spares = Some(Arc::clone(spares));
+        buffer
     }
 
     fn pages_of(&self, bytes: usize) -> u32 {
@@ -134,18 +150,53 @@ pub struct Reservation {
 #[repr(C, align(4096))]
 struct Page([u8; PAGE]);
 
+/// Memory of buffers in which nothing lies that is to be wiped, for buffers to come: fresh memory costs a
+/// page fault and a page of zeros each. Together with what is in use it is never more than the budget.
+struct Spares {
+    /// The budget's.
+    pages: Arc<Semaphore>,
+    /// Pages of each.
+    each: usize,
+    kept: Mutex<Vec<Vec<Page>>>,
+}
+
+impl Spares {
+    fn kept(&self) -> MutexGuard<'_, Vec<Vec<Page>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of so many pages, for which there is a reservation. Those for which there is no room beside it
+    /// go.
+    fn take(&self, pages: usize) -> Option<Vec<Page>> {
+        let mut kept = self.kept();
+        let taken = if pages == self.each { kept.pop() } else { None };
+        kept.truncate(self.pages.available_permits() / self.each.max(1));
+        taken
+    }
+
+    /// Of a buffer that still has its reservation.
+    fn keep(&self, pages: Vec<Page>) {
+        let mut kept = self.kept();
+        if pages.len() == self.each && kept.len() * self.each <= self.pages.available_permits() {
+            kept.push(pages);
+        }
+    }
+}
+
 /// Page-aligned bytes under a budget, wiped when dropped.
 pub struct Buffer {
     pages: Vec<Page>,
     len: usize,
     reservation: Option<Reservation>,
+    /// Where it may come to when it is spared.
+    spares: Option<Arc<Spares>>,
 }
 
 impl Buffer {
     /// `len` zero bytes outside any budget: for what must work when all of it is taken.
     pub fn unbudgeted(len: usize) -> Self {
         let pages = vec![Page([0; PAGE]); len.div_ceil(PAGE)];
-        Self { pages, len, reservation: None }
+        Self { pages, len, reservation: None, spares: None }
     }
 
     /// `len` zero bytes; the reservation should cover them. Plaintext may come to lie there: they are
@@ -162,6 +213,17 @@ impl Buffer {
     /// Shows no more than the first `len` bytes; what lies behind them is wiped with the rest.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// Drops it without wiping its first bytes, which are ciphertext.
+    pub fn spare(mut self, ciphertext: usize) {
+        self.len = self.pages.len() * PAGE;
+        let ciphertext = ciphertext.min(self.len);
+        self[ciphertext..].zeroize();
+        let pages = std::mem::take(&mut self.pages);
+        if let Some(spares) = &self.spares {
+            spares.keep(pages);
+        }
     }
 
     /// Never unlocked: that would also undo `mlockall`, and what comes to lie there next is a buffer too.
@@ -227,6 +289,33 @@ mod tests {
         assert!(budget.try_buffer(1).is_none());
         drop((buffer, all));
         assert_eq!(budget.in_use(), 0);
+    }
+
+    #[test]
+    fn spared_buffers_are_used_again_and_never_exceed_the_budget() {
+        const LEN: usize = 3 * PAGE;
+        let whole = Budget::new(0);
+        let budget = whole.part(10 * PAGE as u64, whole.try_reserve(10 * PAGE).unwrap(), LEN);
+        let spares = budget.spares.clone().unwrap();
+        let buffers: Vec<_> = (0..3).map(|_| budget.try_buffer(LEN).unwrap()).collect();
+        assert!(budget.try_buffer(LEN).is_none());
+        for mut buffer in buffers {
+            buffer.fill(7);
+            buffer.spare(PAGE + 1);
+        }
+        assert_eq!((budget.in_use(), spares.kept().len()), (0, 3));
+        let again = budget.try_buffer(LEN - 5).unwrap();
+        assert_eq!((again.len(), spares.kept().len()), (LEN - 5, 2));
+        assert!(again[..=PAGE].iter().all(|byte| *byte == 7));
+        assert!(again[PAGE + 1..].iter().all(|byte| *byte == 0), "what was no ciphertext is wiped");
+        // One of another length takes their room, and is not kept itself.
+        let other = budget.try_buffer(5 * PAGE).unwrap();
+        assert_eq!(spares.kept().len(), 0);
+        other.spare(5 * PAGE);
+        assert_eq!(spares.kept().len(), 0);
+        // What is dropped is wiped, and not kept.
+        drop(again);
+        assert_eq!((budget.in_use(), spares.kept().len()), (0, 0));
     }
 
     #[test]

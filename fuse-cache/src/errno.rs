@@ -51,9 +51,6 @@ pub(crate) enum FsError {
     /// Bytes that were only in a worker's memory, or keys that were destroyed.
     #[error("the bytes are lost")]
     Lost,
-    #[error("in use")]
-    #[allow(dead_code, reason = "the mount of results uses it")]
-    Busy,
 }
 
 impl FsError {
@@ -82,7 +79,6 @@ impl FsError {
             Self::Invalid => Errno::EINVAL,
             Self::Gone => Errno::ESTALE,
             Self::Lost => Errno::EIO,
-            Self::Busy => Errno::EBUSY,
         }
     }
 }

@@ -29,6 +29,7 @@ mod taking;
 #[cfg(test)]
 mod tests;
 mod version;
+mod writers;
 
 use std::fmt;
 use std::io;
@@ -42,21 +43,23 @@ use fuser::{FileAttr, FileType, INodeNo};
 use serde::Serialize;
 use tidegate_ledger::StatedResults;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::budget::Budget;
 use crate::client::Client;
 use crate::errno::FsError;
 use crate::store::{StoreError, WipeFigures};
-use block::BLOCK;
+use block::{BLOCK, buffer_len};
 use core::{Core, File, Parts, lock};
 use home::Home;
 use journal::{Journal, Record};
 use names::{Kind, NAME_MAX};
 use spool::Spool;
+use writers::process_of;
 
 pub(crate) use spool::spool_in;
 
-/// Low bits of a handle that count opens; the worker's generation stands above them.
+/// Low bits of what counts opens; the worker's generation stands above them.
 const HANDLE_BITS: u32 = 40;
 /// Parts on their way at the same time.
 const FLIGHTS: usize = 8;
@@ -110,6 +113,8 @@ pub(crate) enum ResultsError {
 pub(crate) struct Caller {
     /// FUSE's number of the request.
     pub(crate) unique: u64,
+    /// The thread, as whoever mounted sees it; 0: not known.
+    pub(crate) thread: u32,
 }
 
 /// What is to be set.
@@ -224,7 +229,10 @@ impl Results {
     pub(crate) fn attributes(&self, node: u64) -> Result<FileAttr, FsError> {
         let names = self.core.names();
         let (kind, nlink) = match &names.node(node)?.kind {
-            Kind::File(file) => return Ok(self.file_attributes(node, file)),
+            Kind::File(file) => {
+                let nlink = u32::from(names.node(node)?.within.is_some());
+                return Ok(self.file_attributes(node, file, nlink));
+            }
             Kind::Directory(directory) => (directory, 2),
         };
         let mtime = kind.mtime.unwrap_or(SystemTime::UNIX_EPOCH);
@@ -232,10 +240,10 @@ impl Results {
         Ok(self.shown(node, FileType::Directory, 0, mode, nlink, times))
     }
 
-    fn file_attributes(&self, node: u64, file: &File) -> FileAttr {
+    fn file_attributes(&self, node: u64, file: &File, nlink: u32) -> FileAttr {
         let state = file.state();
         let times = (state.mtime, state.ctime);
-        self.shown(node, FileType::RegularFile, state.len, state.mode, 1, times)
+        self.shown(node, FileType::RegularFile, state.len, state.mode, nlink, times)
     }
 
     fn shown(
@@ -323,7 +331,7 @@ impl Results {
     ) -> Result<(FileAttr, u64), FsError> {
         let file = self.core.create(caller, parent, name, mode, exclusive, truncate).await?;
         let attributes = self.referred(file.node)?;
-        Ok((attributes, self.handle(&file)))
+        Ok((attributes, self.handle(&file, true)))
     }
 
     pub(crate) async fn make_directory(
@@ -375,53 +383,83 @@ impl Results {
         self.attributes(node)
     }
 
-    pub(crate) fn open(&self, node: u64, _writing: bool) -> Result<u64, FsError> {
+    pub(crate) fn open(&self, node: u64, writing: bool) -> Result<u64, FsError> {
         let file = self.core.file(node)?;
-        Ok(self.handle(&file))
+        Ok(self.handle(&file, writing))
     }
 
-    fn handle(&self, file: &File) -> u64 {
+    /// Its lowest bit says whether it was opened to write.
+    fn handle(&self, file: &File, writing: bool) -> u64 {
         file.state().handles += 1;
-        self.core.next_handle.fetch_add(1, Ordering::Relaxed)
+        self.core.next_handle.fetch_add(1, Ordering::Relaxed) << 1 | u64::from(writing)
     }
 
     /// The synchronous way in; `None`: it must wait (copy the bytes and use [`Self::write`]).
     pub(crate) fn try_write(
         &self,
+        caller: Caller,
         node: u64,
         offset: u64,
         data: &[u8],
     ) -> Option<Result<u32, FsError>> {
         match self.core.file(node) {
-            Ok(file) => self.core.try_write(&file, offset, data),
+            Ok(file) => self.core.try_write(caller, &file, offset, data),
             Err(error) => Some(Err(error)),
         }
     }
 
-    pub(crate) async fn write(&self, node: u64, offset: u64, data: &[u8]) -> Result<u32, FsError> {
+    pub(crate) async fn write(
+        &self,
+        caller: Caller,
+        node: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<u32, FsError> {
         let file = self.core.file(node)?;
-        self.core.write(&file, offset, data).await
+        self.core.write(caller, &file, offset, data).await
     }
 
     /// Short only at the end of the file.
-    pub(crate) async fn read(&self, node: u64, offset: u64, size: u32) -> Result<Vec<u8>, FsError> {
+    pub(crate) async fn read(
+        &self,
+        node: u64,
+        offset: u64,
+        size: u32,
+    ) -> Result<Zeroizing<Vec<u8>>, FsError> {
         let file = self.core.file(node)?;
         self.core.read(&file, offset, size).await
     }
 
-    /// Close of a descriptor.
-    pub(crate) async fn flush(&self, node: u64) -> Result<(), FsError> {
+    /// Close of a descriptor. What is half written does not come home by one that only reads, nor by
+    /// one that was inherited by a process that changed nothing.
+    pub(crate) async fn flush(
+        &self,
+        caller: Caller,
+        node: u64,
+        handle: u64,
+    ) -> Result<(), FsError> {
         let file = self.core.file(node)?;
+        if !is_writing(handle) {
+            return Ok(());
+        }
+        let changed_by = {
+            let state = file.state();
+            state.dirty.then(|| state.writers.clone())
+        };
+        if changed_by.is_some_and(|writers| !writers.may_be(caller.thread, process_of)) {
+            return Ok(());
+        }
         self.core.save(&file).await
     }
 
     pub(crate) async fn fsync(&self, node: u64) -> Result<(), FsError> {
-        self.flush(node).await
+        let file = self.core.file(node)?;
+        self.core.save(&file).await
     }
 
-    pub(crate) async fn release(&self, node: u64, _handle: u64) {
+    pub(crate) async fn release(&self, node: u64, handle: u64) {
         if let Ok(file) = self.core.file(node) {
-            self.core.release(&file).await;
+            self.core.release(&file, is_writing(handle)).await;
         }
     }
 
@@ -480,17 +518,22 @@ impl Results {
     }
 }
 
+/// Whether a handle was opened to write.
+const fn is_writing(handle: u64) -> bool {
+    handle & 1 == 1
+}
+
 /// Half of the budget, or what is left of it, for results alone: neither side takes what is the other's.
 pub(crate) async fn part_of(budget: &Budget) -> Budget {
     let mut bytes = budget.total() / 2;
     loop {
         let len = usize::try_from(bytes).unwrap_or(usize::MAX);
         if let Some(reservation) = budget.try_reserve(len) {
-            return budget.part(bytes, reservation);
+            return budget.part(bytes, reservation, buffer_len(BLOCK));
         }
         if bytes / 2 < LEAST {
             let least = usize::try_from(LEAST).unwrap_or(usize::MAX);
-            return budget.part(LEAST, budget.reserve(least).await);
+            return budget.part(LEAST, budget.reserve(least).await, buffer_len(BLOCK));
         }
         bytes /= 2;
     }

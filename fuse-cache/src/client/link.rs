@@ -24,23 +24,41 @@ pub(super) struct Link {
     /// Records as received; those in `pending` are not yet in `tls`.
     received: Buffer,
     pending: Range<usize>,
-    /// Records to send, of which those before `sent` are gone.
-    sending: Vec<u8>,
-    sent: usize,
     closing: bool,
+}
+
+/// The socket as rustls writes its records to it, all at once and without a copy.
+struct Socket<'a, 'b> {
+    tcp: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Socket<'_, '_> {
+    fn now(written: Poll<io::Result<usize>>) -> io::Result<usize> {
+        match written {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl io::Write for Socket<'_, '_> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        Self::now(Pin::new(&mut *self.tcp).poll_write(self.cx, record))
+    }
+
+    fn write_vectored(&mut self, records: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        Self::now(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, records))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Link {
     pub(super) fn new(tcp: TcpStream, tls: ClientConnection) -> Self {
-        Self {
-            tcp,
-            tls,
-            received: Buffer::unbudgeted(RECEIVE),
-            pending: 0..0,
-            sending: Vec::new(),
-            sent: 0,
-            closing: false,
-        }
+        Self { tcp, tls, received: Buffer::unbudgeted(RECEIVE), pending: 0..0, closing: false }
     }
 
     /// Moves plaintext that is there to `out`. True at the end of the stream.
@@ -95,21 +113,15 @@ impl Link {
 
     /// Sends what `tls` has to send.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.sent == self.sending.len() {
-                self.sending.clear();
-                self.sent = 0;
-                if !self.tls.wants_write() {
-                    return Poll::Ready(Ok(()));
-                }
-                self.tls.write_tls(&mut self.sending)?;
-            }
-            let rest = &self.sending[self.sent..];
-            match ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                many => self.sent += many,
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Socket { tcp: &mut self.tcp, cx }) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(why) => return Poll::Ready(Err(why)),
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 

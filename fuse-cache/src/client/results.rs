@@ -1,5 +1,6 @@
 //! The requests of results: what is written goes home, what is at home is read.
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tidegate_wire::ReadRequest;
 
@@ -16,25 +17,30 @@ impl Client {
         self.pool.post_patiently(&self.route(&format!("results/{route}")), body).await
     }
 
-    /// Reads plaintext of what is at home into `out`, all of it.
+    /// Reads plaintext of what is at home into the pieces of `out`, all of them.
     pub(crate) async fn result_bytes(
         &self,
         asked: &ReadRequest,
-        out: &mut [u8],
+        out: &mut [&mut [u8]],
     ) -> Result<(), ClientError> {
         let route = self.route("results/read");
-        let mut body = self.pool.post_for_bytes(&route, asked, out.len() as u64).await?;
-        let mut done = 0;
-        while let Some(bytes) = body.next().await? {
-            let end = done + bytes.len();
-            let place = out.get_mut(done..end);
-            place
-                .ok_or_else(|| ClientError::Nonsense("more bytes than were asked for".into()))?
-                .copy_from_slice(&bytes);
-            done = end;
+        let len = out.iter().map(|piece| piece.len() as u64).sum();
+        let mut body = self.pool.post_for_bytes(&route, asked, len).await?;
+        let mut bytes = Bytes::new();
+        for piece in out {
+            let mut done = 0;
+            while done < piece.len() {
+                if bytes.is_empty() {
+                    let fewer = || ClientError::Nonsense("fewer bytes than were asked for".into());
+                    bytes = body.next().await?.ok_or_else(fewer)?;
+                }
+                let now = bytes.split_to(bytes.len().min(piece.len() - done));
+                piece[done..done + now.len()].copy_from_slice(&now);
+                done += now.len();
+            }
         }
-        if done < out.len() {
-            return Err(ClientError::Nonsense("fewer bytes than were asked for".into()));
+        if !bytes.is_empty() || body.next().await?.is_some() {
+            return Err(ClientError::Nonsense("more bytes than were asked for".into()));
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ impl Writing {
 
 /// Who asks, and the number of the request, the same when it is sent again.
 fn caller(request: &Request) -> Caller {
-    Caller { unique: request.unique().0 & !RESENT }
+    Caller { unique: request.unique().0 & !RESENT, thread: request.pid() }
 }
 
 fn has(flags: i32, flag: OFlags) -> bool {
@@ -242,7 +242,7 @@ impl Filesystem for Writing {
     ) {
         let results = self.results();
         self.later.run(async move {
-            match results.read(ino.0, offset, size).await.map(Zeroizing::new) {
+            match results.read(ino.0, offset, size).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(error.errno()),
             }
@@ -251,7 +251,7 @@ impl Filesystem for Writing {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -261,25 +261,26 @@ impl Filesystem for Writing {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        if let Some(outcome) = self.results.try_write(ino.0, offset, data) {
+        let caller = caller(req);
+        if let Some(outcome) = self.results.try_write(caller, ino.0, offset, data) {
             return written(reply, outcome);
         }
         let (results, data) = (self.results(), Zeroizing::new(data.to_vec()));
         self.later.run(async move {
-            written(reply, results.write(ino.0, offset, &data).await);
+            written(reply, results.write(caller, ino.0, offset, &data).await);
         });
     }
 
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let results = self.results();
-        self.later.run(async move { done(reply, results.flush(ino.0).await) });
+        let (results, caller) = (self.results(), caller(req));
+        self.later.run(async move { done(reply, results.flush(caller, ino.0, fh.0).await) });
     }
 
     fn fsync(

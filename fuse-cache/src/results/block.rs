@@ -214,7 +214,7 @@ impl Plain {
             self.buffer[end..end + TAG_LEN].copy_from_slice(&tag);
         }
         let (len, end) = (self.len, sealed(self.len));
-        let bytes = Bytes::from_owner(Owned { buffer: self.buffer, end });
+        let bytes = Bytes::from_owner(Owned { buffer: Some(self.buffer), end });
         Ok(Sealed {
             content: Arc::clone(content),
             number,
@@ -247,14 +247,24 @@ impl Plain {
     }
 }
 
+/// A sealed block's bytes.
 struct Owned {
-    buffer: Buffer,
+    /// There until it is dropped.
+    buffer: Option<Buffer>,
     end: usize,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            buffer.spare(self.end);
+        }
+    }
 }
 
 impl AsRef<[u8]> for Owned {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.end]
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.end])
     }
 }
 

@@ -3,21 +3,24 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::SystemTime;
 
-use tidegate_plan::{RESULT_LEN_MAX, RESULT_PART_LEN};
+use tidegate_plan::RESULT_LEN_MAX;
 
+use super::Caller;
 use super::block::BLOCK;
-use super::content::{Need, Reading, State, room_len, spans};
+use super::content::{Need, PART_BLOCKS, Reading, State, room_len, spans};
 use super::core::{Core, File, lock};
 use super::home::Refusal;
 use super::journal::Record;
 use crate::budget::Buffer;
 use crate::errno::FsError;
 use tidegate_wire::ReadRequest;
+use zeroize::Zeroizing;
 
 impl Core {
     /// Writes at once, or says that it would have to wait.
     pub(super) fn try_write(
         self: &Arc<Self>,
+        caller: Caller,
         file: &Arc<File>,
         offset: u64,
         data: &[u8],
@@ -37,12 +40,13 @@ impl Core {
         let rooms = state.write_needs(offset, data.len()).ok()?.into_iter();
         let room = |(block, plain)| Some((block, self.budget.try_buffer(room_len(plain))?));
         let rooms = rooms.map(room).collect::<Option<Vec<_>>>()?;
-        self.write_now(file, state, offset, data, rooms);
+        self.write_now(caller, file, state, offset, data, rooms);
         Some(Ok(written))
     }
 
     fn write_now(
         self: &Arc<Self>,
+        caller: Caller,
         file: &Arc<File>,
         mut state: MutexGuard<'_, State>,
         offset: u64,
@@ -54,6 +58,7 @@ impl Core {
             self.record(&[Record::Dirty { node: file.node }]);
         }
         let full = state.write(offset, data, rooms, SystemTime::now());
+        state.writers.changed_by(caller.thread);
         self.tell(file, &mut state);
         drop(state);
         for block in began {
@@ -77,6 +82,7 @@ impl Core {
     /// Writes block by block, waiting for what each needs.
     pub(super) async fn write(
         self: &Arc<Self>,
+        caller: Caller,
         file: &Arc<File>,
         offset: u64,
         data: &[u8],
@@ -85,7 +91,7 @@ impl Core {
         let mut done = 0;
         for (_, _, many) in spans(offset, data.len()) {
             let piece = &data[done..done + many];
-            match self.write_block(file, offset + done as u64, piece).await {
+            match self.write_block(caller, file, offset + done as u64, piece).await {
                 Ok(()) => done += many,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
@@ -96,6 +102,7 @@ impl Core {
 
     async fn write_block(
         self: &Arc<Self>,
+        caller: Caller,
         file: &Arc<File>,
         offset: u64,
         data: &[u8],
@@ -124,7 +131,7 @@ impl Core {
                             }
                         }
                         let Some(plain) = short else {
-                            self.write_now(file, state, offset, data, given);
+                            self.write_now(caller, file, state, offset, data, given);
                             return Ok(());
                         };
                         Ok(plain)
@@ -199,6 +206,7 @@ impl Core {
     /// Gives the file another length.
     pub(super) async fn resize(
         self: &Arc<Self>,
+        caller: Caller,
         file: &Arc<File>,
         len: u64,
     ) -> Result<(), FsError> {
@@ -218,6 +226,7 @@ impl Core {
                 if need.is_none() {
                     let was_lost = state.lost;
                     state.resize(len, SystemTime::now())?;
+                    state.writers.changed_by(caller.thread);
                     self.tell(file, &mut state);
                     // A version on its way is what a successor would show.
                     let waits = lock(&file.pending).is_some() || lock(&file.recorded).is_some();
@@ -248,7 +257,7 @@ impl Core {
         file: &Arc<File>,
         offset: u64,
         size: u32,
-    ) -> Result<Vec<u8>, FsError> {
+    ) -> Result<Zeroizing<Vec<u8>>, FsError> {
         self.check()?;
         let len = {
             let state = file.state();
@@ -258,7 +267,8 @@ impl Core {
             state.len
         };
         let many = u64::from(size).min(len.saturating_sub(offset));
-        let mut out = vec![0; usize::try_from(many).map_err(|_| FsError::Invalid)?];
+        let many = usize::try_from(many).map_err(|_| FsError::Invalid)?;
+        let mut out = Zeroizing::new(vec![0; many]);
         let mut done = 0;
         for (block, at, many) in spans(offset, out.len()) {
             self.read_block(file, block, at, &mut out[done..done + many]).await?;
@@ -295,7 +305,7 @@ impl Core {
                         continue;
                     }
                     let there = valid.saturating_sub(at).min(out.len());
-                    let (lease, mut plain) = (self.lease, vec![0; there]);
+                    let (lease, mut plain) = (self.lease, Zeroizing::new(vec![0; there]));
                     let opened = self
                         .handle
                         .spawn_blocking(move || sealed.read(at, &mut plain, lease).map(|()| plain));
@@ -347,35 +357,34 @@ impl Core {
             cache.is_sequential(block)
         };
         let blocks = home.len.div_ceil(BLOCK as u64);
-        let ahead = if sequential { (RESULT_PART_LEN / BLOCK) as u64 } else { 1 };
-        let mut first = None;
-        let range = block..blocks.min(block + ahead);
-        for block in range {
+        let ahead = if sequential { PART_BLOCKS } else { 1 };
+        let offset = |block: u64| block * BLOCK as u64;
+        let mut buffers = Vec::new();
+        for block in block..blocks.min(block + ahead) {
+            let len = usize::try_from(home.len - offset(block)).map_or(BLOCK, |len| len.min(BLOCK));
             // More than the first only while there is room to spare.
-            let len = usize::try_from(home.len - block * BLOCK as u64)
-                .map_or(BLOCK, |len| len.min(BLOCK));
-            let mut buffer = match first {
-                None => self.room(len).await?,
-                Some(_) => match self.budget.try_buffer(len) {
-                    Some(buffer) => buffer,
-                    None => break,
-                },
+            let mut buffer = match self.budget.try_buffer(len) {
+                Some(buffer) => buffer,
+                None if buffers.is_empty() => self.room(len).await?,
+                None => break,
             };
             buffer.truncate(len);
-            let path = self.path(file.node).ok_or(FsError::Gone)?;
-            let asked = ReadRequest {
-                path,
-                version: home.version.clone(),
-                offset: block * BLOCK as u64,
-                len: u32::try_from(len).map_err(|_| FsError::Invalid)?,
-            };
-            match self.home.read(&asked, &mut buffer).await {
-                Ok(()) => {}
-                Err(_) if first.is_some() => break,
-                Err(error) => return Err(Refusal::errno(error)),
-            }
+            buffers.push(buffer);
+        }
+        let len = buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
+        let asked = ReadRequest {
+            path: self.path(file.node).ok_or(FsError::Gone)?,
+            version: home.version.clone(),
+            offset: offset(block),
+            len: u32::try_from(len).map_err(|_| FsError::Invalid)?,
+        };
+        let mut pieces: Vec<_> = buffers.iter_mut().map(|buffer| &mut buffer[..]).collect();
+        self.home.read(&asked, &mut pieces).await.map_err(Refusal::errno)?;
+        let mut first = None;
+        let mut cache = lock(&file.cache);
+        for (block, buffer) in (block..).zip(buffers) {
             let buffer = Arc::new(buffer);
-            lock(&file.cache).put(&home.version, block, Arc::clone(&buffer));
+            cache.put(&home.version, block, Arc::clone(&buffer));
             first.get_or_insert(buffer);
         }
         first.ok_or(FsError::Gone)

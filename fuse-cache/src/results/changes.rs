@@ -37,7 +37,7 @@ impl Core {
                     return Err(FsError::Exists);
                 }
                 if truncate {
-                    self.resize(&file, 0).await?;
+                    self.resize(caller, &file, 0).await?;
                 }
             }
             return Ok(file);
@@ -368,7 +368,7 @@ impl Core {
             return Ok(());
         };
         if let Some(size) = new.size {
-            self.resize(&file, size).await?;
+            self.resize(caller, &file, size).await?;
         }
         if new.mode.is_none() && new.mtime.is_none() {
             return Ok(());

@@ -14,6 +14,7 @@ use tidegate_plan::{
 use tidegate_wire::PartReceipt;
 
 use super::block::{BLOCK, Content, Part, Plain, Sealed, buffer_len};
+use super::writers::Writers;
 use crate::budget::Buffer;
 use crate::errno::FsError;
 
@@ -79,6 +80,8 @@ pub(super) struct State {
     pub(super) content: Option<Arc<Content>>,
     /// Differs from what was last taken to be brought home.
     pub(super) dirty: bool,
+    /// Who changed it since.
+    pub(super) writers: Writers,
     /// The journal says that there are bytes in memory only.
     pub(super) told: bool,
     pub(super) upload: Option<Upload>,
@@ -113,6 +116,7 @@ impl State {
             blocks: BTreeMap::new(),
             content: None,
             dirty: true,
+            writers: Writers::default(),
             told: false,
             upload: None,
             flying: HashSet::new(),

@@ -149,8 +149,10 @@ impl Core {
     }
 
     /// The kernel let go of a descriptor. What a mapping wrote late is brought home.
-    pub(super) async fn release(self: &Arc<Self>, file: &Arc<File>) {
-        if let Err(error) = self.save(file).await
+    pub(super) async fn release(self: &Arc<Self>, file: &Arc<File>, writing: bool) {
+        let last = file.state().handles <= 1;
+        if (writing || last)
+            && let Err(error) = self.save(file).await
             && error != FsError::Lost
         {
             tracing::warn!(%error, "a result is not home yet");

@@ -146,8 +146,12 @@ impl Home {
         Err(Refusal::Over)
     }
 
-    /// Fills the buffer with what is at home from the request's offset on.
-    pub(super) async fn read(&self, asked: &ReadRequest, out: &mut [u8]) -> Result<(), Refusal> {
+    /// Fills the pieces, one behind the other, with what is at home from the request's offset on.
+    pub(super) async fn read(
+        &self,
+        asked: &ReadRequest,
+        out: &mut [&mut [u8]],
+    ) -> Result<(), Refusal> {
         let (mut pause, mut nonsense, mut refused) = (PAUSES.0, 0, 0);
         while !self.is_over() {
             let client = self.client();

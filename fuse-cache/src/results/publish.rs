@@ -183,7 +183,7 @@ impl Core {
                 let same = brought.get(block).is_some_and(|brought| Arc::ptr_eq(brought, sealed));
                 *clean |= same && *valid == sealed.len;
                 // What a worker before this one sealed is read from home now.
-                !*clean || sealed.content.opens()
+                !same && !*clean || sealed.content.opens()
             }
             Block::Plain(_) | Block::Underway(_) => true,
         });

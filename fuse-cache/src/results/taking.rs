@@ -123,6 +123,7 @@ impl Core {
         let version = Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
         state.content = None;
         state.dirty = false;
+        state.writers.clear();
         state.told = false;
         state.low = state.len;
         *lock(&file.pending) = Some(Arc::clone(&version));
@@ -208,7 +209,7 @@ impl Core {
         let path = self.path(file.node).ok_or(FsError::Gone)?;
         let len = u32::try_from(out.len()).map_err(|_| FsError::Invalid)?;
         let asked = ReadRequest { path, version: home.version.clone(), offset, len };
-        self.home.read(&asked, out).await.map_err(Refusal::errno)
+        self.home.read(&asked, &mut [out]).await.map_err(Refusal::errno)
     }
 }
 

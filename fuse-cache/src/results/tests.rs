@@ -21,6 +21,8 @@ use crate::client::{Attached, Identity, attach};
 use home::{Fault, ResultsHome};
 
 const MIB: usize = 1 << 20;
+/// Thread of the job: init, which lives in every namespace.
+const WRITER: u32 = 1;
 
 /// How a worker of the tests begins.
 #[derive(Clone, Copy)]
@@ -92,7 +94,7 @@ impl Worker {
 
     fn caller(&self) -> Caller {
         let unique = 1 + self.unique.fetch_add(1, Ordering::SeqCst);
-        Caller { unique }
+        Caller { unique, thread: WRITER }
     }
 
     /// Node and handle of a new file.
@@ -119,9 +121,9 @@ impl Worker {
 
     async fn write(&self, node: u64, offset: u64, bytes: &[u8]) {
         for (at, piece) in (offset..).step_by(MIB).zip(bytes.chunks(MIB)) {
-            let written = match self.results.try_write(node, at, piece) {
+            let written = match self.results.try_write(self.caller(), node, at, piece) {
                 Some(written) => written,
-                None => self.results.write(node, at, piece).await,
+                None => self.results.write(self.caller(), node, at, piece).await,
             };
             assert_eq!(written, Ok(u32::try_from(piece.len()).unwrap()));
         }
@@ -134,12 +136,12 @@ impl Worker {
             if some.is_empty() {
                 return Ok(all);
             }
-            all.extend(some);
+            all.extend(some.iter());
         }
     }
 
     async fn close(&self, (node, handle): (u64, u64)) -> Result<(), FsError> {
-        let flushed = self.results.flush(node).await;
+        let flushed = self.results.flush(self.caller(), node, handle).await;
         self.results.release(node, handle).await;
         flushed
     }

@@ -125,7 +125,7 @@ async fn who_writes_while_a_version_goes_home_is_not_kept_and_not_lost() {
     worker
         .results
         .core
-        .resize(&worker.results.core.file(file.0).unwrap(), 2 * MIB as u64)
+        .resize(worker.caller(), &worker.results.core.file(file.0).unwrap(), 2 * MIB as u64)
         .await
         .unwrap();
     go_on.notify_one();
@@ -151,7 +151,7 @@ async fn a_full_disk_and_nothing_to_drain_is_no_space() {
         let file = worker.create(&name).await;
         files.push(file);
         let block = bytes(1, MIB);
-        match worker.results.write(file.0, 0, &block).await {
+        match worker.results.write(worker.caller(), file.0, 0, &block).await {
             Ok(_) => assert!(files.len() < 100),
             Err(error) => break error,
         }
@@ -178,7 +178,7 @@ async fn a_file_larger_than_the_spool_passes_through() {
     worker.write(file.0, 0, &long).await;
     assert_eq!(worker.home.bytes("long"), None);
     // Bytes that are in the upload only come home first.
-    assert!(worker.results.read(file.0, 5, 1000).await.unwrap() == long[5..1005]);
+    assert!(worker.results.read(file.0, 5, 1000).await.unwrap()[..] == long[5..1005]);
     worker.write(file.0, 17 * MIB as u64, b"changed").await;
     worker.rename("long", "longer").await.unwrap();
     worker.close(file).await.unwrap();

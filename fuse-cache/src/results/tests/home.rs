@@ -80,6 +80,7 @@ pub(super) struct ResultsHome {
     lease: LeaseId,
     key: ResultsKey,
     inner: Mutex<Inner>,
+    commits: Mutex<()>,
 }
 
 enum Answer {
@@ -95,7 +96,7 @@ fn say(value: &impl Serialize) -> Outcome {
 
 impl ResultsHome {
     pub(super) fn new(lease: LeaseId, key: ResultsKey) -> Arc<Self> {
-        Arc::new(Self { lease, key, inner: Mutex::default() })
+        Arc::new(Self { lease, key, inner: Mutex::default(), commits: Mutex::default() })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -322,6 +323,8 @@ impl ResultsHome {
     }
 
     fn commit(&self, request: CommitRequest) -> Outcome {
+        // One at a time: whoever asks again while it is done finds that it was.
+        let _turn = self.commits.lock().unwrap();
         let upload = {
             let mut inner = self.lock();
             if let Some(file) = inner.files.get(&request.path)

@@ -175,7 +175,7 @@ async fn run(how: How, steps: Vec<Step>) {
                 let read = run.worker.results.read(run.file.0, at as u64, len32);
                 let seen = timeout(LONG, read).await.unwrap().unwrap();
                 let expected = &run.model[at.min(run.model.len())..(at + len).min(run.model.len())];
-                assert!(seen == expected, "step {number}: read at {at} of {len}");
+                assert!(seen[..] == *expected, "step {number}: read at {at} of {len}");
             }
             Step::Patch { block, seed } => run.patch(block, seed).await,
             Step::Sync => run.sync().await,

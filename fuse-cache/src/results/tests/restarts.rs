@@ -82,7 +82,7 @@ async fn a_successor_brings_home_what_was_complete_and_names_what_is_lost() {
     assert!(worker.read(node).await.unwrap() == bytes(1, 20_000));
     for lost in [open.0, both] {
         assert_eq!(worker.read(lost).await, Err(FsError::Lost));
-        assert_eq!(worker.results.write(lost, 0, b"x").await, Err(FsError::Lost));
+        assert_eq!(worker.results.write(worker.caller(), lost, 0, b"x").await, Err(FsError::Lost));
         assert_eq!(worker.results.fsync(lost).await, Err(FsError::Lost));
     }
     // What was only created was not lost.
@@ -102,7 +102,7 @@ async fn what_was_lost_may_be_written_anew() {
     let open = worker.create("open").await;
     worker.write(open.0, 0, b"in memory only").await;
     let worker = worker.killed().await;
-    assert_eq!(worker.results.flush(open.0).await, Err(FsError::Lost));
+    assert_eq!(worker.results.fsync(open.0).await, Err(FsError::Lost));
     let empty = NewAttributes { size: Some(0), ..NewAttributes::default() };
     worker.results.set_attributes(worker.caller(), open.0, empty).await.unwrap();
     worker.write(open.0, 0, b"again").await;
@@ -121,14 +121,14 @@ async fn a_flush_that_was_cut_off_is_ended_by_the_successor() {
     let file = worker.create("f").await;
     worker.write(file.0, 0, &bytes(1, 100_000)).await;
     let results = Arc::clone(&worker.results);
-    let flushing = tokio::spawn(async move { results.flush(file.0).await });
+    let flushing = tokio::spawn(async move { results.fsync(file.0).await });
     until(|| worker.home.asked("store") == 1).await;
     flushing.abort();
     let _aborted = flushing.await;
     worker.home.heal();
     let worker = worker.killed().await;
     // The kernel's request is sent again.
-    worker.results.flush(file.0).await.unwrap();
+    worker.results.fsync(file.0).await.unwrap();
     assert!(worker.home.bytes("f").unwrap() == bytes(1, 100_000));
 }
 
@@ -178,7 +178,7 @@ async fn what_is_complete_does_not_hide_what_was_written_since() {
     until(|| worker.home.bytes("f") == Some(b"acknowledged".into())).await;
     // Home it is, and what came after is lost to every later worker too.
     let worker = worker.killed().await;
-    assert_eq!(worker.results.write(file.0, 0, b"x").await, Err(FsError::Lost));
+    assert_eq!(worker.results.write(worker.caller(), file.0, 0, b"x").await, Err(FsError::Lost));
     let stated = worker.results.drain(boottime() + Duration::from_secs(60)).await;
     assert_eq!(stated.lost, ["f"]);
 }
@@ -193,11 +193,11 @@ async fn what_was_cut_is_not_taken_for_what_was_complete_before() {
     worker.results.set_attributes(worker.caller(), node, empty).await.unwrap();
     let worker = worker.killed().await;
     // Not a short text over the end of the long one.
-    assert_eq!(worker.results.write(node, 0, b"short").await, Err(FsError::Lost));
+    assert_eq!(worker.results.write(worker.caller(), node, 0, b"short").await, Err(FsError::Lost));
     worker.results.set_attributes(worker.caller(), node, empty).await.unwrap();
     worker.write(node, 0, b"short").await;
     worker.home.heal();
-    worker.results.flush(node).await.unwrap();
+    worker.results.fsync(node).await.unwrap();
     until(|| worker.home.bytes("f") == Some(b"short".into())).await;
 }
 

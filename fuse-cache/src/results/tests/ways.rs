@@ -16,6 +16,26 @@ async fn what_is_closed_is_at_home() {
     assert_eq!(worker.results.figures().unsent_bytes, 0);
 }
 
+/// Whoever reads it meanwhile, or was forked meanwhile and closes what he inherited, is not its writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_half_written_comes_home_by_its_writers_closes_only() {
+    let worker = Worker::start(PLAIN).await;
+    let (node, handle) = worker.create("f").await;
+    worker.write(node, 0, b"half").await;
+    let stranger = Caller { thread: std::process::id(), ..worker.caller() };
+    worker.results.flush(stranger, node, handle).await.unwrap();
+    let reading = worker.results.open(node, false).unwrap();
+    worker.results.flush(worker.caller(), node, reading).await.unwrap();
+    assert_eq!(worker.home.bytes("f"), None);
+    worker.results.flush(worker.caller(), node, handle).await.unwrap();
+    assert_eq!(worker.home.bytes("f"), Some(b"half".into()));
+    // Who cuts it changes it, too.
+    let empty = NewAttributes { size: Some(1), ..NewAttributes::default() };
+    worker.results.set_attributes(stranger, node, empty).await.unwrap();
+    worker.results.flush(stranger, node, handle).await.unwrap();
+    assert_eq!(worker.home.bytes("f"), Some(b"h".into()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_file_comes_home_in_parts() {
     let worker = Worker::start(PLAIN).await;
@@ -186,7 +206,7 @@ async fn names_that_cannot_come_home_are_refused() {
     assert_eq!(create("größe.äöü".as_bytes()).await, Err(FsError::Exists));
     assert_eq!(worker.results.lookup(1, b"\xff").unwrap(), None);
     let file = worker.node("größe.äöü").unwrap();
-    let far = worker.results.try_write(file, u64::MAX - 2, b"far").unwrap();
+    let far = worker.results.try_write(worker.caller(), file, u64::MAX - 2, b"far").unwrap();
     assert_eq!(far, Err(FsError::TooLarge));
     assert_eq!(
         worker.results.create(worker.caller(), file, b"x", 0o644, true, false).await.err(),

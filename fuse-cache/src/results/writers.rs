@@ -1,0 +1,97 @@
+//! Who changed a file since a version of it was last taken. A close by somebody who did not is no reason to
+//! bring home what is half written: every child that a job forks between two writes, and be it to call
+//! another program, closes what it inherited.
+
+use std::fs;
+
+/// Threads that are remembered; with more, anybody may have changed the file.
+const MOST: usize = 8;
+
+/// Threads that changed a file, as the kernel numbers them for whoever mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Writers {
+    threads: Vec<u32>,
+    /// One could not be told, or there were too many.
+    anybody: bool,
+}
+
+impl Writers {
+    pub(super) fn changed_by(&mut self, thread: u32) {
+        if self.anybody || self.threads.contains(&thread) {
+            return;
+        }
+        // None: somebody whom the kernel has no number for here, such as a mapping that is written back.
+        if thread == 0 || self.threads.len() == MOST {
+            self.anybody = true;
+        } else {
+            self.threads.push(thread);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.threads.clear();
+        self.anybody = false;
+    }
+
+    /// Whether the process of that thread may have changed the file. `process_of` finds a thread's
+    /// process; where it finds none, it may have been the same.
+    pub(super) fn may_be(&self, thread: u32, process_of: impl Fn(u32) -> Option<u32>) -> bool {
+        if self.anybody || self.threads.is_empty() || self.threads.contains(&thread) {
+            return true;
+        }
+        let Some(process) = process_of(thread) else { return true };
+        let other = |writer: &u32| process_of(*writer).is_some_and(|other| other != process);
+        !self.threads.iter().all(other)
+    }
+}
+
+/// The process of a thread that lives, by `/proc` (`proc_pid_status(5)`).
+pub(super) fn process_of(thread: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads 10 to 19 are of process 10, and so on; those from 90 on have ended.
+    fn tens(thread: u32) -> Option<u32> {
+        (thread < 90).then_some(thread / 10 * 10)
+    }
+
+    fn writers(threads: impl IntoIterator<Item = u32>) -> Writers {
+        let mut writers = Writers::default();
+        threads.into_iter().for_each(|thread| writers.changed_by(thread));
+        writers
+    }
+
+    #[test]
+    fn only_a_process_that_is_known_to_be_another_is_told_from_the_writers() {
+        let written = writers([11, 12, 11, 25]);
+        for (thread, may) in [(12, true), (13, true), (20, true), (30, false), (95, true)] {
+            assert_eq!(written.may_be(thread, tens), may, "{thread}");
+        }
+        // A writer that has ended may have been a thread of whoever closes.
+        assert!(writers([11, 95]).may_be(30, tens));
+        assert!(writers([11, 0]).may_be(30, tens));
+        assert!(writers([]).may_be(30, tens));
+        assert!(!writers(10..18).may_be(30, tens));
+        assert!(writers(10..19).may_be(30, tens));
+        let mut written = written;
+        written.clear();
+        assert_eq!(written, Writers::default());
+    }
+
+    #[test]
+    fn the_kernel_tells_whose_thread_it_is() {
+        let own = std::process::id();
+        let thread = || u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+        let of_a_thread = std::thread::spawn(move || (thread(), process_of(thread())));
+        let (thread, process) = of_a_thread.join().unwrap();
+        assert_eq!((process, process_of(own)), (Some(own), Some(own)));
+        assert_ne!(thread, own);
+        assert_eq!(process_of(u32::MAX), None);
+    }
+}
