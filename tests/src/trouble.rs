@@ -28,6 +28,8 @@ struct State {
     slow: AtomicU64,
     asked: AtomicU64,
     refused: AtomicUsize,
+    /// Uploads in parts that were begun, of which nobody heard.
+    orphans: AtomicUsize,
 }
 
 impl Trouble {
@@ -66,6 +68,11 @@ impl Trouble {
     pub fn end(&self) {
         self.refuse(0);
         self.slow(Duration::ZERO);
+    }
+
+    /// How many uploads in parts the store has begun so far without anybody having heard of it.
+    pub fn orphans(&self) -> usize {
+        self.state.orphans.load(Ordering::Relaxed)
     }
 
     /// How many requests got a 503 so far.
@@ -117,6 +124,12 @@ fn carry(mut client: TcpStream, store: u16, state: &State) -> Result<()> {
                 answer.write(&mut client)?;
                 continue;
             }
+            let begins = request
+                .head
+                .lines()
+                .next()
+                .is_some_and(|line| line.starts_with("POST ") && line.contains("?uploads"));
+            state.orphans.fetch_add(usize::from(begins), Ordering::Relaxed);
         }
         let body = if request.head.starts_with("HEAD ") { "" } else { AWAY };
         let head = format!(

@@ -239,13 +239,15 @@ impl Look {
         }
     }
 
-    /// Waits until nothing is left of leases that are over: nothing that is not whole, nor a place for it.
-    pub fn wait_until_tidy(&self) -> Result<()> {
+    /// Waits until nothing is left of leases that are over: nothing that is not whole, nor a place for it. In a
+    /// bucket there may be `orphans`: uploads whose beginning no gateway heard, or lived to tell.
+    pub fn wait_until_tidy(&self, orphans: usize) -> Result<()> {
         let left = || match self {
             Self::Directory(root) => Ok([rooms(root)?, self.unfinished()?].concat()),
             Self::Bucket(_) => self.unfinished(),
         };
-        let tidy = || left().is_ok_and(|left| left.is_empty()).then_some(());
+        let most = if matches!(self, Self::Bucket(_)) { orphans } else { 0 };
+        let tidy = || left().is_ok_and(|left| left.len() <= most).then_some(());
         wait_for("what is not whole to go", tidy).with_context(|| format!("{:?}", left()))
     }
 

@@ -7,9 +7,9 @@ use tidegate_tests::minio::Minio;
 use tidegate_tests::results::Home;
 
 use crate::late_release::recorded_and_revoked;
-use crate::results::semantics::{self, every_line};
+use crate::results::long;
+use crate::results::semantics::every_line;
 use crate::results::writers::real_writers;
-use crate::results::{cut, long, provenance, resumed, storm};
 use crate::state_bucket::{a_lease_lives_and_dies, refused};
 
 #[test]
@@ -31,32 +31,6 @@ fn a_versioned_bucket_on_minio_is_refused() -> Result<()> {
     let versioned = refused(&store)?;
     ensure!(versioned.contains("keeps versions"), "{versioned}");
     Ok(())
-}
-
-#[test]
-fn results_line_by_line() -> Result<()> {
-    semantics::every_line_on_a_directory()?;
-    semantics::every_line_on_versitygw()
-}
-
-#[test]
-fn results_say_which_data_made_them() -> Result<()> {
-    provenance::every_object_in_a_directory_says_which_data_made_it()?;
-    provenance::every_object_in_versitygw_says_which_data_made_it()
-}
-
-#[test]
-fn results_under_way_when_things_end() -> Result<()> {
-    resumed::an_upload_goes_on_after_gateway_and_worker_were_killed()?;
-    cut::r23_the_link_is_cut_while_a_job_writes()
-}
-
-/// Everything dies and comes back while a job writes.
-#[test]
-fn results_in_storms() -> Result<()> {
-    storm::r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory()?;
-    storm::worker_and_gateway_are_killed_while_a_job_writes_to_versitygw()?;
-    storm::r22_the_store_answers_503_and_is_slow_while_a_job_writes()
 }
 
 /// A file of 20 GiB, storms of four minutes on every kind of home, a link that is cut for a minute.

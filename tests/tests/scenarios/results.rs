@@ -2,13 +2,13 @@
 //! on the worker's disk.
 
 mod budget;
-pub(crate) mod cut;
+mod cut;
 mod ends;
 pub(crate) mod long;
-pub(crate) mod provenance;
-pub(crate) mod resumed;
+mod provenance;
+mod resumed;
 pub(crate) mod semantics;
 mod spool;
-pub(crate) mod storm;
+mod storm;
 mod telling;
 pub(crate) mod writers;

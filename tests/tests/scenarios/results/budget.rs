@@ -139,6 +139,7 @@ fn a_home_that_is_not_allowed_is_refused() -> Result<()> {
         elsewhere.path().display().to_string(),
         format!("{home}/../elsewhere"),
         format!("{home}/link"),
+        format!("{home}/several/missing"),
         "/".to_owned(),
         "relative".to_owned(),
         "s3://bucket/prefix".to_owned(),
@@ -149,6 +150,7 @@ fn a_home_that_is_not_allowed_is_refused() -> Result<()> {
         ensure!(!said.contains("panicked"), "{place}: {said}");
     }
     ensure!(fs::read_dir(elsewhere.path())?.next().is_none(), "something was written elsewhere");
+    ensure!(!desk.home.path().join("several").exists(), "half of a home was made");
     // A lease without results has none, and a folder below the home is as good as the home.
     fs::create_dir(desk.home.path().join("below"))?;
     let below = format!("{home}/below");

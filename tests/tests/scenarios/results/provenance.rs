@@ -91,11 +91,13 @@ fn every_object_says_which_data_made_it(home: Home) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn every_object_in_a_directory_says_which_data_made_it() -> Result<()> {
+#[test]
+fn every_object_in_a_directory_says_which_data_made_it() -> Result<()> {
     every_object_says_which_data_made_it(Home::directory()?)
 }
 
-pub(crate) fn every_object_in_versitygw_says_which_data_made_it() -> Result<()> {
+#[test]
+fn every_object_in_versitygw_says_which_data_made_it() -> Result<()> {
     every_object_says_which_data_made_it(Home::versitygw()?)
 }
 

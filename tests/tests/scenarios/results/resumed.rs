@@ -21,7 +21,8 @@ fn served(desk: &Desk, kind: &str) -> usize {
 }
 
 /// Gateway and worker die in the middle of an upload; it goes on from where it was.
-pub(crate) fn an_upload_goes_on_after_gateway_and_worker_were_killed() -> Result<()> {
+#[test]
+fn an_upload_goes_on_after_gateway_and_worker_were_killed() -> Result<()> {
     let mut home = Home::versitygw()?;
     let trouble = home.troubled()?;
     let mut desk = Desk::start(home, PATIENT)?;
@@ -37,7 +38,9 @@ pub(crate) fn an_upload_goes_on_after_gateway_and_worker_were_killed() -> Result
     trouble.end();
     let look = desk.home.look()?;
     wait_for("the file to be at home", || look.read("file").ok().flatten().map(drop))?;
-    ensure!(look.read("file")?.as_deref() == Some(&bytes), "other bytes");
+    let home = look.read("file")?.unwrap_or_default();
+    let same = home.iter().zip(&bytes).take_while(|(home, written)| home == written).count();
+    ensure!(home == bytes, "{} bytes at home, the first {same} as written", home.len());
     let (begun, parts) = (served(&desk, "CreateMultipartUpload"), served(&desk, "UploadPart"));
     // Those under way when it happened come twice.
     ensure!(begun == 1 && parts < 2 * PARTS, "{begun} uploads, {parts} parts");

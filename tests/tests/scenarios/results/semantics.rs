@@ -33,6 +33,7 @@ fn lines() -> Vec<(&'static str, Check)> {
     checks![
         writing::r02_a_file_is_at_home_from_its_first_close,
         writing::r02_a_synced_file_is_at_home_as_it_is_then,
+        writing::r29_what_is_half_written_comes_home_by_its_writers_closes_only,
         writing::r11_fsync_of_a_directory,
         writing::r12_appending,
         writing::r12_writing_anywhere,
@@ -160,7 +161,7 @@ pub(crate) fn every_line(home: Home) -> Result<()> {
     let receipt = mount.finish()?;
     assert_eq!(receipt["outcome"], "wiped", "{receipt:#}");
     assert_eq!(receipt["results"]["lost"].as_array().map(Vec::len), Some(0), "{receipt:#}");
-    look.wait_until_tidy()?;
+    look.wait_until_tidy(0)?;
     drop(desk);
     Ok(())
 }
@@ -171,11 +172,13 @@ fn r01_empty_at_first(shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn every_line_on_a_directory() -> Result<()> {
+#[test]
+fn every_line_on_a_directory() -> Result<()> {
     every_line(Home::directory()?)
 }
 
-pub(crate) fn every_line_on_versitygw() -> Result<()> {
+#[test]
+fn every_line_on_versitygw() -> Result<()> {
     every_line(Home::versitygw()?)
 }
 

@@ -13,6 +13,8 @@ use tidegate_tests::scratch::Scratch;
 use super::storm::{Job, PATIENT, Storm, seed};
 
 const ENOSPC: i64 = 28;
+/// What the worker says then.
+const FULL: &str = "the disk under the results' spool is full";
 
 /// Somebody else takes every byte of the disk that the spool lies on, for a while. Writes that cannot be kept
 /// say so; what was acknowledged is at home, and once there is room again all goes on.
@@ -25,7 +27,10 @@ fn r20_the_disk_under_the_spool_fills_up_while_a_job_writes() -> Result<()> {
     wait_for("the job to write", || (storm.done() > 3).then_some(()))?;
     let filler = storm.device.fill()?;
     let full = storm.done();
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    wait_for("it to be felt, or not to matter", || {
+        let felt = storm.said(FULL) || storm.has_failed() || storm.done() > full + 10;
+        (felt || !storm.writes()).then_some(())
+    })?;
     fs::remove_file(filler)?;
     let room = storm.done();
     wait_for("the job to go on", || (storm.done() > room + 3 || !storm.writes()).then_some(()))?;

@@ -45,6 +45,8 @@ pub(super) struct Storm {
     watcher: Watcher,
     canary: Canary,
     log: PathBuf,
+    /// Uploads that may have been begun and never heard of.
+    orphans: usize,
     _scratch: Scratch,
 }
 
@@ -85,7 +87,17 @@ impl Storm {
         command.args(["--seed", &job.seed.to_string(), "--seconds", &job.seconds.to_string()]);
         command.args(["--large", &job.large.to_string(), "--pause", "0.02"]);
         let writer = Process::start("writer", &mut command, scratch.path())?;
-        Ok(Self { writer, mount, desk, device, watcher, canary, log, _scratch: scratch })
+        Ok(Self {
+            writer,
+            mount,
+            desk,
+            device,
+            watcher,
+            canary,
+            log,
+            orphans: 0,
+            _scratch: scratch,
+        })
     }
 
     /// Whether the job still writes.
@@ -112,6 +124,12 @@ impl Storm {
         Ok(())
     }
 
+    /// It may just have begun an upload.
+    fn kill_gateway(&mut self) -> Result<()> {
+        self.orphans += 1;
+        self.desk.gateway.process().signal(Signal::KILL)
+    }
+
     pub(super) fn kill_worker(&self) -> Result<()> {
         let worker = self.mount.worker()?;
         signal_pid(worker, Signal::KILL)?;
@@ -123,6 +141,11 @@ impl Storm {
     /// Whether the mount said so.
     pub(super) fn said(&self, words: &str) -> bool {
         self.mount.log().contains(words)
+    }
+
+    /// Whether a step has failed so far.
+    pub(super) fn has_failed(&self) -> bool {
+        Log::read(&self.log).is_ok_and(|log| !log.failed.is_empty())
     }
 
     /// The steps that were acknowledged so far.
@@ -154,7 +177,7 @@ impl Storm {
         let contents = self.watcher.finish(&log.ever)?;
         let look = self.desk.home.look()?;
         let verdict = log.judge(&look)?;
-        look.wait_until_tidy()?;
+        look.wait_until_tidy(self.orphans)?;
         eprintln!(
             "{} steps acknowledged, {} failed; {} files, {} bytes at home; {contents} contents seen",
             log.done,
@@ -172,12 +195,13 @@ impl Storm {
     }
 }
 
+/// How long a fault lasts, or how long it is until the next: that is what is drawn.
 pub(super) fn pause(dice: &mut Dice, most: u64) {
     std::thread::sleep(Duration::from_millis(100 + dice.below(most)));
 }
 
 /// Worker and gateway killed with -9, one or both.
-pub(crate) fn killed(home: Home, seconds: u64, args: &[&str]) -> Result<()> {
+pub(super) fn killed(home: Home, seconds: u64, args: &[&str]) -> Result<()> {
     let seed = seed()?;
     let desk = Desk::start(home, PATIENT)?;
     let mut storm = Storm::start(desk, None, Job { args, ..Job::of(seed, seconds) })?;
@@ -186,9 +210,12 @@ pub(crate) fn killed(home: Home, seconds: u64, args: &[&str]) -> Result<()> {
     storm
         .rage(&mut dice, |storm, dice| match dice.below(5) {
             0 | 1 => storm.kill_worker(),
-            2 | 3 => storm.desk.gateway.crash_and_restart(),
+            2 | 3 => {
+                storm.kill_gateway()?;
+                storm.desk.gateway.crash_and_restart()
+            }
             _ => {
-                storm.desk.gateway.process().signal(Signal::KILL)?;
+                storm.kill_gateway()?;
                 storm.kill_worker()?;
                 storm.desk.gateway.crash_and_restart()
             }
@@ -199,7 +226,7 @@ pub(crate) fn killed(home: Home, seconds: u64, args: &[&str]) -> Result<()> {
 }
 
 /// A store that answers 503 and is slow, and a gateway that dies meanwhile.
-pub(crate) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
+pub(super) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
     let seed = seed()?;
     let trouble = home.troubled()?;
     let desk = Desk::start(home, PATIENT)?;
@@ -210,26 +237,33 @@ pub(crate) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
             0 | 1 => trouble.refuse(30 + dice.below(60)),
             2 => trouble.refuse(100),
             3 | 4 => trouble.slow(Duration::from_millis(50 + dice.below(500))),
-            _ => storm.desk.gateway.crash_and_restart()?,
+            _ => {
+                storm.kill_gateway()?;
+                storm.desk.gateway.crash_and_restart()?;
+            }
         }
         pause(dice, 1_500);
         trouble.end();
         Ok(())
     });
     // None of this is told to the job: it waits.
+    storm.orphans += trouble.orphans();
     raged.and_then(|()| storm.judge(&[])).with_context(|| format!("seed {seed}"))?;
     ensure!(trouble.refused() > 0, "the store refused nothing");
     Ok(())
 }
 
-pub(crate) fn r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
+#[test]
+fn r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
     killed(Home::directory()?, 12, &[])
 }
 
-pub(crate) fn worker_and_gateway_are_killed_while_a_job_writes_to_versitygw() -> Result<()> {
+#[test]
+fn worker_and_gateway_are_killed_while_a_job_writes_to_versitygw() -> Result<()> {
     killed(Home::versitygw()?, 12, &["--results-async"])
 }
 
-pub(crate) fn r22_the_store_answers_503_and_is_slow_while_a_job_writes() -> Result<()> {
+#[test]
+fn r22_the_store_answers_503_and_is_slow_while_a_job_writes() -> Result<()> {
     troubled(Home::versitygw()?, 12)
 }

@@ -36,7 +36,7 @@ pub(crate) fn real_writers(home: Home) -> Result<()> {
     let copy = Scratch::new()?;
     look.copy(copy.path())?;
     check(Command::new(python).arg(script).arg("check").arg(copy.join("job")))?;
-    look.wait_until_tidy()?;
+    look.wait_until_tidy(0)?;
     outcome.expect_nothing_left()
 }
 

@@ -1,13 +1,15 @@
-//! R2, R11 to R13: bytes.
+//! R2, R11 to R13, R29: bytes.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::OFlags;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use tidegate_tests::dataset::{self, Dice};
+use tidegate_tests::process::check;
 
 use super::{Shown, differ};
 
@@ -55,6 +57,25 @@ pub(super) fn r02_a_synced_file_is_at_home_as_it_is_then(shown: &Shown) -> Resul
     room.holds("file", b"on")?;
     drop(file);
     room.holds("file", b"on")
+}
+
+/// A child closes what it inherited when it calls another program, and when it ends.
+pub(super) fn r29_what_is_half_written_comes_home_by_its_writers_closes_only(
+    shown: &Shown,
+) -> Result<()> {
+    let room = shown.room("r29_what_is_half_written_comes_home_by_its_writers_closes_only")?;
+    let mut file = room.open("file")?;
+    file.write_all(b"half")?;
+    check(&mut Command::new("true"))?;
+    // Nor does anybody's who reads it meanwhile.
+    assert_eq!(fs::read(room.path("file"))?, b"half");
+    ensure!(room.home("file")?.is_none(), "half of it is at home");
+    // One that wrote is a writer.
+    check(Command::new("sh").args(["-c", "printf ' and half' >>\"$0\""]).arg(room.path("file")))?;
+    room.holds("file", b"half and half")?;
+    file.write_at(b"H", 0)?;
+    drop(file);
+    room.holds("file", b"Half and half")
 }
 
 pub(super) fn r11_fsync_of_a_directory(shown: &Shown) -> Result<()> {
