@@ -169,11 +169,9 @@ impl Lease {
         instance: InstanceId,
         now: u64,
     ) -> Result<(), Refusal> {
-        let comes_back = || self.attachments.iter().any(|it| it.token == token && it.is_current());
         match self.phase {
             Phase::Requested => return Err(Refusal::OutOfOrder(self.phase)),
             Phase::Granted | Phase::Active if now < self.deadline => {}
-            Phase::Draining if self.is_serving(now) && comes_back() => {}
             _ => return Err(Refusal::LeaseOver),
         }
         let joins = self.tokens.iter().position(|held| held.id == token);
@@ -189,9 +187,7 @@ impl Lease {
             return Err(Refusal::RankWiped);
         }
         self.tokens[joins].bound = Some(identity);
-        if self.phase == Phase::Granted {
-            self.phase = Phase::Active;
-        }
+        self.phase = Phase::Active;
         if let Ok(held) = self.current_mut(rank) {
             if held.token == token {
                 if held.past.contains(&instance) {

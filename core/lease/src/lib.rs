@@ -11,7 +11,7 @@
 //! | --- | --- | --- | --- | --- | --- |
 //! | `Grant` | granted | – | – | – | – |
 //! | `Token` | – | granted | active | over | over |
-//! | `Attach` ⁶ | – | active | active | draining ⁷ | over |
+//! | `Attach` ⁶ | – | active | active | over | over |
 //! | `Release` | – | not attached | active | draining ¹ | over |
 //! | `Drain` | – | draining | draining | unchanged | unchanged |
 //! | `Expire` ², `Revoke`, `Abandon` | draining 0 | draining 0 | draining 0 | draining 0 | unchanged |
@@ -29,8 +29,6 @@
 //!    *withdrawn* in every other case: destruction on the nodes was not observed.
 //! 6. With another token than the worker's that holds the rank, the newest fences the older: it keeps
 //!    its place in the history and gets nothing more.
-//! 7. Only while the drain is an orderly one, and only whoever holds the rank already: a process that
-//!    takes the place of one that was killed ends what that one had begun.
 //!
 //! Time never runs backwards: an event is dated with the latest time that the lease has seen.
 

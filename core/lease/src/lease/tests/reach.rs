@@ -71,11 +71,7 @@ fn check_step(before: &Lease, event: &Event, now: u64, after: &Lease) {
     assert!(freedom(after, now) <= freedom(before, before.changed_at), "{}", what());
     let may_give = before.phase != Phase::Requested && freedom(before, now) > 0;
     match event {
-        Event::Attach { token, .. } => {
-            let holds = before.attachments.iter().any(|it| it.token == *token && it.is_current());
-            let least = if holds { 1 } else { 2 };
-            assert!(freedom(before, now) >= least && now < DEADLINE, "{}", what());
-        }
+        Event::Attach { .. } => assert!(freedom(before, now) == 2 && now < DEADLINE, "{}", what()),
         Event::Release { rank, .. } => {
             assert!(may_give && now < DEADLINE, "{}", what());
             let held = before.attachment(*rank).unwrap();
