@@ -27,13 +27,14 @@ pub(crate) fn request(
 ) -> Result<Option<ResultsRequest>> {
     let Some(home) = home(args, s3)? else { return Ok(None) };
     let home = match home {
-        SourceSpec::Directory(path) => SourceSpec::Directory(make(&path)?),
+        SourceSpec::Directory(path) => {
+            // Nothing is made where it may not be.
+            apart(&SourceSpec::Directory(real(&path)), data)?;
+            SourceSpec::Directory(make(&path)?)
+        }
         bucket @ SourceSpec::S3 { .. } => bucket,
     };
-    if overlap(&home, data) {
-        let why = format!("--results {home}: lies in --from {data}, or the other way round");
-        return Err(Usage(why).into());
-    }
+    apart(&home, data)?;
     Ok(Some(ResultsRequest {
         home,
         resume: args.resume,
@@ -71,6 +72,21 @@ fn make(path: &Path) -> Result<PathBuf> {
         return Err(Usage(format!("--results: {} is not a directory", path.display())).into());
     }
     Ok(real)
+}
+
+/// The real path of a directory that may not be there yet.
+fn real(path: &Path) -> PathBuf {
+    let whole = fs::canonicalize(path).ok();
+    let above = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    whole.or_else(above).unwrap_or_else(|| path.to_owned())
+}
+
+fn apart(home: &SourceSpec, data: &SourceSpec) -> Result<()> {
+    if overlap(home, data) {
+        let why = format!("--results {home}: lies in --from {data}, or the other way round");
+        return Err(Usage(why).into());
+    }
+    Ok(())
 }
 
 /// Whether one lies in the other.

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use tidegate_fuse_cache::ResultsProgress;
 use tidegate_ledger::{Outcome, StatedResults, WipeCertificate};
-use tidegate_plan::LeaseId;
+use tidegate_plan::{LeaseId, Shown};
 
 use crate::Usage;
 
@@ -86,7 +86,7 @@ impl ReceiptResults {
     /// What is lost, for people, where there is no receipt that says it.
     pub(crate) fn say_lost(&self) {
         for name in self.lost.iter().take(LOST_SHOWN) {
-            eprintln!("tidegate: not home: {name}");
+            eprintln!("tidegate: not home: {}", Shown(name.as_bytes()));
         }
         let shown = self.lost.len().min(LOST_SHOWN) as u64;
         let more = self.lost_files.saturating_sub(shown);

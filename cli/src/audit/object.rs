@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 use tidegate_ledger::Digest;
+use tidegate_plan::Shown;
 
 use super::versions::{Fate, Place, Version, Versions};
 use crate::stored::Stored;
@@ -87,7 +88,7 @@ fn page(version: &Version, asked: Option<&story::Asked>, several: bool) -> Strin
         true => format!("{} (entry {}:{})", place.time, place.ledger, place.entry),
         false => format!("{} (entry {})", place.time, place.entry),
     };
-    let mut text = format!("{}\n", object(version));
+    let mut text = format!("{}\n", Shown(object(version).as_bytes()));
     let mut row = |name: &str, value: String| {
         text.push_str(&format!("  {name:<13}{value}\n"));
     };
@@ -105,7 +106,8 @@ fn page(version: &Version, asked: Option<&story::Asked>, several: bool) -> Strin
     row("selection", selection.to_string());
     row("image", image.clone().unwrap_or_else(|| "(not said)".into()));
     for pair in names.windows(2) {
-        row("renamed", format!("{} from {}", place(&pair[1].since), pair[0].path));
+        let from = Shown(pair[0].path.as_bytes());
+        row("renamed", format!("{} from {from}", place(&pair[1].since)));
     }
     match fate {
         Fate::AtHome => row("since then", "neither overwritten nor removed by a lease".into()),

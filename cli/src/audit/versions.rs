@@ -143,9 +143,11 @@ impl Versions {
         let Some(from) = &file.from else { return };
         let (source, target) = (address(&listing.home, from), address(&listing.home, &file.path));
         let prefix = format!("{source}/");
-        let moved: Vec<(String, String)> = match self.named.contains_key(&source) {
-            true => vec![(source, target.clone())],
-            false => self
+        let moved: Vec<(String, String)> = match self.named.get(&source) {
+            // Another's file under that name is not what has another name now.
+            Some(at) if !is_of(&self.all[*at], file) => Vec::new(),
+            Some(_) => vec![(source, target.clone())],
+            None => self
                 .named
                 .keys()
                 .filter_map(|name| {
@@ -183,6 +185,11 @@ impl Versions {
         let before = before.map(|name| address(&version.home, &name.path));
         version.bytes == bytes && before == Some(address(home, from))
     }
+}
+
+/// Whether an entry about a file may be about these bytes.
+fn is_of(version: &Version, file: &ListedResult) -> bool {
+    version.bytes == file.bytes && file.blake3.is_none_or(|hash| version.blake3 == Some(hash))
 }
 
 /// A path below a home by its whole name.
@@ -286,6 +293,19 @@ mod tests {
         ]);
         let fates: Vec<_> = versions.all.iter().map(|version| entry(&version.fate)).collect();
         assert_eq!(fates, [None, Some(("overwritten", 3))]);
+    }
+
+    /// Said of a name that another's file has: it stays where it is.
+    #[test]
+    fn a_rename_moves_nothing_but_what_it_is_about() {
+        use ResultsAct::{Renamed, Stored};
+        let versions = told(&[
+            (Stored, &[("victim", None, 1), ("mine", None, 2)]),
+            (Renamed, &[("mine", Some("victim"), 2)]),
+        ]);
+        let names = |at: usize| versions.all[at].names.iter().map(|name| name.path.as_str());
+        assert_eq!(names(0).collect::<Vec<_>>(), ["victim"]);
+        assert_eq!(entry(&versions.all[0].fate), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_ledger::{Event, ResultsAct, ResultsListing, StatedResults};
+use tidegate_plan::Shown;
 
 use super::words::{list, plural, results, size, when};
 use crate::stored::{Stored, Told};
@@ -46,15 +47,15 @@ impl Homecoming {
         let Event::Results { rank, act, files, bytes, listing, .. } = event else { return None };
         match act {
             ResultsAct::Stored => {
-                self.stored_files += files;
+                self.stored_files = self.stored_files.saturating_add(*files);
                 self.stored_bytes = self.stored_bytes.saturating_add(*bytes);
             }
             ResultsAct::Read => {
-                self.read_files += files;
+                self.read_files = self.read_files.saturating_add(*files);
                 self.read_bytes = self.read_bytes.saturating_add(*bytes);
             }
             ResultsAct::Lost => {
-                self.lost_files += files;
+                self.lost_files = self.lost_files.saturating_add(*files);
                 if let Told::Text(text) = stored.document(listing)
                     && let Some(listing) = ResultsListing::parse(&text)
                 {
@@ -69,14 +70,14 @@ impl Homecoming {
         Some(Run {
             rank: *rank,
             act: *act,
-            files: had + files,
+            files: had.saturating_add(*files),
             bytes: had_bytes.saturating_add(*bytes),
             entries: entries + 1,
         })
     }
 
     pub(super) fn is_told(&self) -> bool {
-        self.granted.is_some() || self.stored_files + self.read_files + self.lost_files > 0
+        self.granted.is_some() || [self.stored_files, self.read_files, self.lost_files] != [0; 3]
     }
 
     /// In words.
@@ -158,7 +159,7 @@ fn named(names: &[String], all: u64) -> String {
     if names.is_empty() {
         return String::new();
     }
-    let shown = names.iter().take(NAMED).cloned();
+    let shown = names.iter().take(NAMED).map(|name| Shown(name.as_bytes()).to_string());
     let more = match all.saturating_sub(names.len().min(NAMED) as u64) {
         0 => String::new(),
         n => format!(" and {n} more"),

@@ -35,6 +35,6 @@ pub use layout::{
     PACK_DATA_MAX, PACK_EXTENTS_MAX, Share, bitmap_len,
 };
 pub use manifest::{BlockInfo, Manifest, Piece, Record, RecordKind, build_manifest};
-pub use path::{PathError, RelPath};
+pub use path::{PathError, RelPath, Shown};
 pub use selection::{Selection, SelectionError, SelectionSpec};
 pub use snapshot::Snapshot;

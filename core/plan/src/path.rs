@@ -134,7 +134,16 @@ impl PartialOrd for RelPath {
 }
 
 impl fmt::Display for RelPath {
-    /// For people: control bytes and bytes that are not UTF-8 are escaped, so a name cannot forge a log line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown(&self.0).fmt(f)
+    }
+}
+
+/// A name for people: control bytes and bytes that are not UTF-8 are escaped, so that it can forge no line.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a>(pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
