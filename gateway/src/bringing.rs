@@ -35,6 +35,7 @@ use crate::problem::Refusal;
 use crate::refusals::Reason;
 use crate::results::{Desk, HomeError, Kept, Room, Share, Standing, Turn, checked, is_reserved};
 use crate::serving::dormant;
+use crate::source::SourceSpec;
 
 /// What one request works with.
 #[derive(Clone)]
@@ -70,7 +71,8 @@ pub(crate) async fn desk(office: &Arc<Office>, admitted: Admitted) -> Result<Bri
         let detail = "the lease brings no results home";
         return Err(Refusal::new(ProblemKind::Forbidden, detail));
     };
-    let opened = live.desk.get_or_try_init(async || home::open(office, &document, part).await);
+    let opened =
+        live.desk.get_or_try_init(async || home::open(office, &live, &document, part).await);
     match opened.await {
         Ok(desk) => Ok(Bringing { office: Arc::clone(office), admitted, desk: Arc::clone(desk) }),
         Err(error) => {
@@ -177,18 +179,47 @@ impl Bringing {
             hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
         }
         let request = *hasher.finalize().as_bytes();
-        let need = if self.desk.is_paid(&request) { Share::default() } else { need };
+        let again = self.desk.is_paid(&request);
+        let need = if again { Share::default() } else { need };
         let desk = Arc::clone(&self.desk);
         if self.desk.purse.take(need) {
-            return Ok(Spent { desk, share: need, request });
+            return Ok(Spent { desk, share: need, request, again });
         }
         // A slice that is reserved and then forgotten would be lost to the lease.
         let bringing = self.clone();
         let taking = async move {
             bringing.take_slice(need).await?;
-            Ok(Spent { desk, share: need, request })
+            Ok(Spent { desk, share: need, request, again })
         };
         self.to_its_end(taking).await
+    }
+
+    /// Takes more for what is under way, in the step that brings it.
+    async fn spend_more(&self, spent: &mut Spent, bytes: u64) -> Result<(), Refusal> {
+        let more = Share { bytes, files: 0 };
+        if !self.desk.purse.take(more) {
+            self.take_slice(more).await?;
+        }
+        spent.share = spent.share.plus(more);
+        Ok(())
+    }
+
+    /// Refuses what would take a directory away from under another lease.
+    fn has_no_home_below(&self, path: &str) -> Result<(), Refusal> {
+        let directory = |live: &Live| match &live.view().document.results.as_ref()?.home {
+            SourceSpec::Directory(home) => Some(home.clone()),
+            SourceSpec::S3 { .. } => None,
+        };
+        let own = &self.admitted.live;
+        let Some(moved) = directory(own).map(|home| home.join(path)) else { return Ok(()) };
+        let is_below = |live: &Arc<Live>| {
+            let other = live.id != own.id && !live.is_closed();
+            other && directory(live).is_some_and(|home| home.starts_with(&moved))
+        };
+        match self.office.all().iter().any(is_below) {
+            true => Err(Refusal::new(ProblemKind::Occupied, "results of another lease go there")),
+            false => Ok(()),
+        }
     }
 
     /// Takes what is needed, with another slice of the budget.
@@ -264,12 +295,14 @@ struct Spent {
     desk: Arc<Desk>,
     share: Share,
     request: [u8; 32],
+    /// It was paid for before.
+    again: bool,
 }
 
 impl Spent {
-    /// It came home.
-    fn used(mut self) {
-        self.desk.paid(self.request);
+    /// It came home under that name.
+    fn used(mut self, path: &str) {
+        self.desk.paid(self.request, path);
         self.share = Share::default();
     }
 }

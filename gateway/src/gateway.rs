@@ -93,6 +93,7 @@ impl Gateway {
         tasks.spawn(door.keep(listener, stopped.clone()));
         tasks.spawn(reaper::keep(Arc::clone(&office), stopped.clone()));
         tasks.spawn(reaper::go_round(Arc::clone(&office), stopped.clone()));
+        tasks.spawn(reaper::tidy_up(Arc::clone(&office), stopped.clone()));
         if let Some((listener, path)) = admin {
             let router = admin::router(Arc::clone(&office));
             tasks.spawn(admin::keep(router, listener, path, stopped));

@@ -175,6 +175,8 @@ pub(crate) struct Live {
     presence: Mutex<HashMap<u16, Arc<Presence>>>,
     /// What its results need, once they are asked for.
     pub(crate) desk: tokio::sync::OnceCell<Arc<Desk>>,
+    /// The home is opened by one at a time, however long it hangs.
+    pub(crate) home_opening: Arc<Semaphore>,
     /// What it left half done at the home of its results is taken away.
     pub(crate) tidied: AtomicBool,
     /// Answers to wipe statements, for workers that lost theirs.
@@ -211,6 +213,7 @@ impl Live {
             opening: tokio::sync::Mutex::default(),
             presence: Mutex::default(),
             desk: tokio::sync::OnceCell::new(),
+            home_opening: Arc::new(Semaphore::new(1)),
             tidied: AtomicBool::new(false),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),

@@ -68,6 +68,8 @@ pub(crate) struct Office {
     pub(crate) adopting: tokio::sync::Mutex<()>,
     /// Sources that may be waited for at once: each that hangs keeps a thread.
     pub(crate) openings: Arc<Semaphore>,
+    /// The same of homes of results.
+    pub(crate) home_openings: Arc<Semaphore>,
     /// Marks the leases of an embedded gateway; `None` for a daemon's.
     pub(crate) owner: Option<String>,
     leases: RwLock<HashMap<LeaseId, Arc<Live>>>,
@@ -128,6 +130,7 @@ impl Office {
             steps: Arc::default(),
             adopting: tokio::sync::Mutex::default(),
             openings: Arc::new(Semaphore::new(OPENINGS)),
+            home_openings: Arc::new(Semaphore::new(OPENINGS)),
         }
     }
 

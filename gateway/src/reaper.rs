@@ -56,6 +56,18 @@ pub(crate) async fn go_round(office: Arc<Office>, mut stop: Stop) {
     }
 }
 
+/// Tidies up after leases that are over until told to stop: a home that hangs holds up no round.
+pub(crate) async fn tidy_up(office: Arc<Office>, mut stop: Stop) {
+    let mut ticks = timer(ROUND);
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            _ = ticks.tick() => tidy(&office).await,
+        }
+    }
+}
+
 fn timer(period: Duration) -> Interval {
     let mut timer = tokio::time::interval(period);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,7 +82,6 @@ pub(crate) async fn round(office: &Office) {
     if office.owner.is_none() {
         look_around(office).await;
     }
-    tidy(office).await;
 }
 
 /// Counts every worker as just seen, as after a start: who did not listen cannot say that they were

@@ -31,5 +31,5 @@ pub(crate) use home::Home;
 pub(crate) use intake::{Framed, Intake, Room, Sealing};
 pub(crate) use names::{checked, is_reserved};
 pub(crate) use purse::Share;
-pub(crate) use ticket::{COPIED, Ticket, receipt, receipt_holds};
+pub(crate) use ticket::{Ticket, copied_from, copied_tag, receipt, receipt_holds};
 pub(crate) use turns::{Standing, Turn};

@@ -5,7 +5,10 @@ use tidegate_wire::{Change, ChangeRequest, Changed};
 
 use super::{Bringing, listed};
 use crate::problem::Refusal;
-use crate::results::{Gone, Kept};
+use crate::results::{Gone, Kept, Share};
+
+/// Bytes of names that a change is counted once for.
+const NAMES: usize = 128;
 
 /// `POST change`.
 pub(crate) async fn change(
@@ -15,7 +18,17 @@ pub(crate) async fn change(
     for path in paths(&request.change) {
         bringing.name(path)?;
     }
-    bringing.desk.changes.take(1).await;
+    // Names cost no budget: the more is written down of them, the slower they come.
+    let long: usize = paths(&request.change).iter().map(|path| path.len()).sum();
+    bringing.desk.changes.take(1 + (long / NAMES) as u64).await;
+    let spent = match request.change {
+        // A directory is one more thing at home, as a file is.
+        Change::MakeDirectory { ref path, .. } => {
+            let (one, seq) = (Share { bytes: 0, files: 1 }, request.seq.to_be_bytes());
+            Some(bringing.spend(one, &[b"directory", path.as_bytes(), &seq]).await?)
+        }
+        _ => None,
+    };
     let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
@@ -32,6 +45,9 @@ pub(crate) async fn change(
             bringing.desk.turns.moved(from, bringing.admitted.peer.public_key, seq);
         }
         turn.done();
+        if let (Some(spent), Some(path)) = (spent, paths(&change).first()) {
+            spent.used(path);
+        }
         Ok(changed.unwrap_or_else(nothing))
     };
     caller.to_its_end(step).await
@@ -53,16 +69,20 @@ async fn make(bringing: &Bringing, change: &Change) -> Result<Option<Changed>, R
     match change {
         Change::Rename { from, to } => {
             let kept = home.rename(from, to, only).await.map_err(failed)?;
+            bringing.desk.forget_paid(Some(from));
             bringing.note(ResultsAct::Renamed, listed(to, Some(from), &kept)).await?;
             return Ok(Some(Changed { version: kept.version }));
         }
         Change::RenameDirectory { from, to } => {
+            bringing.has_no_home_below(from)?;
             home.rename_directory(from, to).await.map_err(failed)?;
+            bringing.desk.forget_paid(None);
             let directory = Kept { version: String::new(), len: 0, blake3: None };
             bringing.note(ResultsAct::Renamed, listed(to, Some(from), &directory)).await?;
         }
         Change::Unlink { path } => {
             let gone = home.unlink(path, only).await.map_err(failed)?;
+            bringing.desk.forget_paid(Some(path));
             let kept = match gone {
                 Gone::Now(kept) => kept,
                 // It went when this was asked before, perhaps, and its entry was not written.
@@ -74,7 +94,10 @@ async fn make(bringing: &Bringing, change: &Change) -> Result<Option<Changed>, R
         Change::MakeDirectory { path, mode } => {
             home.make_directory(path, *mode).await.map_err(failed)?;
         }
-        Change::RemoveDirectory { path } => home.remove_directory(path).await.map_err(failed)?,
+        Change::RemoveDirectory { path } => {
+            bringing.has_no_home_below(path)?;
+            home.remove_directory(path).await.map_err(failed)?;
+        }
         Change::SetAttributes { path, attributes } => {
             home.set_attributes(path, *attributes, only).await.map_err(failed)?;
         }

@@ -10,7 +10,9 @@ use tidegate_wire::{CommitRequest, PartReceipt, ProblemKind, StoreRequest, Store
 use super::Bringing;
 use crate::meters;
 use crate::problem::Refusal;
-use crate::results::{Arrival, COPIED, Framed, HomeError, Sealing, Share, Ticket, receipt_holds};
+use crate::results::{
+    Arrival, Framed, HomeError, Sealing, Share, Ticket, copied_from, receipt_holds,
+};
 
 fn superseded() -> Stored {
     Stored { version: String::new(), blake3: Vec::new().into(), superseded: true }
@@ -72,7 +74,7 @@ pub(crate) async fn store(
         let desk = Arc::clone(&bringing.desk);
         let put = desk.home.put(&desk.provenance, file.clone(), bytes).await;
         let version = put.map_err(|error| bringing.failed(error))?;
-        spent.used();
+        spent.used(&file.path);
         let stored = arrived(&bringing, &file, version).await?;
         turn.done();
         Ok(stored)
@@ -101,13 +103,10 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
     let ticket = Ticket::open(&request.upload, &key, &lease);
     let ticket = ticket.ok_or_else(|| Refusal::new(ProblemKind::Absent, ""))?;
     let blake3 = hash_of(&request, |receipt| receipt_holds(&key, &lease, &ticket.id, receipt))?;
-    // What was copied for nothing took the place of the same file: elsewhere it is more than there was.
-    let copied = |receipt: &&PartReceipt| ticket.path != request.path && receipt.tag == COPIED;
-    let bytes = request.parts.iter().filter(copied).map(|receipt| u64::from(receipt.len)).sum();
     let seq = request.seq.to_be_bytes();
     let what: [&[u8]; 5] =
         [b"commit", ticket.id.as_bytes(), request.path.as_bytes(), &seq, &blake3];
-    let spent = bringing.spend(Share { bytes, files: 1 }, &what).await?;
+    let mut spent = bringing.spend(Share { bytes: 0, files: 1 }, &what).await?;
     let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
@@ -126,6 +125,10 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
             blake3,
         };
         let (desk, failed) = (&bringing.desk, |error| bringing.failed(error));
+        if !spent.again {
+            let unpaid = unpaid(&bringing, &request.parts, &file.path).await.map_err(failed)?;
+            bringing.spend_more(&mut spent, unpaid).await?;
+        }
         let made = &desk.provenance;
         let parts = request.parts.clone();
         let version = match desk.home.commit(made, &ticket, file.clone(), parts).await {
@@ -138,13 +141,26 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
             }
             Err(error) => return Err(failed(error)),
         };
-        spent.used();
+        spent.used(&file.path);
         desk.ended(&ticket.id);
         let stored = arrived(&bringing, &file, version).await?;
         turn.done();
         Ok(stored)
     };
     caller.to_its_end(step).await
+}
+
+/// Bytes of parts that were copied for nothing: they took the place of the same bytes, if those are still
+/// there. Where they are not, they are more than there was.
+async fn unpaid(bringing: &Bringing, parts: &[PartReceipt], path: &str) -> Result<u64, HomeError> {
+    if parts.iter().all(|receipt| copied_from(receipt).is_none()) {
+        return Ok(0);
+    }
+    let there = bringing.desk.home.version(path).await?;
+    let more = |receipt: &&PartReceipt| {
+        copied_from(receipt).is_some_and(|version| Some(version) != there.as_deref())
+    };
+    Ok(parts.iter().filter(more).map(|receipt| u64::from(receipt.len)).sum())
 }
 
 /// The hash of the whole file from the receipts of its parts, all of them, in order, and each of the length that

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::book::{Document, ResultsPart};
 use crate::config::Inadmissible;
+use crate::live::Live;
 use crate::losses::provenance;
 use crate::office::Office;
 use crate::results::{Desk, Home, HomeError};
@@ -69,12 +70,14 @@ pub(crate) async fn prepare(
         SourceSpec::Directory(path) => made(office, path, source).await?,
         SourceSpec::S3 { .. } => asked.home.clone(),
     };
-    let opened = opened(office, &home, source).await?;
+    let opened = opened(office, &home, source, None).await?;
     let tried = tokio::time::timeout(PATIENCE, opened.try_out()).await;
     tried
         .map_err(|_| HomeRefused::Slow)?
         .map_err(|error| HomeRefused::NotWritable { home: home.to_string(), why: why(&error) })?;
-    tidy_up(office, &opened).await;
+    if tokio::time::timeout(PATIENCE, tidy_up(office, &opened)).await.is_err() {
+        tracing::warn!(%home, "what leases left half done at home stays for now: no answer");
+    }
     Ok(ResultsPart {
         home,
         resume: asked.resume,
@@ -149,7 +152,8 @@ async fn made(
 /// Makes a directory whose parent is there, and flushes its name. Blocking.
 fn make(path: &Path) -> std::io::Result<()> {
     match std::fs::create_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        // What is there may be no directory.
+        Err(_) if path.is_dir() => return Ok(()),
         made => made?,
     }
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
@@ -161,13 +165,16 @@ async fn opened(
     office: &Office,
     home: &SourceSpec,
     source: &SourceSpec,
+    of: Option<&Live>,
 ) -> Result<Home, HomeRefused> {
     let admitted = office.config.admit_home(home, source)?;
-    // A network file system may hang: few threads wait for such, and nobody for long.
-    let place = Arc::clone(&office.openings).try_acquire_owned().map_err(|_| HomeRefused::Slow)?;
+    // A network file system may hang: few threads wait for such, one of a lease, and nobody for long.
+    let places = std::iter::once(&office.home_openings).chain(of.map(|live| &live.home_opening));
+    let places = places.map(|places| Arc::clone(places).try_acquire_owned());
+    let places = places.collect::<Result<Vec<_>, _>>().map_err(|_| HomeRefused::Slow)?;
     let opening = tokio::spawn(async move {
         let opened = Home::open(&admitted).await;
-        drop(place);
+        drop(places);
         opened
     });
     let opened = tokio::time::timeout(PATIENCE, opening).await.map_err(|_| HomeRefused::Slow)?;
@@ -181,10 +188,11 @@ async fn opened(
 /// The desk of a lease that was granted.
 pub(super) async fn open(
     office: &Office,
+    live: &Live,
     document: &Document,
     part: &ResultsPart,
 ) -> Result<Arc<Desk>, HomeRefused> {
-    let home = opened(office, &part.home, &document.source).await?;
+    let home = opened(office, &part.home, &document.source, Some(live)).await?;
     let provenance = provenance(document, part);
     let rate = office.config.results.rate;
     Ok(Arc::new(Desk::new(home, part.home.to_string(), provenance, rate)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tidegate_kit::telemetry::chain;
 
 use super::home::{self, HomeRefused};
@@ -15,21 +16,25 @@ use crate::results::HomeError;
 /// For how long one home is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Leases that are tidied up after at once.
+const AT_ONCE: usize = 16;
+
 /// Tidies up after all leases that are closed, and were not tidied up after.
 pub(crate) async fn tidy(office: &Office) {
-    for live in office.all() {
-        if live.is_closed() && !live.tidied.load(Ordering::SeqCst) {
-            match tokio::time::timeout(PATIENCE, tidy_one(office, &live)).await {
-                Ok(Ok(())) => live.tidied.store(true, Ordering::SeqCst),
-                Ok(Err(error)) => {
-                    tracing::warn!(lease = %live.id, error = %chain(&error), "what a lease left half done at home stays for now");
-                }
-                Err(_) => {
-                    tracing::warn!(lease = %live.id, "what a lease left half done at home stays for now: no answer");
-                }
+    let untidy = |live: &Arc<Live>| live.is_closed() && !live.tidied.load(Ordering::SeqCst);
+    let closed = futures_util::stream::iter(office.all().into_iter().filter(untidy));
+    let tidying = closed.for_each_concurrent(AT_ONCE, async |live| {
+        match tokio::time::timeout(PATIENCE, tidy_one(office, &live)).await {
+            Ok(Ok(())) => live.tidied.store(true, Ordering::SeqCst),
+            Ok(Err(error)) => {
+                tracing::warn!(lease = %live.id, error = %chain(&error), "what a lease left half done at home stays for now");
+            }
+            Err(_) => {
+                tracing::warn!(lease = %live.id, "what a lease left half done at home stays for now: no answer");
             }
         }
-    }
+    });
+    tidying.await;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +50,7 @@ async fn tidy_one(office: &Office, live: &Live) -> Result<(), Untidy> {
     let Some(part) = &document.results else { return Ok(()) };
     let desk = match live.desk.get() {
         Some(desk) => Arc::clone(desk),
-        None => home::open(office, &document, part).await?,
+        None => home::open(office, live, &document, part).await?,
     };
     for upload in desk.left_over() {
         desk.home.give_up(&upload).await?;

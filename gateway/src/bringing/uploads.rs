@@ -10,7 +10,7 @@ use super::Bringing;
 use crate::keyring::random;
 use crate::problem::Refusal;
 use crate::results::{
-    COPIED, Framed, HomeError, Sealing, Share, Ticket, Upload, receipt, receipt_holds,
+    Framed, HomeError, Sealing, Share, Ticket, Upload, copied_tag, receipt, receipt_holds,
 };
 
 /// Blocks of a whole part.
@@ -111,7 +111,7 @@ pub(crate) async fn part(
         let hash = hash.ok_or_else(|| malformed("a part has bytes"))?;
         let stored = bringing.desk.home.part(lease, &ticket, number, hash, bytes).await;
         let tag = stored.map_err(|error| bringing.of_upload(&ticket, error))?;
-        spent.used();
+        spent.used(&ticket.path);
         Ok(receipt(&key, &lease, &ticket.id, (number, request.len), hash, tag))
     };
     caller.to_its_end(step).await.map_err(|refusal| (refusal, None))
@@ -145,9 +145,8 @@ pub(crate) async fn copy(
         let (home, only) = (&bringing.desk.home, bringing.only());
         let copied = home.copy(lease, &ticket, from, &request.receipt, vouched, only).await;
         let (hash, tag) = copied.map_err(|error| bringing.of_upload(&ticket, error))?;
-        spent.used();
-        // A directory says nothing of its own of a part.
-        let tag = if is_free && tag.is_empty() { COPIED.to_owned() } else { tag };
+        spent.used(&ticket.path);
+        let tag = if is_free { copied_tag(&tag, &request.version) } else { tag };
         Ok(receipt(&key, &lease, &ticket.id, (part, len), hash, tag))
     };
     caller.to_its_end(step).await

@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use super::error::HomeError;
 use super::file::{Arrival, Gone, Kept, Provenance};
 use super::names::RESERVED;
-use super::ticket::Ticket;
+use super::ticket::{Ticket, word};
 use crate::source::{S3Options, SourceError, bare, connect, refusal_of};
 use call::{failed, patient, quoted, source_of};
 
@@ -152,7 +152,7 @@ impl Bucket {
             .await
             .map_err(failed)?;
         let tag = tagged(copied.copy_part_result().and_then(|result| result.e_tag()))?;
-        if tag != receipt.tag {
+        if tag != word(receipt) {
             // A part that came twice has two receipts, and not every store gives the same bytes the same
             // tag: what was copied says which it is.
             let (_, bytes) = self.read(path, version, (first, receipt.len), None).await?;
@@ -179,7 +179,7 @@ impl Bucket {
         let mut all = CompletedMultipartUpload::builder();
         for receipt in parts {
             let part = CompletedPart::builder().part_number(number(receipt.part)?);
-            all = all.parts(part.e_tag(quoted(&receipt.tag)).build());
+            all = all.parts(part.e_tag(quoted(word(receipt))).build());
         }
         let key = self.key(&file.path);
         let complete = self.client.complete_multipart_upload().bucket(&self.name).key(&key);
@@ -233,6 +233,11 @@ impl Bucket {
             Err(HomeError::Absent) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Which version has a name, if an object has it.
+    pub(super) async fn version(&self, path: &str) -> Result<Option<String>, HomeError> {
+        self.head(path).await?.map(|head| tagged(head.e_tag())).transpose()
     }
 
     /// The head of an object that is shown: to a lease that does not resume, only what it brought home itself.

@@ -34,9 +34,9 @@ pub(crate) struct Desk {
     reads: Mutex<HashSet<[u8; 32]>>,
     /// Uploads begun here and not ended, by their ids: what the store calls them.
     uploads: Mutex<HashMap<String, Option<Upload>>>,
-    /// What was paid for and came home, and how often it was since: its entry may not have been written, or its
-    /// answer been lost.
-    paid: Mutex<HashMap<[u8; 32], u8>>,
+    /// What was paid for and came home, under which name, and how often it was since: its entry may not have
+    /// been written, or its answer been lost.
+    paid: Mutex<HashMap<[u8; 32], (String, u8)>>,
 }
 
 impl Desk {
@@ -106,7 +106,7 @@ impl Desk {
     pub(crate) fn is_paid(&self, request: &[u8; 32]) -> bool {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         match paid.get_mut(request) {
-            Some(again) if *again < REPEATS => {
+            Some((_, again)) if *again < REPEATS => {
                 *again += 1;
                 true
             }
@@ -114,12 +114,19 @@ impl Desk {
         }
     }
 
-    pub(crate) fn paid(&self, request: [u8; 32]) {
+    /// What came home under a name, or all of it, has another name now, or none: under its old one it would be
+    /// one more.
+    pub(crate) fn forget_paid(&self, under: Option<&str>) {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        paid.retain(|_, (path, _)| under.is_some_and(|under| under != path));
+    }
+
+    pub(crate) fn paid(&self, request: [u8; 32], path: &str) {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         if paid.len() >= READS {
             paid.clear();
         }
-        paid.entry(request).or_default();
+        paid.entry(request).or_insert_with(|| (path.to_owned(), 0));
     }
 
     /// Uploads that nobody ended.

@@ -110,6 +110,15 @@ impl Directory {
         if marks::is_file(&rustix::fs::fstat(&file)?) { Ok(file) } else { Err(HomeError::Occupied) }
     }
 
+    /// Blocking: which version has a name, if a file has it.
+    pub(super) fn version(&self, path: &str) -> Result<Option<String>, HomeError> {
+        match self.open_file(path).and_then(marks::version) {
+            Ok(version) => Ok(Some(version)),
+            Err(HomeError::Absent | HomeError::Occupied) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Where a name lies; its directory must be there.
     fn place<'a>(&self, path: &'a str) -> Result<Place<'a>, HomeError> {
         let (parent, leaf) = path.rsplit_once('/').unwrap_or(("", path));

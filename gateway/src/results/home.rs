@@ -169,6 +169,17 @@ impl Home {
         }
     }
 
+    /// Which version has a name, if a file has it.
+    pub(crate) async fn version(&self, path: &str) -> Result<Option<String>, HomeError> {
+        match self {
+            Self::Directory(directory) => {
+                let path = path.to_owned();
+                of(directory, move |directory| directory.version(&path)).await
+            }
+            Self::Bucket(bucket) => bucket.version(path).await,
+        }
+    }
+
     /// Whether a commit has been done before: its upload is gone and its file is there.
     pub(crate) async fn finished(
         &self,

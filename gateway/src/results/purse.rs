@@ -21,7 +21,7 @@ impl Share {
         self.bytes >= need.bytes && self.files >= need.files
     }
 
-    const fn plus(self, more: Self) -> Self {
+    pub(crate) const fn plus(self, more: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(more.bytes),
             files: self.files.saturating_add(more.files),

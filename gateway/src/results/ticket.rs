@@ -8,8 +8,24 @@ use tidegate_plan::{LeaseId, PartHash};
 use tidegate_seal::{ResultsKey, results_proof, verify_results_proof};
 use tidegate_wire::PartReceipt;
 
-/// The tag of a part that a directory copied from the file whose place it is to take: it was not paid for.
-pub(crate) const COPIED: &str = "copied";
+/// Stands in the tag of a part that was copied from the file whose place it is to take, and so was not paid for:
+/// between the store's word and the version that it was copied from. No header holds it.
+const COPIED: char = '\n';
+
+/// The tag of a part that was copied for nothing.
+pub(crate) fn copied_tag(tag: &str, version: &str) -> String {
+    format!("{tag}{COPIED}{version}")
+}
+
+/// The store's word for a part.
+pub(crate) fn word(receipt: &PartReceipt) -> &str {
+    receipt.tag.split_once(COPIED).map_or(&receipt.tag, |(word, _)| word)
+}
+
+/// Which version a part was copied from for nothing.
+pub(crate) fn copied_from(receipt: &PartReceipt) -> Option<&str> {
+    receipt.tag.split_once(COPIED).map(|(_, version)| version)
+}
 
 /// An upload: which, of which file, and what the store calls it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +127,9 @@ mod tests {
         let hash = PartHash([9; 32]);
         let made = receipt(&key, &lease, "id", (3, 16), hash, "tag".into());
         assert_eq!(receipt_holds(&key, &lease, "id", &made), Some(hash));
+        assert_eq!((word(&made), copied_from(&made)), ("tag", None));
+        let copy = PartReceipt { tag: copied_tag("tag", "v"), ..made.clone() };
+        assert_eq!((word(&copy), copied_from(&copy)), ("tag", Some("v")));
         assert_eq!(receipt_holds(&key, &lease, "other", &made), None);
         assert_eq!(receipt_holds(&key, &other, "id", &made), None);
         for changed in [

@@ -1,6 +1,7 @@
 //! What a lease that does not resume is shown of its home, and what it pays for.
 
 use tidegate_gateway::ResultsRequest;
+use tidegate_gateway::source::SourceSpec;
 use tidegate_ledger::{Event, ResultsAct};
 use tidegate_plan::RESULT_PART_LEN;
 use tidegate_wire::{
@@ -67,21 +68,70 @@ async fn what_was_copied_for_nothing_is_paid_for_under_another_name() {
     let bringer = Bringer::new(&home, results).await;
     let content = Content::new(vec![5; RESULT_PART_LEN + 10]);
     let (stored, first) = bringer.bring("a", 1, &content).await;
-    let mut again = Vec::new();
+    let copied = async |upload: &str, version: &str, parts: &[PartReceipt]| {
+        let mut copies = Vec::new();
+        for receipt in parts {
+            let copy = CopyRequest {
+                upload: upload.into(),
+                path: "a".into(),
+                version: version.into(),
+                receipt: receipt.clone(),
+            };
+            copies.push(bringer.posted::<PartReceipt>("copy", &copy).await);
+        }
+        copies
+    };
     let upload = bringer.begin("a", &content).await;
-    for receipt in &first.parts {
-        let copy = CopyRequest {
-            upload: upload.clone(),
-            path: "a".into(),
-            version: stored.version.clone(),
-            receipt: receipt.clone(),
-        };
-        again.push(bringer.posted::<PartReceipt>("copy", &copy).await);
-    }
+    let again = copied(&upload, &stored.version, &first.parts).await;
     let other = bringer.commit_request(&upload, ("b", 2), &content, again);
     assert_eq!(bringer.post("commit", &other).await.problem(), ProblemKind::OverBudget);
     let same = CommitRequest { path: "a".into(), ..other };
-    bringer.posted::<Stored>("commit", &same).await;
+    let stored: Stored = bringer.posted("commit", &same).await;
+
+    // Nor does it help to take the file away meanwhile, whose place it was to take.
+    let upload = bringer.begin("a", &content).await;
+    let again = copied(&upload, &stored.version, &same.parts).await;
+    bringer.change(3, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    let twice = bringer.commit_request(&upload, ("a", 4), &content, again);
+    assert_eq!(bringer.post("commit", &twice).await.problem(), ProblemKind::OverBudget);
+}
+
+/// What is free to come again is the same under the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_renamed_is_paid_for_again_when_it_comes_again() {
+    let home = Home::start_with(allow).await;
+    let results = ResultsRequest { bytes: Some(100), ..wanted(&home) };
+    let bringer = Bringer::new(&home, results).await;
+    let content = Content::new([7; 60]);
+    let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
+    bringer.change(1, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    let again = bringer.send_store("a", 1, &content).await;
+    assert_eq!(again.problem(), ProblemKind::OverBudget);
+}
+
+/// A directory below which results of another lease go keeps its name; one is a file of the budget.
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_count_and_stay_where_another_lease_brings_its_results() {
+    let home = Home::start_with(allow).await;
+    let outer = Bringer::new(&home, ResultsRequest { files: Some(2), ..wanted(&home) }).await;
+    let make = |path: &str| Change::MakeDirectory { path: path.into(), mode: 0o755 };
+    outer.change(1, make("d")).await;
+    outer.change(2, make("e")).await;
+    let one_more = ChangeRequest { seq: 3, change: make("f") };
+    assert_eq!(outer.post("change", &one_more).await.problem(), ProblemKind::OverBudget);
+    let inside = SourceSpec::Directory(place(&home).join("d/inner"));
+    let inner = Bringer::new(&home, ResultsRequest { home: inside, ..wanted(&home) }).await;
+    let (from, to) = (|| "d".to_owned(), "g".to_owned());
+    for change in [
+        Change::RenameDirectory { from: from(), to },
+        Change::RemoveDirectory { path: "d/inner".into() },
+    ] {
+        let refused = outer.post("change", &ChangeRequest { seq: 4, change }).await;
+        assert_eq!(refused.problem(), ProblemKind::Occupied);
+    }
+    inner.store("file", 1, b"safe").await;
+    assert_eq!(std::fs::read(place(&home).join("d/inner/file")).unwrap(), b"safe");
+    outer.change(5, Change::RenameDirectory { from: "e".into(), to: "g".into() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

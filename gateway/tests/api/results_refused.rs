@@ -248,8 +248,13 @@ async fn a_home_that_cannot_be_one_refuses_the_grant() {
         let why = refused(results).await;
         assert!(why.contains(word), "{why}");
     }
-    let deep = home.gateway.grant(request(&home, at("results/runs/17"))).await;
-    deep.unwrap();
+    assert!(refused(at("results/runs/17")).await.contains("cannot be made"));
+    assert!(
+        !root.join("results").exists(),
+        "nothing is made of a home that lacks more than its last part"
+    );
+    std::fs::create_dir_all(root.join("results/runs")).unwrap();
+    home.gateway.grant(request(&home, at("results/runs/17"))).await.unwrap();
     assert!(root.join("results/runs/17").is_dir(), "made where it may be");
     assert_eq!(std::fs::read_dir(root.join("results/runs/17")).unwrap().count(), 0);
 }
