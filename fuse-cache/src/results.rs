@@ -7,7 +7,7 @@
 //! blocks that lie in the spool leave RAM, and blocks that are plaintext are sealed early. When the spool
 //! is full, writers wait for what is on its way home.
 //!
-//! `names`, `content` and `version` are pure; `core` is what all share; `sealing`, `taking`, `flights`, `publish`,
+//! `names`, `content`, `parts` and `version` are pure; `core` is what all share; `sealing`, `taking`, `flights`, `publish`,
 //! `bytes`, `changes` and `draining` are what is done with it; `journal` and `beginning` are for the worker that comes after.
 
 mod beginning;
@@ -22,6 +22,7 @@ mod flights;
 mod home;
 mod journal;
 mod names;
+mod parts;
 mod publish;
 mod sealing;
 mod spool;
@@ -55,7 +56,7 @@ use home::Home;
 use journal::{Journal, Record};
 use names::{Kind, NAME_MAX};
 use spool::Spool;
-use writers::process_of;
+use writers::{Writers, process_of};
 
 pub(crate) use spool::spool_in;
 
@@ -444,9 +445,11 @@ impl Results {
         }
         let changed_by = {
             let state = file.state();
-            state.dirty.then(|| state.writers.clone())
+            let pending = lock(&file.pending).as_ref().map(|pending| pending.writers.clone());
+            state.dirty.then(|| std::iter::once(state.writers.clone()).chain(pending))
         };
-        if changed_by.is_some_and(|writers| !writers.may_be(caller.thread, process_of)) {
+        let may_be = |writers: Writers| writers.may_be(caller.thread, process_of);
+        if changed_by.is_some_and(|mut all| !all.any(may_be)) {
             return Ok(());
         }
         self.core.save(&file).await

@@ -14,6 +14,7 @@ use super::journal::{Complete, HomeRecord, Known, Model, PartRecord, Record};
 use super::names::{Directory, Kind, Names, ROOT, UNKNOWN};
 use super::spool::Spool;
 use super::version::Version;
+use super::writers::Writers;
 use crate::errno::FsError;
 
 type Tree = Names<Arc<File>>;
@@ -147,7 +148,8 @@ fn version(
     let content = keys.into_iter().find(|key| key.id == complete.content);
     let content =
         content.unwrap_or_else(|| Arc::new(Content::adopted(complete.content, Vec::new())));
-    let version = Version { content, len: complete.len, parts: Mutex::new(parts) };
+    let (parts, writers) = (Mutex::new(parts), Writers::anybody());
+    let version = Version { content, len: complete.len, parts, writers };
     Some((version, blocks))
 }
 

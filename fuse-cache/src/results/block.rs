@@ -292,7 +292,8 @@ impl Sealed {
     pub(super) fn spool(&self, slot: Slot) -> std::io::Result<()> {
         if let Some(bytes) = self.in_ram() {
             slot.write(&bytes)?;
-            *lock(&self.slot) = Some(slot);
+            // Another may have found a place for it meanwhile, which the journal may name by now.
+            lock(&self.slot).get_or_insert(slot);
         }
         Ok(())
     }

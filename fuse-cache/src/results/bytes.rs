@@ -11,10 +11,14 @@ use super::content::{Need, PART_BLOCKS, Reading, State, room_len, spans};
 use super::core::{Core, File, lock};
 use super::home::Refusal;
 use super::journal::Record;
+use super::writers::process_of;
 use crate::budget::Buffer;
 use crate::errno::FsError;
 use tidegate_wire::ReadRequest;
 use zeroize::Zeroizing;
+
+/// So many readers may read ahead at once before they take all buffers.
+const AHEAD: u64 = 32;
 
 impl Core {
     /// Writes at once, or says that it would have to wait.
@@ -58,7 +62,7 @@ impl Core {
             self.record(&[Record::Dirty { node: file.node }]);
         }
         let full = state.write(offset, data, rooms, SystemTime::now());
-        state.writers.changed_by(caller.thread);
+        state.writers.changed_by(caller.thread, process_of);
         self.tell(file, &mut state);
         drop(state);
         for block in began {
@@ -226,7 +230,7 @@ impl Core {
                 if need.is_none() {
                     let was_lost = state.lost;
                     state.resize(len, SystemTime::now())?;
-                    state.writers.changed_by(caller.thread);
+                    state.writers.changed_by(caller.thread, process_of);
                     self.tell(file, &mut state);
                     // A version on its way is what a successor would show.
                     let waits = lock(&file.pending).is_some() || lock(&file.recorded).is_some();
@@ -341,8 +345,13 @@ impl Core {
         !file.state().home.as_ref().is_some_and(|now| Arc::ptr_eq(now, home))
     }
 
+    /// Blocks that one reader is given ahead: a small share of all buffers, at most a part.
+    fn read_ahead(&self) -> u64 {
+        (self.budget.total() / AHEAD / BLOCK as u64).clamp(1, PART_BLOCKS)
+    }
+
     /// One block of the version at home, by way of a few that are kept in RAM. Who reads from front to
-    /// back is given a part at a time.
+    /// back is given some at a time.
     async fn from_home(
         self: &Arc<Self>,
         file: &Arc<File>,
@@ -357,7 +366,7 @@ impl Core {
             cache.is_sequential(block)
         };
         let blocks = home.len.div_ceil(BLOCK as u64);
-        let ahead = if sequential { PART_BLOCKS } else { 1 };
+        let ahead = if sequential { self.read_ahead() } else { 1 };
         let offset = |block: u64| block * BLOCK as u64;
         let mut buffers = Vec::new();
         for block in block..blocks.min(block + ahead) {
@@ -371,6 +380,8 @@ impl Core {
             buffer.truncate(len);
             buffers.push(buffer);
         }
+        // Who waits for room waits for these, which cannot be let go yet.
+        let _work = self.begin_work();
         let len = buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
         let asked = ReadRequest {
             path: self.path(file.node).ok_or(FsError::Gone)?,

@@ -12,6 +12,7 @@ use super::core::{Core, File, attributes, lock};
 use super::home::Refusal;
 use super::journal::Record;
 use super::names::{Directory, Kind, checked};
+use super::publish::AGAIN;
 use super::{Caller, NewAttributes};
 use crate::errno::FsError;
 
@@ -42,6 +43,7 @@ impl Core {
             }
             return Ok(file);
         }
+        let _tree = self.tree.read().await;
         let now = SystemTime::now();
         let mut names = self.names();
         names.path_of(parent, name)?;
@@ -75,6 +77,7 @@ impl Core {
     ) -> Result<u64, FsError> {
         self.check()?;
         let name = checked(name)?;
+        let _tree = self.tree.read().await;
         let path = {
             let names = self.names();
             match names.child(parent, name)? {
@@ -113,6 +116,7 @@ impl Core {
     ) -> Result<(), FsError> {
         self.check()?;
         let name = checked(name)?;
+        let _tree = self.tree.read().await;
         let path = {
             let names = self.names();
             let Some(node) = names.child(parent, name)? else {
@@ -215,6 +219,7 @@ impl Core {
         let other = replaced.map(|node| self.names().file(node)).transpose()?;
         let _turns = turns(std::iter::once(file).chain(&other)).await;
         self.settle_upload(file).await?;
+        let _tree = self.tree.read().await;
         let (at_home, covered) = {
             let state = file.state();
             (state.home.is_some(), state.covers)
@@ -226,12 +231,9 @@ impl Core {
         let mut records = Vec::new();
         let (old, new) = self.paths(from, to)?;
         if at_home {
-            let changed = self.change(Change::Rename { from: old, to: new }).await;
-            let version = changed.map_err(Refusal::errno)?.version;
+            let version = self.rename_at_home(old, new).await?;
             let mut state = file.state();
-            if let Some(home) = &state.home
-                && !version.is_empty()
-            {
+            if let Some(home) = &state.home {
                 let (len, receipts) = (home.len, home.receipts.clone());
                 let home = super::content::AtHome { version: version.clone(), len, receipts };
                 state.home = Some(Arc::new(home));
@@ -259,6 +261,19 @@ impl Core {
         Ok(())
     }
 
+    /// Returns the version that has the name then.
+    async fn rename_at_home(&self, from: String, to: String) -> Result<String, FsError> {
+        for _ in 0..AGAIN {
+            let change = Change::Rename { from: from.clone(), to: to.clone() };
+            let version = self.change(change).await.map_err(Refusal::errno)?.version;
+            // None: a later request for one of the names came first, and nothing was done.
+            if !version.is_empty() {
+                return Ok(version);
+            }
+        }
+        Err(FsError::Lost)
+    }
+
     async fn rename_directory(
         self: &Arc<Self>,
         caller: Caller,
@@ -269,20 +284,21 @@ impl Core {
     ) -> Result<(), FsError> {
         let numbers =
             |below: &[(u64, Arc<File>)]| below.iter().map(|(at, _)| *at).collect::<Vec<_>>();
-        let (below, _turns) = loop {
+        let (_turns, _tree) = loop {
             let below = self.names().files_below(node);
             if !self.terms.directories && !below.is_empty() {
                 return Err(FsError::CrossDevice);
             }
             let turns = turns(below.iter().map(|(_, file)| file)).await;
-            // Another may have come in meanwhile.
+            for (_, file) in &below {
+                self.settle_upload(file).await?;
+            }
+            let tree = self.tree.write().await;
+            // Another may have come in meanwhile; none does from here on.
             if numbers(&self.names().files_below(node)) == numbers(&below) {
-                break (below, turns);
+                break (turns, tree);
             }
         };
-        for (_, file) in &below {
-            self.settle_upload(file).await?;
-        }
         if self.terms.directories {
             let (old, new) = self.paths(from, to)?;
             // It takes the place of an empty one, in one step.

@@ -1,6 +1,6 @@
 //! What all operations on results share: the names, the spool, the way home, and who has how much RAM.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -87,6 +87,9 @@ pub(super) struct Core {
     pub(super) journal: Journal,
     pub(super) home: Home,
     pub(super) names: Mutex<Names<Arc<File>>>,
+    /// Held alone while a directory takes another name, there and here: nothing comes below it meanwhile.
+    /// Whoever needs a file's turn too takes that first.
+    pub(super) tree: tokio::sync::RwLock<()>,
     pub(super) next_handle: AtomicU64,
     /// Parts that may be on their way at the same time.
     pub(super) flights: Arc<Semaphore>,
@@ -149,6 +152,7 @@ impl Core {
             journal: parts.journal,
             home: parts.home,
             names: Mutex::new(parts.names),
+            tree: tokio::sync::RwLock::default(),
             next_handle: AtomicU64::new(parts.first_handle),
             flights: Arc::new(Semaphore::new(parts.flights)),
             drains: Arc::new(Semaphore::new(parts.drains)),
@@ -223,11 +227,25 @@ impl Core {
 
     /// Remembers who could leave RAM.
     pub(super) fn is_resident(&self, sealed: &Arc<Sealed>) {
-        lock(&self.residents).push_back(Arc::downgrade(sealed));
+        let mut residents = lock(&self.residents);
+        if residents.len() == residents.capacity() {
+            residents.retain(|sealed| sealed.strong_count() > 0);
+        }
+        residents.push_back(Arc::downgrade(sealed));
     }
 
     pub(super) fn is_plain(&self, file: &Arc<File>, block: u64) {
-        lock(&self.plains).push_back((Arc::downgrade(file), block));
+        let mut plains = lock(&self.plains);
+        if plains.len() == plains.capacity() {
+            let mut seen = HashSet::new();
+            plains.retain(|(file, block)| {
+                file.upgrade().is_some_and(|file| {
+                    let is_plain = matches!(file.state().blocks.get(block), Some(Block::Plain(_)));
+                    is_plain && seen.insert((file.node, *block))
+                })
+            });
+        }
+        plains.push_back((Arc::downgrade(file), block));
     }
 
     pub(super) fn oldest_plain(&self) -> Option<(Arc<File>, u64)> {

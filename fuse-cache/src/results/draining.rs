@@ -12,13 +12,16 @@ use tokio::task::JoinSet;
 
 use super::ResultsFigures;
 use super::block::Part;
-use super::core::{Core, File, Ripe, UnderWay, lock};
+use super::core::{Core, File, Ripe, UnderWay, lock, wait_for_room};
 use super::home::Refusal;
 use super::journal::Model;
 use crate::errno::FsError;
 
 /// Names in a statement, bytes of its text: it must fit in what a gateway takes, with all else that it says.
 const LOST_TEXT_MAX: usize = 64 << 10;
+
+/// Times that a file is tried at the end while others hold the room that it needs.
+const TRIES: u32 = 60;
 
 /// As many of the names as a statement has room for.
 fn stateable(mut lost: Vec<String>) -> Vec<String> {
@@ -177,9 +180,15 @@ impl Core {
             drains.spawn(async move {
                 let Ok(_permit) = drains_at_once.acquire_owned().await else { return };
                 let _turn = file.turn.lock().await;
-                let saved = core.publish(&file).await;
-                if let Err(error) = saved {
+                let mut eased = core.eased();
+                for _ in 0..TRIES {
+                    let Err(error) = core.publish(&file).await else { break };
                     tracing::debug!(%error, "a result stays behind");
+                    // What others hold meanwhile they give back.
+                    if error != FsError::NoSpace || core.is_idle() || boottime() >= until {
+                        break;
+                    }
+                    wait_for_room(&mut eased, false).await;
                 }
             });
         }

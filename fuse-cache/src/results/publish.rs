@@ -19,7 +19,7 @@ use super::version::Version;
 use crate::errno::FsError;
 
 /// Times that a version's way home begins again because of what became of an upload.
-const AGAIN: u32 = 6;
+pub(super) const AGAIN: u32 = 6;
 
 impl Core {
     /// Brings the present content home, if it is not. The caller holds the file's turn.
@@ -64,7 +64,7 @@ impl Core {
                     return Ok(true);
                 }
                 Err(Refusal::NoCopy) => {
-                    forget_receipts(file);
+                    forget_receipts(file, version);
                     return Ok(false);
                 }
                 Ok(_) | Err(Refusal::Kind(ProblemKind::Absent)) => {
@@ -92,6 +92,7 @@ impl Core {
         {
             *pending = None;
             (state.dirty, state.told) = (true, true);
+            state.writers.join(&version.writers);
             self.record(&[Record::Withdrawn { node: file.node }]);
         }
     }
@@ -224,11 +225,12 @@ impl Core {
 }
 
 /// Nothing of what is at home can be copied; the version is to be taken again, and stays until then.
-fn forget_receipts(file: &File) {
+fn forget_receipts(file: &File, version: &Version) {
     let mut state = file.state();
     if let Some(home) = &state.home {
         let (version, len) = (home.version.clone(), home.len);
         state.home = Some(Arc::new(AtHome { version, len, receipts: Vec::new() }));
     }
     state.dirty = true;
+    state.writers.join(&version.writers);
 }

@@ -120,10 +120,10 @@ impl Core {
             state.lost = true;
             return Err(FsError::Lost);
         };
-        let version = Arc::new(Version { content, len: state.len, parts: Mutex::new(parts) });
+        let (parts, writers) = (Mutex::new(parts), std::mem::take(&mut state.writers));
+        let version = Arc::new(Version { content, len: state.len, parts, writers });
         state.content = None;
         state.dirty = false;
-        state.writers.clear();
         state.told = false;
         state.low = state.len;
         *lock(&file.pending) = Some(Arc::clone(&version));
@@ -159,6 +159,7 @@ impl Core {
             (state.home.clone(), there, state.block_len(block).max(there))
         };
         let mut buffer = self.room(len).await?;
+        let _work = self.begin_work();
         let ticket = {
             let mut state = file.state();
             if state.blocks.contains_key(&block) {

@@ -7,12 +7,14 @@ use tidegate_plan::RESULT_PART_LEN;
 use super::block::{Content, Part, Sealed};
 use super::content::{Block, PART_BLOCKS, State};
 use super::journal::{Complete, PartRecord, Record};
+use super::writers::Writers;
 
 /// One version of a file's bytes, complete.
 pub(super) struct Version {
     pub(super) content: Arc<Content>,
     pub(super) len: u64,
     pub(super) parts: Mutex<Vec<Part>>,
+    pub(super) writers: Writers,
 }
 
 impl Version {

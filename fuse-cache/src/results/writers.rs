@@ -1,4 +1,4 @@
-//! Who changed a file since a version of it was last taken. A close by somebody who did not is no reason to
+//! Who changed a file since a version of it was last at home. A close by somebody who did not is no reason to
 //! bring home what is half written: every child that a job forks between two writes, and be it to call
 //! another program, closes what it inherited.
 
@@ -7,41 +7,61 @@ use std::fs;
 /// Threads that are remembered; with more, anybody may have changed the file.
 const MOST: usize = 8;
 
-/// Threads that changed a file, as the kernel numbers them for whoever mounted.
+/// Threads that changed a file and their processes, as the kernel numbers them for whoever mounted. A thread's
+/// process is found out when it writes: later its number may be another's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Writers {
-    threads: Vec<u32>,
+    known: Vec<(u32, u32)>,
     /// One could not be told, or there were too many.
     anybody: bool,
 }
 
 impl Writers {
-    pub(super) fn changed_by(&mut self, thread: u32) {
-        if self.anybody || self.threads.contains(&thread) {
+    pub(super) fn anybody() -> Self {
+        Self { known: Vec::new(), anybody: true }
+    }
+
+    /// `process_of` finds a thread's process.
+    pub(super) fn changed_by(&mut self, thread: u32, process_of: impl Fn(u32) -> Option<u32>) {
+        if self.anybody || self.known.iter().any(|(known, _)| *known == thread) {
             return;
         }
-        // None: somebody whom the kernel has no number for here, such as a mapping that is written back.
-        if thread == 0 || self.threads.len() == MOST {
-            self.anybody = true;
-        } else {
-            self.threads.push(thread);
+        // Zero: somebody whom the kernel has no number for here, such as a mapping that is written back.
+        match process_of(thread) {
+            Some(process) if thread != 0 => self.add(thread, process),
+            _ => self.anybody = true,
         }
     }
 
-    pub(super) fn clear(&mut self) {
-        self.threads.clear();
-        self.anybody = false;
+    fn add(&mut self, thread: u32, process: u32) {
+        if self.known.len() == MOST {
+            self.anybody = true;
+        } else {
+            self.known.push((thread, process));
+        }
     }
 
-    /// Whether the process of that thread may have changed the file. `process_of` finds a thread's
-    /// process; where it finds none, it may have been the same.
+    /// What these changed is to be brought home with what those did.
+    pub(super) fn join(&mut self, others: &Self) {
+        self.anybody |= others.anybody;
+        for (thread, process) in &others.known {
+            if !self.known.iter().any(|(known, _)| known == thread) {
+                self.add(*thread, *process);
+            }
+        }
+    }
+
+    /// Whether the process of that thread may have changed the file. Where nobody is known to have, or its
+    /// process is not, it may.
     pub(super) fn may_be(&self, thread: u32, process_of: impl Fn(u32) -> Option<u32>) -> bool {
-        if self.anybody || self.threads.is_empty() || self.threads.contains(&thread) {
+        if self.anybody || self.known.is_empty() {
+            return true;
+        }
+        if self.known.iter().any(|(known, _)| *known == thread) {
             return true;
         }
         let Some(process) = process_of(thread) else { return true };
-        let other = |writer: &u32| process_of(*writer).is_some_and(|other| other != process);
-        !self.threads.iter().all(other)
+        self.known.iter().any(|(_, writer)| *writer == process)
     }
 }
 
@@ -63,7 +83,7 @@ mod tests {
 
     fn writers(threads: impl IntoIterator<Item = u32>) -> Writers {
         let mut writers = Writers::default();
-        threads.into_iter().for_each(|thread| writers.changed_by(thread));
+        threads.into_iter().for_each(|thread| writers.changed_by(thread, tens));
         writers
     }
 
@@ -73,15 +93,19 @@ mod tests {
         for (thread, may) in [(12, true), (13, true), (20, true), (30, false), (95, true)] {
             assert_eq!(written.may_be(thread, tens), may, "{thread}");
         }
-        // A writer that has ended may have been a thread of whoever closes.
         assert!(writers([11, 95]).may_be(30, tens));
         assert!(writers([11, 0]).may_be(30, tens));
         assert!(writers([]).may_be(30, tens));
         assert!(!writers(10..18).may_be(30, tens));
         assert!(writers(10..19).may_be(30, tens));
-        let mut written = written;
-        written.clear();
-        assert_eq!(written, Writers::default());
+        // The number of a thread that has ended may be another's by now.
+        let reused = |thread: u32| Some(if thread == 11 { 30 } else { thread / 10 * 10 });
+        assert!(written.may_be(10, reused));
+        let mut both = writers([11]);
+        both.join(&writers([21]));
+        assert_eq!(both, writers([11, 21]));
+        both.join(&Writers::anybody());
+        assert!(both.may_be(30, tens));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Homeward {
         let (results, handing_over) = (Arc::clone(&self.results), self.drop_pages());
         async move {
             // Dropping a page that was written to in a mapping writes it to us first.
-            let in_time = tokio::time::timeout(MAPPED, handing_over).await;
+            let in_time = tokio::time::timeout(MAPPED.min(long / 4), handing_over).await;
             if in_time.is_err() {
                 tracing::warn!("the kernel still has pages of mapped results");
             }

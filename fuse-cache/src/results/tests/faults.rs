@@ -140,6 +140,42 @@ async fn who_writes_while_a_version_goes_home_is_not_kept_and_not_lost() {
     assert!(worker.home.bytes("f").unwrap() == expected);
 }
 
+/// What readers hold while home does not answer comes back: who needs room waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_wait_for_home_are_no_lack_of_space() {
+    let worker = Arc::new(Worker::start(How { budget: 0, ..PLAIN }).await);
+    let long = bytes(1, 20 * MIB);
+    worker.put("f", &long).await.unwrap();
+    let node = worker.node("f").unwrap();
+    worker.results.core.let_go();
+    let (go_on, reads) = (Arc::new(Notify::new()), worker.home.asked("read"));
+    worker.home.always("read", Fault::Hold(Arc::clone(&go_on)));
+    let blocks = worker.results.core.budget.total() / MIB as u64;
+    let reading: Vec<_> = (0..blocks)
+        .map(|n| {
+            let (worker, at) = (Arc::clone(&worker), (1 + 2 * n) * MIB as u64);
+            tokio::spawn(async move { worker.results.read(node, at, 100).await })
+        })
+        .collect();
+    let all = reads + usize::try_from(blocks).unwrap();
+    until(|| worker.home.asked("read") == all).await;
+    let other = worker.create("g").await;
+    let writing = {
+        let worker = Arc::clone(&worker);
+        let caller = worker.caller();
+        tokio::spawn(async move { worker.results.write(caller, other.0, 0, &[7; MIB]).await })
+    };
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!writing.is_finished(), "it waits");
+    worker.home.heal();
+    go_on.notify_waiters();
+    assert_eq!(writing.await.unwrap(), Ok(u32::try_from(MIB).unwrap()));
+    for read in reading {
+        assert_eq!(read.await.unwrap().unwrap().len(), 100);
+    }
+    worker.close(other).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_and_nothing_to_drain_is_no_space() {
     let how = How { spool: Some(1), budget: 0, ..PLAIN };

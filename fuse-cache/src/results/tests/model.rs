@@ -209,7 +209,7 @@ async fn run(how: How, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 60, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn a_file_at_home_is_what_was_written(
@@ -228,4 +228,14 @@ proptest! {
     }
 }
 
-const CASES: u32 = 8;
+/// The same few each time; `TIDEGATE_MODEL_CASES` and `TIDEGATE_MODEL_SEED` draw more, and others.
+fn config() -> ProptestConfig {
+    let said = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    ProptestConfig {
+        cases: said("TIDEGATE_MODEL_CASES").and_then(|cases| cases.try_into().ok()).unwrap_or(8),
+        rng_seed: RngSeed::Fixed(said("TIDEGATE_MODEL_SEED").unwrap_or(7)),
+        max_shrink_iters: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}

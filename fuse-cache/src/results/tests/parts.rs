@@ -84,6 +84,24 @@ async fn a_block_that_was_sealed_meanwhile_is_not_stretched_to_zeros() {
     assert_eq!(worker.read(file.0).await.unwrap(), b"bytes");
 }
 
+/// The journal may name the first place by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_is_spooled_twice_stays_where_it_was_first() {
+    let worker = Worker::start(PLAIN).await;
+    let file = worker.create("f").await;
+    worker.write(file.0, 0, &bytes(1, MIB)).await;
+    let state = worker.file(file.0);
+    let sealed = || match state.state().blocks.get(&0) {
+        Some(Block::Sealed { sealed, .. }) => Some(Arc::clone(sealed)),
+        _ => None,
+    };
+    until(|| sealed().is_some_and(|sealed| sealed.spooled().is_some())).await;
+    let sealed = sealed().unwrap();
+    let (first, spool) = (sealed.spooled(), &worker.results.core.spool);
+    sealed.spool(spool.take(sealed.sealed_len()).unwrap()).unwrap();
+    assert_eq!(sealed.spooled(), first);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_leaves_the_worker_whole_or_not_at_all() {
     let worker = Worker::start(PLAIN).await;

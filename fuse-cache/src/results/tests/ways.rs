@@ -1,3 +1,6 @@
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,6 +37,69 @@ async fn what_is_half_written_comes_home_by_its_writers_closes_only() {
     worker.results.set_attributes(stranger, node, empty).await.unwrap();
     worker.results.flush(stranger, node, handle).await.unwrap();
     assert_eq!(worker.home.bytes("f"), Some(b"h".into()));
+}
+
+/// Nor are they taken for strangers while a version with what they wrote is on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_waits_for_the_closers_bytes_whoever_brings_them() {
+    let worker = Arc::new(Worker::start(PLAIN).await);
+    let (node, handle) = worker.create("f").await;
+    let go_on = Arc::new(Notify::new());
+    worker.home.once("store", Fault::Hold(Arc::clone(&go_on)));
+    worker.write(node, 0, b"first").await;
+    let syncing = {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move { worker.results.fsync(node).await })
+    };
+    until(|| worker.home.asked("store") == 1).await;
+    let stranger = Caller { thread: std::process::id(), ..worker.caller() };
+    worker.results.write(stranger, node, 5, b" second").await.unwrap();
+    let mut closing = std::pin::pin!(worker.results.flush(worker.caller(), node, handle));
+    let early = timeout(Duration::from_millis(100), &mut closing).await;
+    assert!(early.is_err(), "its bytes are on their way");
+    go_on.notify_one();
+    closing.await.unwrap();
+    syncing.await.unwrap().unwrap();
+    assert_eq!(worker.home.bytes("f"), Some(b"first second".into()));
+}
+
+/// What is made in a directory while that takes another name is where it is then.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_below_a_directory_that_is_being_renamed() {
+    let worker = Arc::new(Worker::start(PLAIN).await);
+    worker.make_directory("d").await;
+    worker.make_directory("d/e").await;
+    worker.put("d/old", b"old").await.unwrap();
+    worker.put("elsewhere", b"moved").await.unwrap();
+    let go_on = Arc::new(Notify::new());
+    let asked = worker.home.asked("change");
+    worker.home.once("change", Fault::Hold(Arc::clone(&go_on)));
+    let doing = |what: usize| {
+        let worker = Arc::clone(&worker);
+        tokio::spawn(async move {
+            match what {
+                0 => worker.rename("d", "g").await,
+                1 => worker.put("d/e/new", b"new").await,
+                2 => worker.rename("elsewhere", "d/e/moved").await,
+                _ => {
+                    worker.make_directory("d/e/made").await;
+                    Ok(())
+                }
+            }
+        })
+    };
+    let renaming = doing(0);
+    until(|| worker.home.asked("change") > asked).await;
+    let others = [1, 2, 3].map(doing);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    go_on.notify_one();
+    renaming.await.unwrap().unwrap();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    let home: Vec<_> = worker.home.lock().files.keys().cloned().collect();
+    assert_eq!(home, ["g/e/moved", "g/e/new", "g/old"]);
+    assert!(worker.home.lock().directories.contains_key("g/e/made"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
