@@ -15,10 +15,17 @@ pub(crate) fn parts_dir() -> PathBuf {
     std::env::var_os("TIDEGATE_PARTS").map_or_else(|| root().join(".parts"), PathBuf::from)
 }
 
-/// Cargo as it called us, in the repository's root.
+/// Cargo as it called us, in the repository's root. Without what it told us of ourselves: build scripts would run
+/// again for that, each time that somebody builds by hand in between.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    let of_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(of_us) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -125,21 +125,27 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
             blake3,
         };
         let (desk, failed) = (&bringing.desk, |error| bringing.failed(error));
-        if !spent.again {
-            let unpaid = unpaid(&bringing, &request.parts, &file.path).await.map_err(failed)?;
-            bringing.spend_more(&mut spent, unpaid).await?;
-        }
-        let made = &desk.provenance;
-        let parts = request.parts.clone();
-        let version = match desk.home.commit(made, &ticket, file.clone(), parts).await {
-            Ok(version) => version,
-            Err(HomeError::Absent) => {
-                // Its answer may have been lost.
-                let finished = desk.home.finished(&ticket, &file, &request.parts).await;
-                let finished = finished.map_err(failed)?;
-                finished.ok_or_else(|| bringing.of_upload(&ticket, HomeError::Absent))?
+        // Its answer may have been lost.
+        let finished = async || desk.home.finished(&ticket, &file, &request.parts).await;
+        let unpaid = match spent.again {
+            true => 0,
+            false => unpaid(&bringing, &request.parts, &file.path).await.map_err(failed)?,
+        };
+        let before = if unpaid > 0 { finished().await.map_err(failed)? } else { None };
+        let version = match before {
+            Some(version) => version,
+            None => {
+                bringing.spend_more(&mut spent, unpaid).await?;
+                let (made, parts) = (&desk.provenance, request.parts.clone());
+                match desk.home.commit(made, &ticket, file.clone(), parts).await {
+                    Ok(version) => version,
+                    Err(HomeError::Absent) => finished()
+                        .await
+                        .map_err(failed)?
+                        .ok_or_else(|| bringing.of_upload(&ticket, HomeError::Absent))?,
+                    Err(error) => return Err(failed(error)),
+                }
             }
-            Err(error) => return Err(failed(error)),
         };
         spent.used(&file.path);
         desk.ended(&ticket.id);

@@ -7,7 +7,7 @@ use super::clerk::Clerk;
 use super::file::{Provenance, Upload};
 use super::home::Home;
 use super::purse::Purse;
-use super::turns::Turns;
+use super::turns::{Key, Turns, key};
 use crate::rate::Rate;
 
 /// Versions whose reading is in the ledger, as far as is remembered; one that is forgotten gets another
@@ -36,7 +36,7 @@ pub(crate) struct Desk {
     uploads: Mutex<HashMap<String, Option<Upload>>>,
     /// What was paid for and came home, under which name, and how often it was since: its entry may not have
     /// been written, or its answer been lost.
-    paid: Mutex<HashMap<[u8; 32], (String, u8)>>,
+    paid: Mutex<HashMap<[u8; 32], (Key, u8)>>,
 }
 
 impl Desk {
@@ -118,7 +118,8 @@ impl Desk {
     /// one more.
     pub(crate) fn forget_paid(&self, under: Option<&str>) {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        paid.retain(|_, (path, _)| under.is_some_and(|under| under != path));
+        let under = under.map(key);
+        paid.retain(|_, (path, _)| under.is_some_and(|under| under != *path));
     }
 
     pub(crate) fn paid(&self, request: [u8; 32], path: &str) {
@@ -126,7 +127,7 @@ impl Desk {
         if paid.len() >= READS {
             paid.clear();
         }
-        paid.entry(request).or_insert_with(|| (path.to_owned(), 0));
+        paid.entry(request).or_insert_with(|| (key(path), 0));
     }
 
     /// Uploads that nobody ended.

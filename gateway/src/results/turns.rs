@@ -20,7 +20,7 @@ const MOVES: usize = 256;
 const LATELY: Duration = Duration::from_secs(900);
 
 /// A path by its hash: what is kept of each stays small.
-type Key = [u8; 16];
+pub(super) type Key = [u8; 16];
 
 #[derive(Debug)]
 struct Place {
@@ -77,7 +77,7 @@ enum Tree {
     Alone(#[expect(dead_code, reason = "held until dropped")] OwnedRwLockWriteGuard<()>),
 }
 
-fn key(path: &str) -> Key {
+pub(super) fn key(path: &str) -> Key {
     let hash = blake3::hash(path.as_bytes());
     let mut key = Key::default();
     key.copy_from_slice(&hash.as_bytes()[..size_of::<Key>()]);

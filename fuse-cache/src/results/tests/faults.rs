@@ -160,16 +160,13 @@ async fn reads_that_wait_for_home_are_no_lack_of_space() {
     let all = reads + usize::try_from(blocks).unwrap();
     until(|| worker.home.asked("read") == all).await;
     let other = worker.create("g").await;
-    let writing = {
-        let worker = Arc::clone(&worker);
-        let caller = worker.caller();
-        tokio::spawn(async move { worker.results.write(caller, other.0, 0, &[7; MIB]).await })
-    };
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    assert!(!writing.is_finished(), "it waits");
+    let block = [7; MIB];
+    let mut writing = Box::pin(worker.results.write(worker.caller(), other.0, 0, &block));
+    let waits = tokio::time::timeout(Duration::from_millis(400), &mut writing).await;
+    assert!(waits.is_err(), "{waits:?}");
     worker.home.heal();
     go_on.notify_waiters();
-    assert_eq!(writing.await.unwrap(), Ok(u32::try_from(MIB).unwrap()));
+    assert_eq!(writing.await, Ok(u32::try_from(MIB).unwrap()));
     for read in reading {
         assert_eq!(read.await.unwrap().unwrap().len(), 100);
     }

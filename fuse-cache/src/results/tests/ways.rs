@@ -91,7 +91,7 @@ async fn nothing_comes_below_a_directory_that_is_being_renamed() {
     let renaming = doing(0);
     until(|| worker.home.asked("change") > asked).await;
     let others = [1, 2, 3].map(doing);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::task::yield_now().await;
     go_on.notify_one();
     renaming.await.unwrap().unwrap();
     for other in others {
