@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::http::Message;
+use crate::wan::Namespace;
 
 const AWAY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
                     <Message>Please reduce your request rate.</Message></Error>";
@@ -33,9 +34,10 @@ struct State {
 }
 
 impl Trouble {
-    /// Before a store on a port of loopback; makes none at first.
-    pub fn before(store: u16) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    /// Before a store on a port of loopback, on loopback there or in a namespace; makes none at first.
+    pub fn before(store: u16, namespace: Option<&Namespace>) -> Result<Self> {
+        let listen = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+        let listener = namespace.map_or_else(listen, |namespace| namespace.within(listen))?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);

@@ -25,7 +25,7 @@ use super::file::{Arrival, Gone, Kept, Provenance};
 use super::names::RESERVED;
 use super::ticket::{Ticket, word};
 use crate::source::{S3Options, SourceError, bare, connect, refusal_of};
-use call::{failed, patient, quoted, source_of};
+use call::{failed, patient, quoted, source_of, without_body};
 
 /// What metadata and tags are called, before the names of `Provenance::marks`.
 const PREFIX: &str = "tidegate-";
@@ -148,6 +148,7 @@ impl Bucket {
             .copy_source_range(format!("bytes={first}-{last}"))
             .customize()
             .config_override(patient())
+            .mutate_request(without_body)
             .send()
             .await
             .map_err(failed)?;
@@ -191,6 +192,7 @@ impl Bucket {
             .send()
             .await
             .map_err(failed)?;
+        // An empty one, as Ceph RGW may give, is no answer: asked again it is looked at what is there.
         let version = match completed.e_tag() {
             Some(_) => tagged(completed.e_tag())?,
             None => tagged(self.head(&file.path).await?.as_ref().and_then(|head| head.e_tag()))?,

@@ -2,12 +2,15 @@
 //!
 //! The budget lies in the lease's document, of which slices are reserved before they are used: so neither
 //! a crash nor another replica ever gives more than was granted. What a crash leaves of a slice is lost to
-//! the lease: at most a part in 64 of its budget each time.
+//! the lease: at most a part in 64 of its budget each time, and never much, so that a process which is killed
+//! again and again does not use the budget up.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Slices of a budget.
+/// Slices of a budget, at least.
 const SLICES: u64 = 64;
+/// The most that a slice has unless one file needs more: a second of a fast link.
+const SLICE_MOST: Share = Share { bytes: 1 << 30, files: 1024 };
 
 /// Bytes and files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,13 +42,13 @@ impl Share {
     /// with what is in hand; `None` when the budget does not have it.
     pub(crate) fn slice(most: Self, reserved: Self, in_hand: Self, need: Self) -> Option<Self> {
         let (left, lack) = (most.less(reserved), need.less(in_hand));
-        let one = |most: u64, left: u64, lack: u64| match lack {
+        let one = |most: u64, left: u64, lack: u64, at_most: u64| match lack {
             0 => 0,
-            lack => lack.max(most.div_ceil(SLICES)).min(left),
+            lack => lack.max(most.div_ceil(SLICES).min(at_most)).min(left),
         };
         left.covers(lack).then(|| Self {
-            bytes: one(most.bytes, left.bytes, lack.bytes),
-            files: one(most.files, left.files, lack.files),
+            bytes: one(most.bytes, left.bytes, lack.bytes, SLICE_MOST.bytes),
+            files: one(most.files, left.files, lack.files, SLICE_MOST.files),
         })
     }
 }
@@ -123,5 +126,8 @@ mod tests {
             Some(share(800, 1))
         );
         assert_eq!(Share::slice(most, share(0, 2), Share::default(), share(0, 1)), None);
+        let large = share(1 << 50, 1 << 30);
+        let slice = Share::slice(large, Share::default(), Share::default(), share(1, 1));
+        assert_eq!(slice, Some(SLICE_MOST));
     }
 }

@@ -16,6 +16,7 @@ use crate::s3::S3;
 use crate::scratch::Scratch;
 use crate::trouble::Trouble;
 use crate::versitygw::Versitygw;
+use crate::wan::Namespace;
 
 const BUCKET: &str = "results";
 const PREFIX: &str = "runs/one";
@@ -79,8 +80,13 @@ impl Home {
 
     /// From now on gateways reach the store through somebody who makes trouble.
     pub fn troubled(&mut self) -> Result<Trouble> {
+        self.troubled_in(None)
+    }
+
+    /// The same for gateways in a namespace.
+    pub fn troubled_in(&mut self, namespace: Option<&Namespace>) -> Result<Trouble> {
         let port = self.endpoint.rsplit(':').next().context("no store")?.parse()?;
-        let trouble = Trouble::before(port)?;
+        let trouble = Trouble::before(port, namespace)?;
         self.endpoint = format!("http://127.0.0.1:{}", trouble.port());
         Ok(trouble)
     }

@@ -40,6 +40,11 @@ fn results_at_full_length() -> Result<()> {
 }
 
 #[test]
+fn results_in_every_trouble_on_every_home() -> Result<()> {
+    long::every_trouble_on_every_home()
+}
+
+#[test]
 fn results_on_ceph_rgw_and_minio() -> Result<()> {
     every_line(Home::ceph()?)?;
     every_line(Home::minio()?)?;

@@ -113,7 +113,7 @@ fn a_judge_of_results_sees_a_lost_a_changed_and_a_half_file() -> Result<()> {
 fn a_store_in_trouble_answers_503_and_takes_its_time() -> Result<()> {
     let server = Versitygw::start()?;
     server.client()?.create_bucket("bucket")?;
-    let trouble = Trouble::before(server.port())?;
+    let trouble = Trouble::before(server.port(), None)?;
     let store = S3::new(&format!("http://127.0.0.1:{}", trouble.port()), Credentials::TEST)?;
     store.put("bucket", "one", b"one")?;
     trouble.refuse(100);

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{Builder, Config};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -34,6 +35,11 @@ const PASSING: [&str; 13] = [
 /// For requests that a store answers when it has moved many bytes.
 pub(super) fn patient() -> Builder {
     Config::builder().timeout_config(TimeoutConfig::builder().read_timeout(PATIENCE).build())
+}
+
+/// For a `PUT` without a body: Ceph RGW wants to be told its length of a part that is copied.
+pub(super) fn without_body(request: &mut HttpRequest) {
+    request.headers_mut().insert("content-length", "0");
 }
 
 pub(super) fn quoted(etag: &str) -> String {

@@ -9,7 +9,7 @@ use tidegate_plan::LeaseId;
 
 use super::super::error::HomeError;
 use super::super::file::Kept;
-use super::call::{failed, patient, quoted, source_of};
+use super::call::{failed, patient, quoted, source_of, without_body};
 use super::{Bucket, number, tagged};
 use crate::source::status;
 
@@ -132,6 +132,7 @@ impl Bucket {
                 .copy_source_range(format!("bytes={first}-{last}"))
                 .customize()
                 .config_override(patient())
+                .mutate_request(without_body)
                 .send()
                 .await
                 .map_err(failed)?;

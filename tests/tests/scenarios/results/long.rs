@@ -75,7 +75,17 @@ pub(crate) fn at_full_length() -> Result<()> {
     one_large_file(Home::versitygw()?, 2 << 10, &[])?;
     super::storm::killed(Home::directory()?, 240, &[])?;
     super::storm::killed(Home::versitygw()?, 240, &["--results-async"])?;
-    super::storm::killed(Home::ceph()?, 60, &[])?;
     super::storm::troubled(Home::versitygw()?, 240)?;
-    super::cut::a_cut_of(Duration::from_secs(60), 120)
+    super::cut::a_cut_of(Home::directory()?, Duration::from_secs(60), 120)
+}
+
+/// What the everyday tier does to one kind of home, done to the others.
+pub(crate) fn every_trouble_on_every_home() -> Result<()> {
+    super::storm::killed(Home::ceph()?, 60, &[])?;
+    super::storm::troubled(Home::ceph()?, 60)?;
+    for home in [Home::versitygw, Home::ceph] {
+        super::cut::a_cut_of(home()?, Duration::from_secs(60), 100)?;
+        super::spool::the_disk_fills_up(home()?)?;
+    }
+    Ok(())
 }

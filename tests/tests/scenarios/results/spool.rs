@@ -16,12 +16,16 @@ const ENOSPC: i64 = 28;
 /// What the worker says then.
 const FULL: &str = "the disk under the results' spool is full";
 
-/// Somebody else takes every byte of the disk that the spool lies on, for a while. Writes that cannot be kept
-/// say so; what was acknowledged is at home, and once there is room again all goes on.
 #[test]
 fn r20_the_disk_under_the_spool_fills_up_while_a_job_writes() -> Result<()> {
+    the_disk_fills_up(Home::directory()?)
+}
+
+/// Somebody else takes every byte of the disk that the spool lies on, for a while. Writes that cannot be kept
+/// say so; what was acknowledged is at home, and once there is room again all goes on.
+pub(super) fn the_disk_fills_up(home: Home) -> Result<()> {
     let seed = seed()?;
-    let desk = Desk::start(Home::directory()?, PATIENT)?;
+    let desk = Desk::start(home, PATIENT)?;
     let job = Job { device: 72 << 20, ..Job::of(seed, 10) };
     let storm = Storm::start(desk, None, job)?;
     wait_for("the job to write", || (storm.done() > 3).then_some(()))?;
