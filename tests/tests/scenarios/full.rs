@@ -33,10 +33,20 @@ fn a_versioned_bucket_on_minio_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// A file of 20 GiB, storms of four minutes on every kind of home, a link that is cut for a minute.
 #[test]
-fn results_at_full_length() -> Result<()> {
-    long::at_full_length()
+fn results_of_twenty_gibibytes() -> Result<()> {
+    long::very_large_files()
+}
+
+/// Of four minutes.
+#[test]
+fn results_in_long_storms() -> Result<()> {
+    long::long_storms()
+}
+
+#[test]
+fn results_over_a_cut_of_a_minute() -> Result<()> {
+    long::a_cut_of_a_minute()
 }
 
 #[test]

@@ -69,13 +69,18 @@ fn a_file_larger_than_the_spool_comes_home() -> Result<()> {
     one_large_file(Home::directory()?, 256, &["--results-spool", "64MiB", "--memory", "128MiB"])
 }
 
-/// Everything that the everyday tier has in small.
-pub(crate) fn at_full_length() -> Result<()> {
+pub(crate) fn very_large_files() -> Result<()> {
     one_large_file(Home::directory()?, 20 << 10, &[])?;
-    one_large_file(Home::versitygw()?, 2 << 10, &[])?;
+    one_large_file(Home::versitygw()?, 2 << 10, &[])
+}
+
+pub(crate) fn long_storms() -> Result<()> {
     super::storm::killed(Home::directory()?, 240, &[])?;
     super::storm::killed(Home::versitygw()?, 240, &["--results-async"])?;
-    super::storm::troubled(Home::versitygw()?, 240)?;
+    super::storm::troubled(Home::versitygw()?, 240)
+}
+
+pub(crate) fn a_cut_of_a_minute() -> Result<()> {
     super::cut::a_cut_of(Home::directory()?, Duration::from_secs(60), 120)
 }
 
