@@ -66,6 +66,10 @@ impl Core {
         if let Some(refused) = lock(&file.refused).take() {
             return Err(refused);
         }
+        self.bring_to_safety(file).await
+    }
+
+    async fn bring_to_safety(self: &Arc<Self>, file: &Arc<File>) -> Result<(), FsError> {
         if self.is_saved(file)? {
             return Ok(());
         }
@@ -155,7 +159,8 @@ impl Core {
     pub(super) async fn release(self: &Arc<Self>, file: &Arc<File>, writing: bool) {
         let last = file.state().handles <= 1;
         if (writing || last)
-            && let Err(error) = self.save(file).await
+            // Nobody hears what becomes of it: a refusal waits for whoever syncs or closes next.
+            && let Err(error) = self.bring_to_safety(file).await
             && error != FsError::Lost
         {
             tracing::warn!(%error, "a result is not home yet");
