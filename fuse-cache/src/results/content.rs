@@ -91,7 +91,8 @@ pub(super) struct State {
     pub(super) frozen: bool,
     /// What a worker before this one had in memory is gone.
     pub(super) lost: bool,
-    /// What another file left at home under this one's name is there until this one comes.
+    /// Something may be at home under its name that is not `home`: what another file left there, or what
+    /// set out from here and nobody heard of. It is there until this file comes.
     pub(super) covers: bool,
     pub(super) handles: u32,
     pub(super) mode: u32,

@@ -114,6 +114,7 @@ impl Core {
             len: version.len,
         };
         let body = framed(&request, &blocks)?;
+        self.sets_out(file);
         Ok((self.home.send("store", &body).await?, Vec::new()))
     }
 
@@ -155,7 +156,18 @@ impl Core {
             len: version.len,
             parts: receipts.clone(),
         };
+        self.sets_out(file);
         Ok((self.home.ask("commit", &request).await?, receipts))
+    }
+
+    /// From now on it may be at home, whether or not this worker lives to hear of it: who renames or
+    /// removes it must look there.
+    fn sets_out(&self, file: &File) {
+        let mut state = file.state();
+        if state.home.is_none() && !state.covers {
+            state.covers = true;
+            self.record(&[Record::SetsOut { node: file.node }]);
+        }
     }
 
     fn is_home(

@@ -93,8 +93,8 @@ impl Log {
     }
 
     /// Every name is at home as it was last acknowledged, or as a later step that failed would have it;
-    /// and nothing else is there.
-    pub fn judge(&self, look: &Look) -> Result<Verdict> {
+    /// and nothing else is there. `story` says more of a name that is not.
+    pub fn judge(&self, look: &Look, story: impl Fn(&str) -> String) -> Result<Verdict> {
         let found = look.list()?;
         for path in found.keys() {
             ensure!(self.may.contains_key(path), "nobody wrote {path}, which is at home");
@@ -103,10 +103,11 @@ impl Log {
         for (path, states) in &self.may {
             let is = look.sha256(path)?;
             if !states.contains(&is) {
-                wrong.push(format!("{path} is {is:?}, and may be {states:?}"));
+                let story = story(path);
+                wrong.push(format!("{path} is {is:?}, and may be {states:?}\n{story}"));
             }
         }
-        ensure!(wrong.is_empty(), "not as acknowledged: {wrong:#?}");
+        ensure!(wrong.is_empty(), "not as acknowledged: {}", wrong.join("\n"));
         Ok(Verdict { files: found.len(), bytes: found.values().map(|seen| seen.len).sum() })
     }
 }

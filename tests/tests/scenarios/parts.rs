@@ -89,7 +89,7 @@ fn a_judge_of_results_sees_a_lost_a_changed_and_a_half_file() -> Result<()> {
     check(command.args(["--canary", &hex::encode(canary.bytes()), "--steps", "120"]))?;
     let written = Log::read(&log)?;
     assert!(written.failed.is_empty() && written.done > 100, "{written:?}");
-    written.judge(&look)?;
+    written.judge(&look, |_| String::new())?;
     assert!(canary.count_in(device.raw()?)? > 1000, "what the job wrote is found in clear");
     Watcher::start(home.look()?).finish(&written.ever)?;
 
@@ -98,14 +98,14 @@ fn a_judge_of_results_sees_a_lost_a_changed_and_a_half_file() -> Result<()> {
     let at = home.path().join(path);
     let whole = std::fs::read(&at)?;
     std::fs::write(&at, &whole[..whole.len() / 2])?;
-    assert!(written.judge(&look).is_err(), "half a file");
+    assert!(written.judge(&look, |_| String::new()).is_err(), "half a file");
     assert!(Watcher::start(home.look()?).finish(&written.ever).is_err(), "half a file is seen");
     std::fs::remove_file(&at)?;
-    assert!(written.judge(&look).is_err(), "no file");
+    assert!(written.judge(&look, |_| String::new()).is_err(), "no file");
     std::fs::write(&at, &whole)?;
-    written.judge(&look)?;
+    written.judge(&look, |_| String::new())?;
     std::fs::write(home.path().join("surplus"), b"")?;
-    assert!(written.judge(&look).is_err(), "a file that nobody wrote");
+    assert!(written.judge(&look, |_| String::new()).is_err(), "a file that nobody wrote");
     Ok(())
 }
 

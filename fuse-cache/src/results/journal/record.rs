@@ -19,7 +19,7 @@ pub(in crate::results) enum Record {
         directory: bool,
         attributes: Attributes,
     },
-    /// `covers`: what another file left at home under this name is still there.
+    /// `covers`: as of [`Known::covers`], under this name.
     Named {
         node: u64,
         parent: u64,
@@ -71,6 +71,11 @@ pub(in crate::results) enum Record {
     },
     /// What was complete is not to be brought home: nobody was told that it is safe.
     Withdrawn {
+        node: u64,
+    },
+    /// What was complete sets out for home, where nothing of the file is known to be: nobody may live to
+    /// hear that it came.
+    SetsOut {
         node: u64,
     },
     /// The upload was given up.
@@ -143,7 +148,8 @@ pub(in crate::results) struct Known {
     pub(in crate::results) upload: Option<(String, String, BTreeMap<u32, PartReceipt>)>,
     /// There were bytes in memory only.
     pub(in crate::results) dirty: bool,
-    /// Something else is at home under its name.
+    /// Something may be at home under its name that is not `home`: what another file left there, or
+    /// what came from this one and nobody heard of.
     pub(in crate::results) covers: bool,
 }
 
@@ -205,6 +211,7 @@ impl Model {
             | Record::NoPart { node, .. }
             | Record::Brought { node, .. }
             | Record::Withdrawn { node }
+            | Record::SetsOut { node }
             | Record::NoUpload { node }
             | Record::Home { node, .. }
             | Record::Version { node, .. } => {
@@ -296,6 +303,7 @@ impl Known {
                 self.complete = None;
                 self.dirty = true;
             }
+            Record::SetsOut { .. } => self.covers = true,
             Record::NoUpload { .. } => self.upload = None,
             Record::Home { home, dirty, .. } => {
                 self.home = Some(home.clone());
@@ -339,8 +347,7 @@ impl Known {
             records.extend(parts.map(|receipt| Record::Part { node, receipt }));
         }
         if self.covers {
-            let (parent, name) = (self.parent, self.name.clone());
-            records.push(Record::Named { node, parent, name, covers: true });
+            records.push(Record::SetsOut { node });
         }
         if self.dirty {
             records.push(Record::Dirty { node });

@@ -102,6 +102,7 @@ fn all_is_told_anew_when_the_run_is_long() {
         HomeRecord { version: "v".repeat(1000), len: 5, receipts: Vec::new() },
     );
     journal.append(&[Record::Begun, made(2, "a"), made(3, "b"), Record::Dirty { node: 3 }]);
+    journal.append(&[Record::SetsOut { node: 3 }]);
     for _ in 0..2000 {
         journal
             .append(&[dirty.clone(), Record::Home { node: 2, home: home.clone(), dirty: false }]);

@@ -132,6 +132,29 @@ async fn a_flush_that_was_cut_off_is_ended_by_the_successor() {
     assert!(worker.home.bytes("f").unwrap() == bytes(1, 100_000));
 }
 
+/// It came home, and nobody heard of it: under a name that is given up it must not stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_set_out_for_home_is_looked_for_there() {
+    let mut worker = Worker::start(PLAIN).await;
+    for killed in [false, true] {
+        for name in ["a", "b"] {
+            worker.home.once("store", Fault::Unheard);
+            worker.home.once("store", Fault::Refuse(ProblemKind::OverBudget));
+            let file = worker.create(name).await;
+            worker.write(file.0, 0, b"unheard").await;
+            assert!(worker.results.fsync(file.0).await.is_err());
+            assert!(worker.home.bytes(name).is_some());
+        }
+        if killed {
+            worker = worker.killed().await;
+        }
+        worker.rename("a", "c").await.unwrap();
+        worker.unlink("b").await.unwrap();
+        assert_eq!(worker.home.lock().files.keys().next(), None, "killed: {killed}");
+        worker.unlink("c").await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resent_request_that_was_done_is_answered_as_done() {
     let worker = Worker::start(PLAIN).await;

@@ -11,10 +11,11 @@ use tidegate_tests::canary::Canary;
 use tidegate_tests::dataset::Dice;
 use tidegate_tests::device::LoopDevice;
 use tidegate_tests::process::{Process, signal_pid, wait_for};
-use tidegate_tests::programs::MountProgram;
+use tidegate_tests::programs::{MountProgram, succeed};
 use tidegate_tests::reader::{python, script};
 use tidegate_tests::results::{Desk, Home, Log, Watcher};
 use tidegate_tests::scratch::Scratch;
+use tidegate_tests::tidegate::tidegate;
 use tidegate_tests::wan::Wan;
 
 /// The worker lives through every fault below.
@@ -176,7 +177,8 @@ impl Storm {
         self.nothing_in_clear("after the wipe")?;
         let contents = self.watcher.finish(&log.ever)?;
         let look = self.desk.home.look()?;
-        let verdict = log.judge(&look)?;
+        let verdict = log.judge(&look, |path| story(&self.desk, path));
+        let verdict = verdict.with_context(|| self.mount.log())?;
         look.wait_until_tidy(self.orphans)?;
         eprintln!(
             "{} steps acknowledged, {} failed; {} files, {} bytes at home; {contents} contents seen",
@@ -193,6 +195,15 @@ impl Storm {
         ensure!(found == 0, "{found} times in clear on the device {when}");
         Ok(())
     }
+}
+
+/// What the store served, and what the ledger says, of a name.
+fn story(desk: &Desk, path: &str) -> String {
+    let (log, ledger) = (desk.home.access_log(), desk.ledger());
+    let served = log.lines().filter(|line| line.contains(path)).map(str::to_owned);
+    let words = ["audit", "show", &desk.home.name(path), "--ledger", &ledger.to_string_lossy()];
+    let shown = tidegate(words).and_then(succeed);
+    served.chain([format!("{shown:?}")]).collect::<Vec<_>>().join("\n")
 }
 
 /// How long a fault lasts, or how long it is until the next: that is what is drawn.
