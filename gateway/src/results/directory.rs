@@ -42,6 +42,8 @@ pub(crate) struct Directory {
     pub(super) threads: Arc<Semaphore>,
     /// A part is written by one at a time.
     stripes: [Mutex<()>; STRIPES],
+    /// One file at a time is read to be compared: a part of it is in memory, for which nobody made room.
+    comparing: Mutex<()>,
     /// Directories whose names are known to be flushed: made by whomever, perhaps just before a crash.
     settled: Mutex<HashSet<String>>,
 }
@@ -69,6 +71,7 @@ impl Directory {
                 root,
                 threads: Arc::new(Semaphore::new(THREADS)),
                 stripes: std::array::from_fn(|_| Mutex::default()),
+                comparing: Mutex::default(),
                 settled: Mutex::default(),
             }),
             Err(Errno::NOSYS | Errno::PERM) => Err(SourceError::NoOpenat2),
@@ -193,3 +196,6 @@ fn create(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, HomeError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?)
 }
+
+#[cfg(test)]
+mod tests;

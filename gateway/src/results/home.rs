@@ -189,8 +189,8 @@ impl Home {
     ) -> Result<Option<String>, HomeError> {
         match self {
             Self::Directory(directory) => {
-                let file = file.clone();
-                of(directory, move |directory| directory.finished(&file)).await
+                let (file, parts) = (file.clone(), parts.to_vec());
+                of(directory, move |directory| directory.finished(&file, &parts)).await
             }
             Self::Bucket(bucket) => bucket.finished(ticket, file, parts).await,
         }

@@ -83,13 +83,11 @@ pub(super) fn kept(file: impl AsFd) -> Result<Kept, HomeError> {
     })
 }
 
-/// Whether an open file came as this one: its content, its length, its hash.
-pub(super) fn is_of(file: impl AsFd, of: &Arrival) -> Result<bool, HomeError> {
+/// Whether an open file came as this one, by its content and its hash; `None` where it does not say both.
+pub(super) fn is_of(file: impl AsFd, of: &Arrival) -> Option<bool> {
     let file = file.as_fd();
-    let is_as_long = u64::try_from(fstat(file)?.st_size) == Ok(of.len);
-    let says = |name, value: String| marked(file, name) == Some(value);
-    let is_same = says("content", of.content.to_string()) && says("blake3", hex::encode(of.blake3));
-    Ok(is_as_long && is_same)
+    let (content, blake3) = (marked(file, "content")?, marked(file, "blake3")?);
+    Some(content == of.content.to_string() && blake3 == hex::encode(of.blake3))
 }
 
 /// Whether a lease brought this open file home, as far as can be said: where there are no extended attributes,

@@ -124,18 +124,45 @@ impl Directory {
         Ok(version)
     }
 
-    /// Blocking.
-    pub(in super::super) fn finished(&self, file: &Arrival) -> Result<Option<String>, HomeError> {
-        match self.open_file(&file.path) {
-            Ok(open) if marks::is_of(&open, file)? => {
-                // Who named it may not have come to flush that.
-                fsync(&open)?;
-                fsync(&self.place(&file.path)?.parent)?;
-                marks::version(&open).map(Some)
-            }
-            Ok(_) | Err(HomeError::Absent | HomeError::Occupied) => Ok(None),
-            Err(error) => Err(error),
+    /// Blocking. A file that does not say what it is, since there are no extended attributes, is read.
+    pub(in super::super) fn finished(
+        &self,
+        file: &Arrival,
+        parts: &[PartReceipt],
+    ) -> Result<Option<String>, HomeError> {
+        let open = match self.open_file(&file.path) {
+            Ok(open) => open,
+            Err(HomeError::Absent | HomeError::Occupied) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if u64::try_from(fstat(&open)?.st_size) != Ok(file.len) {
+            return Ok(None);
         }
+        let is_it = match marks::is_of(&open, file) {
+            Some(is_it) => is_it,
+            None => self.holds(&open, parts)?,
+        };
+        if !is_it {
+            return Ok(None);
+        }
+        // Who named it may not have come to flush that.
+        fsync(&open)?;
+        fsync(&self.place(&file.path)?.parent)?;
+        marks::version(&open).map(Some)
+    }
+
+    /// Whether an open file holds the parts of these receipts.
+    fn holds(&self, file: &OwnedFd, parts: &[PartReceipt]) -> Result<bool, HomeError> {
+        let _one = self.comparing.lock().unwrap_or_else(PoisonError::into_inner);
+        for receipt in parts {
+            let first = u64::from(receipt.part) * RESULT_PART_LEN as u64;
+            let bytes = read_at(file, first, receipt.len as usize)?;
+            let hash = bytes.and_then(|bytes| PartHash::of(receipt.part, &bytes));
+            if hash.is_none_or(|hash| hash.0 != *receipt.hash.0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Blocking.

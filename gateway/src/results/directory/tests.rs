@@ -1,0 +1,65 @@
+//! A directory as the home of results, on a real tree.
+
+use rustix::fs::removexattr;
+use tempfile::TempDir;
+use tidegate_plan::{ContentId, PartHash, RESULT_PART_LEN, SelectionId, SnapshotId};
+use tidegate_wire::{Attributes, PartReceipt};
+
+use super::super::file::{Arrival, Provenance};
+use super::*;
+
+const LEASE: LeaseId = LeaseId::from_bytes([1; 16]);
+const PART: u64 = RESULT_PART_LEN as u64;
+
+fn made() -> Provenance {
+    Provenance {
+        lease: LEASE,
+        snapshot: SnapshotId::from_bytes([2; 32]),
+        selection: SelectionId::from_bytes([3; 32]),
+        image: None,
+    }
+}
+
+fn arrival(path: &str, len: u64) -> Arrival {
+    Arrival {
+        path: path.to_owned(),
+        attributes: Attributes { mode: 0o640, mtime_s: 1_700_000_001, mtime_ns: 5 },
+        content: ContentId::from_bytes([4; 32]),
+        len,
+        blake3: [5; 32],
+    }
+}
+
+/// A part of the upload `id` comes, of whatever length.
+fn sent(directory: &Directory, part: u32, bytes: &[u8]) -> PartReceipt {
+    let hash = PartHash::of(part, bytes).unwrap();
+    directory.part(LEASE, "id", part, hash, bytes).unwrap();
+    PartReceipt {
+        part,
+        len: u32::try_from(bytes.len()).unwrap(),
+        hash: hash.0.as_slice().into(),
+        tag: String::new(),
+        proof: Vec::new().into(),
+    }
+}
+
+#[test]
+fn a_file_that_does_not_say_what_it_is_is_known_by_its_bytes() {
+    let home = TempDir::new().unwrap();
+    let directory = Directory::open(home.path()).unwrap();
+    directory.begin(LEASE, "id").unwrap();
+    let parts = [sent(&directory, 0, &vec![7; RESULT_PART_LEN]), sent(&directory, 1, b"tail")];
+    let file = arrival("file", PART + 4);
+    directory.commit(&made(), "id", &file, &parts).unwrap();
+    for name in ["content", "blake3"] {
+        // Where there are no extended attributes there is none to take away.
+        let _ = removexattr(home.path().join("file"), format!("user.tidegate.{name}"));
+    }
+    let version = directory.version("file").unwrap();
+    assert!(version.is_some());
+    assert_eq!(directory.finished(&file, &parts).unwrap(), version);
+    assert_eq!(directory.finished(&arrival("file", PART + 3), &parts).unwrap(), None);
+    let [first, last] = parts;
+    let other = PartReceipt { hash: vec![9; 32].into(), ..last };
+    assert_eq!(directory.finished(&file, &[first, other]).unwrap(), None);
+}
