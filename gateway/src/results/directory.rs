@@ -27,6 +27,8 @@ use crate::source::{SourceError, open_beneath};
 
 /// Directories that only a file's path implies.
 const IMPLIED: u32 = 0o755;
+/// Files that have no name yet.
+const UNNAMED: u32 = 0o600;
 /// Parts that are written at once, beyond which some wait for others.
 const STRIPES: usize = 64;
 /// Directories remembered as flushed.
@@ -194,7 +196,7 @@ impl Directory {
 /// A new file in an open directory.
 fn create(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, HomeError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?)
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(UNNAMED))?)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::PoisonError;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fdatasync, flock, fstat,
-    fsync, ftruncate, openat, unlinkat,
+    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, fchmod, fdatasync, flock,
+    fstat, fsync, ftruncate, openat, unlinkat,
 };
 use rustix::io::Errno;
 use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
@@ -18,7 +18,7 @@ use tidegate_wire::PartReceipt;
 use super::super::error::HomeError;
 use super::super::file::{Arrival, Provenance};
 use super::io::{read_at, write_at};
-use super::{Directory, STRIPES, create, marks};
+use super::{Directory, STRIPES, UNNAMED, create, marks};
 
 const HASH: usize = 32;
 
@@ -49,7 +49,16 @@ impl Directory {
         let list = openat(&own, list_of(id).as_str(), flags, Mode::empty())?;
         flock(&list, lock)?;
         // Behind the lock: a commit may have given it its name meanwhile.
-        let file = openat(&own, id, flags, Mode::empty())?;
+        let file = match openat(&own, id, flags, Mode::empty()) {
+            // One that broke off may have made it read-only before that.
+            Err(Errno::ACCESS) => {
+                let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let read = openat(&own, id, read, Mode::empty())?;
+                fchmod(&read, Mode::from_raw_mode(UNNAMED))?;
+                openat(&own, id, flags, Mode::empty())?
+            }
+            opened => opened?,
+        };
         Ok(Open { own, file, list })
     }
 

@@ -1,6 +1,11 @@
 //! A directory as the home of results, on a real tree.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use rustix::fs::removexattr;
+use rustix::process::{Uid, geteuid};
+use rustix::thread::set_thread_res_uid;
 use tempfile::TempDir;
 use tidegate_plan::{ContentId, PartHash, RESULT_PART_LEN, SelectionId, SnapshotId};
 use tidegate_wire::{Attributes, PartReceipt};
@@ -62,4 +67,27 @@ fn a_file_that_does_not_say_what_it_is_is_known_by_its_bytes() {
     let [first, last] = parts;
     let other = PartReceipt { hash: vec![9; 32].into(), ..last };
     assert_eq!(directory.finished(&file, &[first, other]).unwrap(), None);
+}
+
+#[test]
+fn a_read_only_file_can_be_committed_again_by_whoever_is_not_root() {
+    let home = TempDir::new().unwrap();
+    set_permissions(&home, Permissions::from_mode(0o777)).unwrap();
+    let root = home.path().to_owned();
+    // Root writes to everything, so this is done by a thread that is nobody.
+    let committing = std::thread::spawn(move || {
+        if geteuid().is_root() {
+            let nobody = Uid::from_raw(65534);
+            set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        let directory = Directory::open(&root).unwrap();
+        directory.begin(LEASE, "id").unwrap();
+        let parts = [sent(&directory, 0, b"first"), sent(&directory, 1, b"last")];
+        // A commit that broke off before it gave the file its name.
+        let unnamed = root.join(format!("{RESERVED}{LEASE}/id"));
+        set_permissions(unnamed, Permissions::from_mode(0o444)).unwrap();
+        directory.commit(&made(), "id", &arrival("file", PART + 4), &parts).map(drop)
+    });
+    committing.join().unwrap().unwrap();
+    assert_eq!(std::fs::metadata(home.path().join("file")).unwrap().len(), PART + 4);
 }
