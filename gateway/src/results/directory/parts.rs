@@ -126,7 +126,10 @@ impl Directory {
         if u64::try_from(fstat(&open.file)?.st_size).is_ok_and(|size| size < file.len) {
             return Err(HomeError::Absent);
         }
-        // A later content may be shorter than the one that the upload began with.
+        // A later content may be shorter than the one that the upload began with. Should this break off, then
+        // what is cut off does not stand in the list any more.
+        ftruncate(&open.list, (parts.len() * HASH) as u64)?;
+        fdatasync(&open.list)?;
         ftruncate(&open.file, file.len)?;
         let version = self.publish(&open.own, id, &open.file, made, file)?;
         unlinkat(&open.own, list_of(id).as_str(), AtFlags::empty())?;

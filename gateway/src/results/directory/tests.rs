@@ -91,3 +91,20 @@ fn a_read_only_file_can_be_committed_again_by_whoever_is_not_root() {
     committing.join().unwrap().unwrap();
     assert_eq!(std::fs::metadata(home.path().join("file")).unwrap().len(), PART + 4);
 }
+
+#[test]
+fn what_a_commit_that_broke_off_has_cut_off_must_come_again() {
+    let home = TempDir::new().unwrap();
+    let directory = Directory::open(home.path()).unwrap();
+    std::fs::create_dir(home.path().join("taken")).unwrap();
+    directory.begin(LEASE, "id").unwrap();
+    let parts = [0, 1, 2, 3].map(|part| sent(&directory, part, b"part"));
+    let short = directory.commit(&made(), "id", &arrival("taken", 2 * PART), &parts[..2]);
+    assert!(matches!(short, Err(HomeError::Occupied)), "{short:?}");
+    let file = arrival("file", 3 * PART + 4);
+    sent(&directory, 3, b"part");
+    let torn = directory.commit(&made(), "id", &file, &parts);
+    assert!(matches!(torn, Err(HomeError::Absent)), "{torn:?}");
+    sent(&directory, 2, b"part");
+    directory.commit(&made(), "id", &file, &parts).unwrap();
+}
