@@ -37,6 +37,7 @@ pub use error::{ReadError, SourceError};
 pub(crate) use keys::{bare, decoded};
 pub(crate) use pinned::PinnedFile;
 pub(crate) use refusal::{NO_CODE, code, listing as refusal_of, status};
+pub(crate) use spec::is_plain_prefix;
 pub use spec::{S3Options, SourceSpec, SpecError};
 
 /// An open source. Cheap to clone.

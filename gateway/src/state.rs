@@ -14,7 +14,7 @@ use object_store::{BackoffConfig, Certificate, ClientOptions, CredentialProvider
 use serde::Deserialize;
 use tidegate_kit::state::{StateError, StateStore};
 
-use crate::source::{S3Access, S3Options, SourceError, SourceSpec, SpecError};
+use crate::source::{S3Access, S3Options, SourceError, SourceSpec};
 
 /// Requests of state are small; one that takes longer is asked anew.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -62,9 +62,7 @@ impl StateBucket {
             Ok(SourceSpec::Directory(_)) => {
                 Err(BucketError::Url("must be s3://bucket/prefix".into()))
             }
-            Err(why @ (SpecError::Empty | SpecError::Scheme(_) | SpecError::Bucket(_))) => {
-                Err(BucketError::Url(why.to_string()))
-            }
+            Err(why) => Err(BucketError::Url(why.to_string())),
         }
     }
 

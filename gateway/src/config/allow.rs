@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::source::{S3Options, SourceSpec};
+use crate::source::{S3Options, SourceSpec, is_plain_prefix};
 
 /// Prefixes of what may be staged.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -45,9 +45,10 @@ impl SourcesConfig {
 pub(super) fn check(allow: &[Allowed]) -> Result<(), String> {
     for Allowed { prefix, s3 } in allow {
         let is_bucket = prefix.starts_with(S3);
-        if !is_bucket && !is_plain_absolute(prefix) {
+        if !is_plain(prefix) {
             return Err(format!(
-                "`{prefix}` is neither an absolute directory without `..` nor an s3:// address"
+                "`{prefix}` is neither an absolute directory without `..` nor an s3:// address whose prefix has \
+                 no empty name, `.` or `..`"
             ));
         }
         if !is_bucket && *s3 != S3Options::default() {
@@ -94,9 +95,8 @@ pub(super) fn admit(allow: &[Allowed], asked: &SourceSpec) -> Option<SourceSpec>
 impl Allowed {
     /// Whether `source` (an absolute directory or an `s3://` address) lies under it.
     fn covers(&self, source: &str) -> bool {
-        let is_bucket = source.starts_with(S3);
-        (is_bucket || is_plain_absolute(source))
-            && self.prefix.starts_with(S3) == is_bucket
+        is_plain(source)
+            && self.prefix.starts_with(S3) == source.starts_with(S3)
             && under(&self.prefix, source)
     }
 
@@ -184,8 +184,12 @@ fn repeats(asked: &S3Options, own: &S3Options) -> bool {
         && same(&asked.credentials_file, &own.credentials_file)
 }
 
-fn is_plain_absolute(path: &str) -> bool {
-    let path = Path::new(path);
+/// Whether a place lies where its text says: an absolute directory, or an `s3://` address.
+fn is_plain(place: &str) -> bool {
+    if let Some(place) = place.strip_prefix(S3) {
+        return place.split_once('/').is_none_or(|(_, prefix)| is_plain_prefix(prefix));
+    }
+    let path = Path::new(place);
     path.is_absolute() && path.components().all(|c| c != Component::ParentDir)
 }
 
@@ -244,6 +248,31 @@ mod tests {
         let all = SourcesConfig { allow: vec!["/".into(), "s3://".into()] };
         assert!(allows(&all, "/etc") && allows(&all, "s3://any/where"));
         assert!(!allows(&SourcesConfig { allow: vec!["/".into()] }, "s3://any"));
+    }
+
+    /// Some stores resolve names as file systems do.
+    #[test]
+    fn nothing_leads_out_of_a_prefix() {
+        let sources = |allow: &[&str]| SourcesConfig {
+            allow: allow.iter().map(|prefix| Allowed::from(*prefix)).collect(),
+        };
+        let allowed = sources(&["s3://bucket/train", "s3://whole"]);
+        for (bucket, prefix) in [
+            ("bucket", "train/../cars/"),
+            ("bucket", "train/a/.."),
+            ("bucket", "train/./"),
+            ("bucket", "train//"),
+            ("whole", "../bucket/"),
+        ] {
+            let options = S3Options::default();
+            let asked = SourceSpec::S3 { bucket: bucket.into(), prefix: prefix.into(), options };
+            assert_eq!(allowed.admit(&asked), None, "{asked}");
+        }
+        for text in ["s3://bucket/train/..", "s3://bucket//", "s3://bucket/./a", "/data/.."] {
+            assert!(sources(&[text]).check().unwrap_err().contains(text));
+        }
+        let plain = ["s3://", "s3://bucket", "s3://bucket/", "s3://bucket/..a/", "/", "/data"];
+        assert_eq!(sources(&plain).check(), Ok(()));
     }
 
     /// Whoever asks does not choose where requests and credentials go.

@@ -29,7 +29,8 @@ pub enum SourceSpec {
     Directory(PathBuf),
     S3 {
         bucket: String,
-        /// Empty, or ends with `/`: a prefix is a directory, so `data` never takes in `database`.
+        /// Empty, or ends with `/`: a prefix is a directory, so `data` never takes in `database`. No name in it
+        /// is empty, `.` or `..`, which some stores resolve as file systems do.
         prefix: String,
         #[serde(default)]
         options: S3Options,
@@ -48,6 +49,10 @@ pub enum SpecError {
         "`{0}` is not a bucket name: 3 to 255 letters, digits, dots, dashes or underscores are expected"
     )]
     Bucket(String),
+    #[error(
+        "`{0}` has an empty name, `.` or `..` in its prefix, which some stores take for another place"
+    )]
+    Prefix(String),
 }
 
 const S3: &str = "s3://";
@@ -69,12 +74,21 @@ impl SourceSpec {
         if !is_bucket(bucket) {
             return Err(SpecError::Bucket(bucket.to_owned()));
         }
+        if !is_plain_prefix(prefix) {
+            return Err(SpecError::Prefix(text.to_owned()));
+        }
         let mut prefix = prefix.to_owned();
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
         Ok(Self::S3 { bucket: bucket.to_owned(), prefix, options })
     }
+}
+
+/// Whether a prefix, with or without the `/` at its end, is one place in every store.
+pub(crate) fn is_plain_prefix(prefix: &str) -> bool {
+    let names = prefix.strip_suffix('/').unwrap_or(prefix);
+    prefix.is_empty() || names.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -126,8 +140,29 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_one_place_in_every_store() {
+        for text in ["s3://bucket/a/..b", "s3://bucket/.a/b./", "s3://bucket/...", "/a//b/../c"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in [
+            "s3://bucket/..",
+            "s3://bucket/a/../b",
+            "s3://bucket/a/..",
+            "s3://bucket/a/../",
+            "s3://bucket/./a",
+            "s3://bucket/a/.",
+            "s3://bucket//",
+            "s3://bucket//a",
+            "s3://bucket/a//b",
+            "s3://bucket/a//",
+        ] {
+            assert_eq!(parse(text), Err(SpecError::Prefix(text.to_owned())));
+        }
+    }
+
+    #[test]
     fn what_is_shown_parses_to_the_same() {
-        for text in ["/data", "s3://bucket/a//b", "s3://bucket"] {
+        for text in ["/data", "s3://bucket/a/b", "s3://bucket"] {
             let spec = parse(text).unwrap();
             assert_eq!(parse(&spec.to_string()), Ok(spec));
         }
