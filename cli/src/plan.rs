@@ -4,7 +4,7 @@ use anyhow::Result;
 use bytesize::ByteSize;
 use serde::Serialize;
 use tidegate_gateway::source::Source;
-use tidegate_plan::{Estimate, Layout, Selection, SnapshotId};
+use tidegate_plan::{Estimate, Layout, Selection, Shown, SnapshotId};
 
 use crate::args::PlanArgs;
 use crate::{Usage, source};
@@ -80,7 +80,7 @@ fn tell(plan: &Plan, json: bool) -> Result<()> {
     println!("listing     {} in the gateway's memory", ByteSize(plan.snapshot_bytes as u64));
     println!("minutes     {:.1} at the given rate", plan.minutes);
     for (name, reason) in &plan.unshown {
-        println!("not shown   {name}: {reason}");
+        println!("not shown   {}: {reason}", Shown(name.as_bytes()));
     }
     Ok(())
 }

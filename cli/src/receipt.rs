@@ -197,7 +197,7 @@ impl Receipt {
         if let Some(results) = &self.results {
             row("home", format!("{} files, {}", results.files, ByteSize(results.bytes)));
             for name in results.lost.iter().take(LOST_SHOWN) {
-                row("LOST", name.clone());
+                row("LOST", Shown(name.as_bytes()).to_string());
             }
             let shown = results.lost.len().min(LOST_SHOWN) as u64;
             match results.lost_files.saturating_sub(shown) {
@@ -214,7 +214,7 @@ impl Receipt {
             row("worker", format!("replaced {} times", self.workers_replaced));
         }
         for (name, reason) in &self.unshown {
-            row("not shown", format!("{name}: {reason}"));
+            row("not shown", format!("{}: {reason}", Shown(name.as_bytes())));
         }
         row("gone", self.end());
         let mut head = self.checkpoint.lines();
