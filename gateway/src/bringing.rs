@@ -204,7 +204,7 @@ impl Bringing {
         Ok(())
     }
 
-    /// Refuses what would take a directory away from under another lease.
+    /// Refuses what would take a directory away from under another lease, or put another in its place.
     fn has_no_home_below(&self, path: &str) -> Result<(), Refusal> {
         let directory = |live: &Live| match &live.view().document.results.as_ref()?.home {
             SourceSpec::Directory(home) => Some(home.clone()),

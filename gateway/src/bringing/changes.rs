@@ -75,6 +75,7 @@ async fn make(bringing: &Bringing, change: &Change) -> Result<Option<Changed>, R
         }
         Change::RenameDirectory { from, to } => {
             bringing.has_no_home_below(from)?;
+            bringing.has_no_home_below(to)?;
             home.rename_directory(from, to).await.map_err(failed)?;
             bringing.desk.forget_paid(None);
             let directory = Kept { version: String::new(), len: 0, blake3: None };

@@ -124,6 +124,7 @@ async fn directories_count_and_stay_where_another_lease_brings_its_results() {
     let (from, to) = (|| "d".to_owned(), "g".to_owned());
     for change in [
         Change::RenameDirectory { from: from(), to },
+        Change::RenameDirectory { from: "e".into(), to: "d/inner".into() },
         Change::RemoveDirectory { path: "d/inner".into() },
     ] {
         let refused = outer.post("change", &ChangeRequest { seq: 4, change }).await;
