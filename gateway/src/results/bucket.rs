@@ -25,7 +25,7 @@ use super::file::{Arrival, Gone, Kept, Provenance};
 use super::names::RESERVED;
 use super::ticket::{Ticket, word};
 use crate::source::{S3Options, SourceError, bare, connect, refusal_of};
-use call::{failed, patient, quoted, source_of, without_body};
+use call::{failed, patient, quoted, range_of, source_of, without_body};
 
 /// What metadata and tags are called, before the names of `Provenance::marks`.
 const PREFIX: &str = "tidegate-";
@@ -138,14 +138,13 @@ impl Bucket {
         hash: PartHash,
     ) -> Result<String, HomeError> {
         let first = u64::from(receipt.part) * RESULT_PART_LEN as u64;
-        let last = first + u64::from(receipt.len).max(1) - 1;
         let copy = self.client.upload_part_copy().bucket(&self.name);
         let copy = copy.key(self.key(&ticket.path)).upload_id(&ticket.store);
         let copied = copy
             .part_number(number(receipt.part)?)
             .copy_source(source_of(&self.name, &self.key(path)))
             .copy_source_if_match(quoted(version))
-            .copy_source_range(format!("bytes={first}-{last}"))
+            .copy_source_range(range_of(first, receipt.len)?)
             .customize()
             .config_override(patient())
             .mutate_request(without_body)
@@ -287,9 +286,8 @@ impl Bucket {
             let is_it = kept.version == version;
             return if is_it { Ok((kept, Vec::new())) } else { Err(HomeError::Changed) };
         }
-        let last = offset + u64::from(len) - 1;
         let get = self.client.get_object().bucket(&self.name).key(self.key(path));
-        let get = get.if_match(quoted(version)).range(format!("bytes={offset}-{last}"));
+        let get = get.if_match(quoted(version)).range(range_of(offset, len)?);
         let got = match get.send().await.map_err(failed) {
             Ok(got) => got,
             Err(HomeError::Absent) => return Err(HomeError::Changed),

@@ -46,6 +46,13 @@ pub(super) fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
 }
 
+/// A range as its header wants it; it has a byte at least.
+pub(super) fn range_of(offset: u64, len: u32) -> Result<String, HomeError> {
+    let last = offset.checked_add(u64::from(len).max(1) - 1);
+    let last = last.ok_or(HomeError::Unfit("the range is not in the file"))?;
+    Ok(format!("bytes={offset}-{last}"))
+}
+
 /// Bucket and key as `x-amz-copy-source` wants them: each byte that a URL's path does not take as it is, by
 /// its number.
 pub(super) fn source_of(bucket: &str, key: &str) -> String {
@@ -107,6 +114,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_ends_with_its_last_byte() {
+        assert_eq!(range_of(0, 1).unwrap(), "bytes=0-0");
+        assert_eq!(range_of(16, 16).unwrap(), "bytes=16-31");
+        assert_eq!(range_of(u64::MAX, 1).unwrap(), format!("bytes={0}-{0}", u64::MAX));
+        assert!(matches!(range_of(u64::MAX, 2), Err(HomeError::Unfit(_))));
+    }
 
     #[test]
     fn a_source_of_a_copy_is_a_path_of_a_url() {
