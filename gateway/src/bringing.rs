@@ -180,23 +180,41 @@ impl Bringing {
         }
         let request = *hasher.finalize().as_bytes();
         let again = self.desk.is_paid(&request);
-        let need = if again { Share::default() } else { need };
         let desk = Arc::clone(&self.desk);
+        let mut spent = Spent { desk, need, share: Share::default(), request, again };
+        if again {
+            return Ok(spent);
+        }
         if self.desk.purse.take(need) {
-            return Ok(Spent { desk, share: need, request, again });
+            spent.share = need;
+            return Ok(spent);
         }
         // A slice that is reserved and then forgotten would be lost to the lease.
         let bringing = self.clone();
         let taking = async move {
-            bringing.take_slice(need).await?;
-            Ok(Spent { desk, share: need, request, again })
+            bringing.spend_more(&mut spent, need).await?;
+            Ok(spent)
         };
         self.to_its_end(taking).await
     }
 
+    /// Looks once more whether a request is paid for, when it has its body and its turn, in the step that brings
+    /// it: the same may have come home meanwhile, or what had come before have another name by now.
+    async fn settle(&self, spent: &mut Spent) -> Result<(), Refusal> {
+        if spent.again && !self.desk.is_still_paid(&spent.request) {
+            spent.again = false;
+            let need = spent.need;
+            return self.spend_more(spent, need).await;
+        }
+        if !spent.again && self.desk.is_paid(&spent.request) {
+            spent.again = true;
+            self.desk.purse.put(std::mem::take(&mut spent.share));
+        }
+        Ok(())
+    }
+
     /// Takes more for what is under way, in the step that brings it.
-    async fn spend_more(&self, spent: &mut Spent, bytes: u64) -> Result<(), Refusal> {
-        let more = Share { bytes, files: 0 };
+    async fn spend_more(&self, spent: &mut Spent, more: Share) -> Result<(), Refusal> {
         if !self.desk.purse.take(more) {
             self.take_slice(more).await?;
         }
@@ -293,6 +311,8 @@ async fn reserve(
 /// What was taken out of the budget; it goes back when it is not used.
 struct Spent {
     desk: Arc<Desk>,
+    /// What the request costs.
+    need: Share,
     share: Share,
     request: [u8; 32],
     /// It was paid for before.
@@ -300,8 +320,12 @@ struct Spent {
 }
 
 impl Spent {
-    /// It came home under that name.
+    /// It came home under that name. What cost nothing is no payment. Parts take no turns: where the same came
+    /// home meanwhile, this goes back.
     fn used(mut self, path: &str) {
+        if self.share == Share::default() || self.desk.is_paid(&self.request) {
+            return;
+        }
         self.desk.paid(self.request, path);
         self.share = Share::default();
     }

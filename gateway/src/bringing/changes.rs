@@ -21,7 +21,7 @@ pub(crate) async fn change(
     // Names cost no budget: the more is written down of them, the slower they come.
     let long: usize = paths(&request.change).iter().map(|path| path.len()).sum();
     bringing.desk.changes.take(1 + (long / NAMES) as u64).await;
-    let spent = match request.change {
+    let mut spent = match request.change {
         // A directory is one more thing at home, as a file is.
         Change::MakeDirectory { ref path, .. } => {
             let (one, seq) = (Share { bytes: 0, files: 1 }, request.seq.to_be_bytes());
@@ -40,14 +40,17 @@ pub(crate) async fn change(
         };
         let turn = bringing.turn_of(&paths(&change), moves.is_some(), seq).await?;
         let Some(turn) = turn else { return Ok(nothing()) };
+        if let Some(spent) = &mut spent {
+            bringing.settle(spent).await?;
+        }
         let changed = make(&bringing, &change).await?;
+        if let (Some(spent), Some(path)) = (spent, paths(&change).first()) {
+            spent.used(path);
+        }
         if let Some(from) = moves {
             bringing.desk.turns.moved(from, bringing.admitted.peer.public_key, seq);
         }
         turn.done();
-        if let (Some(spent), Some(path)) = (spent, paths(&change).first()) {
-            spent.used(path);
-        }
         Ok(changed.unwrap_or_else(nothing))
     };
     caller.to_its_end(step).await

@@ -49,7 +49,7 @@ pub(crate) async fn store(
         let sealing = Sealing { key, lease, content: request.content, first: 0 };
         Ok((len, spent, room, sealing))
     };
-    let (len, spent, room, sealing) = match admitted.await {
+    let (len, mut spent, room, sealing) = match admitted.await {
         Ok(admitted) => admitted,
         Err(refusal) => return Err((refusal, Some(framed))),
     };
@@ -61,6 +61,7 @@ pub(crate) async fn store(
         let Some(turn) = bringing.turn(&[&request.path], request.seq).await? else {
             return Ok(superseded());
         };
+        bringing.settle(&mut spent).await?;
         let hash = tokio::task::spawn_blocking(move || (*blake3::hash(&bytes).as_bytes(), bytes));
         let (blake3, bytes) =
             hash.await.map_err(|error| Refusal::internal("a file was not hashed", &error))?;
@@ -117,6 +118,7 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
             }
             return Ok(superseded());
         };
+        bringing.settle(&mut spent).await?;
         let file = Arrival {
             path: request.path,
             attributes: request.attributes,
@@ -135,7 +137,7 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
         let version = match before {
             Some(version) => version,
             None => {
-                bringing.spend_more(&mut spent, unpaid).await?;
+                bringing.spend_more(&mut spent, Share { bytes: unpaid, files: 0 }).await?;
                 let (made, parts) = (&desk.provenance, request.parts.clone());
                 match desk.home.commit(made, &ticket, file.clone(), parts).await {
                     Ok(version) => version,

@@ -95,7 +95,7 @@ pub(crate) async fn part(
         let sealing = Sealing { key: block_key, lease, content: request.content, first };
         Ok((len, ticket, spent, room, sealing, key))
     };
-    let (len, ticket, spent, room, sealing, key) = match admitted.await {
+    let (len, ticket, mut spent, room, sealing, key) = match admitted.await {
         Ok(admitted) => admitted,
         Err(refusal) => return Err((refusal, Some(framed))),
     };
@@ -109,6 +109,7 @@ pub(crate) async fn part(
         let (hash, bytes) =
             hashing.await.map_err(|error| Refusal::internal("a part was not hashed", &error))?;
         let hash = hash.ok_or_else(|| malformed("a part has bytes"))?;
+        bringing.settle(&mut spent).await?;
         let stored = bringing.desk.home.part(lease, &ticket, number, hash, bytes).await;
         let tag = stored.map_err(|error| bringing.of_upload(&ticket, error))?;
         spent.used(&ticket.path);
@@ -134,12 +135,13 @@ pub(crate) async fn copy(
     let (number, long) = (part.to_be_bytes(), len.to_be_bytes());
     let (path, version) = (request.path.as_bytes(), request.version.as_bytes());
     let what: [&[u8]; 6] = [b"copy", ticket.id.as_bytes(), &number, &long, path, version];
-    let spent = bringing.spend(Share { bytes, files: 0 }, &what).await?;
+    let mut spent = bringing.spend(Share { bytes, files: 0 }, &what).await?;
     let room = bringing.room(len as usize).await?;
     let caller = bringing;
     let bringing = bringing.clone();
     let step = async move {
         let _room = room;
+        bringing.settle(&mut spent).await?;
         let from = (request.path.as_str(), request.version.as_str());
         let vouched = |upload: &str| receipt_holds(&key, &lease, upload, &request.receipt);
         let (home, only) = (&bringing.desk.home, bringing.only());

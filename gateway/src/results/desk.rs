@@ -114,6 +114,11 @@ impl Desk {
         }
     }
 
+    /// Whether a request that was paid for is so still: nothing of it has another name.
+    pub(crate) fn is_still_paid(&self, request: &[u8; 32]) -> bool {
+        self.paid.lock().unwrap_or_else(PoisonError::into_inner).contains_key(request)
+    }
+
     /// What came home under a name, or all of it, has another name now, or none: under its old one it would be
     /// one more.
     pub(crate) fn forget_paid(&self, under: Option<&str>) {

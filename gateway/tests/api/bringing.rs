@@ -1,7 +1,13 @@
 //! A worker by hand that brings results home: it seals, sends and keeps what it is told.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{iter, once};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_gateway::source::SourceSpec;
@@ -12,8 +18,10 @@ use tidegate_wire::{
     Attributes, BeginReply, BeginRequest, Change, ChangeRequest, Changed, CommitRequest,
     PartReceipt, PartRequest, ResultsTerms, StoreRequest, Stored, frame_head,
 };
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use crate::worker::{Answer, Home, Worker, random, rng};
+use crate::worker::{Answer, Home, Worker, random, rng, send};
 
 /// Blocks of a whole part.
 const BLOCKS: u64 = (RESULT_PART_LEN / RESULT_BLOCK_LEN) as u64;
@@ -68,6 +76,19 @@ impl Content {
     fn part_bytes(&self, part: u32) -> &[u8] {
         let first = part as usize * RESULT_PART_LEN;
         &self.bytes[first..self.bytes.len().min(first + RESULT_PART_LEN)]
+    }
+}
+
+/// A request of which the last byte is held back.
+pub(crate) struct Held {
+    go: oneshot::Sender<()>,
+    answer: JoinHandle<Answer>,
+}
+
+impl Held {
+    pub(crate) async fn finish(self) -> Answer {
+        self.go.send(()).unwrap();
+        self.answer.await.unwrap()
     }
 }
 
@@ -129,9 +150,13 @@ impl Bringer {
         }
     }
 
-    pub(crate) async fn send_store(&self, path: &str, seq: u64, content: &Content) -> Answer {
+    pub(crate) fn store_body(&self, path: &str, seq: u64, content: &Content) -> Vec<u8> {
         let head = frame_head(&self.store_request(path, seq, content)).unwrap();
-        self.ask("store", [head, self.sealed(content, 0)].concat()).await
+        [head, self.sealed(content, 0)].concat()
+    }
+
+    pub(crate) async fn send_store(&self, path: &str, seq: u64, content: &Content) -> Answer {
+        self.ask("store", self.store_body(path, seq, content)).await
     }
 
     pub(crate) async fn store(&self, path: &str, seq: u64, bytes: &[u8]) -> Stored {
@@ -143,7 +168,7 @@ impl Bringer {
         self.posted::<BeginReply>("begin", &request).await.upload
     }
 
-    pub(crate) async fn send_part(&self, upload: &str, content: &Content, part: u32) -> Answer {
+    pub(crate) fn part_body(&self, upload: &str, content: &Content, part: u32) -> Vec<u8> {
         let head = PartRequest {
             upload: upload.to_owned(),
             content: content.id,
@@ -151,7 +176,28 @@ impl Bringer {
             part,
             len: u32::try_from(content.part_bytes(part).len()).unwrap(),
         };
-        self.ask("part", [frame_head(&head).unwrap(), self.sealed(content, part)].concat()).await
+        [frame_head(&head).unwrap(), self.sealed(content, part)].concat()
+    }
+
+    pub(crate) async fn send_part(&self, upload: &str, content: &Content, part: u32) -> Answer {
+        self.ask("part", self.part_body(upload, content, part)).await
+    }
+
+    /// Sends a body without its last byte; the gateway has had the time to read the rest.
+    pub(crate) async fn hold(&self, route: &str, mut body: Vec<u8>) -> Held {
+        let last = Bytes::from(body.split_off(body.len() - 1));
+        let (go, gone) = oneshot::channel::<()>();
+        let last = once(async move {
+            let _ = gone.await;
+            Ok(last)
+        });
+        let body = Body::from_stream(iter([Ok::<_, Infallible>(Bytes::from(body))]).chain(last));
+        let mut connection = self.worker.connect().await.unwrap();
+        let path = self.worker.path(&format!("results/{route}"));
+        let answer =
+            tokio::spawn(async move { send(&mut connection, "POST", &path, body).await.unwrap() });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Held { go, answer }
     }
 
     pub(crate) async fn part(&self, upload: &str, content: &Content, part: u32) -> PartReceipt {

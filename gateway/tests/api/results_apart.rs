@@ -109,6 +109,39 @@ async fn what_was_renamed_is_paid_for_again_when_it_comes_again() {
     assert_eq!(again.problem(), ProblemKind::OverBudget);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_paid_for_when_what_came_before_has_another_name() {
+    let home = Home::start_with(allow).await;
+    let results = ResultsRequest { bytes: Some(100), ..wanted(&home) };
+    let bringer = Bringer::new(&home, results).await;
+    let content = Content::new([7; 60]);
+    let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
+    let again = bringer.hold("store", bringer.store_body("a", 1, &content)).await;
+    bringer.change(1, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    assert_eq!(again.finish().await.problem(), ProblemKind::OverBudget);
+    assert!(!place(&home).join("a").exists());
+}
+
+/// Its answer took so long that it was asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_twice_is_paid_for_once() {
+    let home = Home::start_with(allow).await;
+    let results = ResultsRequest { bytes: Some(180), ..wanted(&home) };
+    let bringer = Bringer::new(&home, results).await;
+    let content = Content::new([7; 60]);
+    let first = bringer.hold("store", bringer.store_body("a", 1, &content)).await;
+    let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
+    let stored: Stored = first.finish().await.json();
+    assert!(!stored.superseded);
+    let upload = bringer.begin("b", &content).await;
+    let first = bringer.hold("part", bringer.part_body(&upload, &content, 0)).await;
+    bringer.part(&upload, &content, 0).await;
+    let _receipt: PartReceipt = first.finish().await.json();
+    bringer.store("c", 2, &[8; 60]).await;
+    let over = bringer.send_store("d", 3, &Content::new(*b"x")).await;
+    assert_eq!(over.problem(), ProblemKind::OverBudget);
+}
+
 /// A directory below which results of another lease go keeps its name; one is a file of the budget.
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_count_and_stay_where_another_lease_brings_its_results() {

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -146,7 +147,7 @@ impl Answer {
 }
 
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
-pub(crate) type Connection = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+pub(crate) type Connection = hyper::client::conn::http1::SendRequest<Body>;
 
 pub(crate) async fn ask(
     connection: &mut Connection,
@@ -154,11 +155,18 @@ pub(crate) async fn ask(
     path: &str,
     body: Vec<u8>,
 ) -> Result<Answer, Failed> {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "gateway")
-        .body(Full::new(Bytes::from(body)))?;
+    send(connection, method, path, Body::from(body)).await
+}
+
+/// The same with a body that may come by and by.
+pub(crate) async fn send(
+    connection: &mut Connection,
+    method: &str,
+    path: &str,
+    body: Body,
+) -> Result<Answer, Failed> {
+    let request =
+        Request::builder().method(method).uri(path).header("host", "gateway").body(body)?;
     connection.ready().await?;
     let (parts, body) = connection.send_request(request).await?.into_parts();
     let body = body.collect().await?.to_bytes();
