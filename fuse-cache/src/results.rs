@@ -1,11 +1,12 @@
 //! Results: a tree that the job writes, whose bytes are sealed here and durable at home.
 //!
-//! A byte's way: the kernel's buffer → a block in RAM ([`block`], one copy) → sealed where it lies →
-//! one write to the spool (ciphertext, never synced) → the gateway, from the same RAM. Per MiB written
-//! by a large file that is 1 MiB copied, 1 MiB sealed in place, one `pwrite` and one part of a request;
-//! TLS encrypts it once more on the way out. RAM is a part of the worker's budget: when it is used up,
-//! blocks that lie in the spool leave RAM, and blocks that are plaintext are sealed early. When the spool
-//! is full, writers wait for what is on its way home.
+//! A byte's way: the kernel's buffer → a block in RAM ([`block`], one copy) → sealed where it lies → the
+//! gateway, from the same RAM. Per MiB written by a large file that is 1 MiB copied, 1 MiB sealed in place
+//! and one part of a request; TLS encrypts it once more on the way out. RAM is a part of the worker's budget:
+//! when it is used up, blocks that are plaintext are sealed early, and sealed ones go to the spool (one
+//! `pwrite` each, ciphertext, never synced) and leave RAM. So does what a close waits for longer than a moment,
+//! for a successor, and all of the asynchronous mode. When the spool is full, writers wait for what is on
+//! its way home.
 //!
 //! `names`, `content`, `parts` and `version` are pure; `core` is what all share; `sealing`, `taking`, `flights`, `publish`,
 //! `bytes`, `changes` and `draining` are what is done with it; `journal` and `beginning` are for the worker that comes after.
@@ -215,6 +216,7 @@ impl Results {
         });
         core.stored_files.store(model.sums.0, Ordering::Relaxed);
         core.stored_bytes.store(model.sums.1, Ordering::Relaxed);
+        core.move_on(&model).await;
         draining::follow(&core, ripened);
         for file in unsent {
             core.bring_later(&file);
@@ -483,9 +485,10 @@ impl Results {
         if let Some(stated) = &*stated {
             return stated.clone();
         }
-        let now = self.core.stated();
         self.core.home.end_at(Duration::ZERO);
+        // Nothing is written any more that the statement would not know of.
         self.core.destroy_contents();
+        let now = self.core.stated();
         for (_, file) in self.core.names().files() {
             let mut state = file.state();
             state.blocks.clear();

@@ -173,10 +173,13 @@ pub struct ChangeRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Change {
-    /// A file takes another name, and the place of what has it. Repeated: it has it already.
+    /// A file takes another name, and the place of what has it. Repeated: it has it already, if what has that
+    /// name is `version` of the file; without one, whatever it is.
     Rename {
         from: String,
         to: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
     },
     /// A directory with all below it; only where [`ResultsTerms::directories`].
     RenameDirectory {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -35,17 +35,23 @@ pub(crate) struct Outgoing {
     head: Bytes,
     pieces: Vec<Source>,
     len: u64,
+    broken: Arc<AtomicBool>,
 }
 
 impl Outgoing {
     /// A head and what follows it, `len` bytes together.
     pub(crate) fn new(head: Bytes, pieces: Vec<Source>, len: u64) -> Self {
-        Self { head, pieces, len }
+        Self { head, pieces, len, broken: Arc::default() }
     }
 
     pub(crate) fn whole(body: Bytes) -> Self {
         let len = body.len() as u64;
-        Self { head: body, pieces: Vec::new(), len }
+        Self { head: body, pieces: Vec::new(), len, broken: Arc::default() }
+    }
+
+    /// Some of it could not be read, in one of the tries.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_sealed(&self) -> bool {
@@ -61,6 +67,7 @@ impl Outgoing {
             loading: None,
             left: self.len,
             passed: Arc::clone(&progress.passed),
+            broken: Arc::clone(&self.broken),
         };
         (body, progress)
     }
@@ -99,6 +106,7 @@ pub(super) struct OutgoingBody {
     loading: Option<JoinHandle<io::Result<Bytes>>>,
     left: u64,
     passed: Arc<AtomicU64>,
+    broken: Arc<AtomicBool>,
 }
 
 impl Body for OutgoingBody {
@@ -116,7 +124,10 @@ impl Body for OutgoingBody {
                 body.loading = None;
                 match loaded.map_err(io::Error::other).flatten() {
                     Ok(bytes) => body.now = bytes,
-                    Err(why) => return Poll::Ready(Some(Err(why))),
+                    Err(why) => {
+                        body.broken.store(true, Ordering::Relaxed);
+                        return Poll::Ready(Some(Err(why)));
+                    }
                 }
                 continue;
             }

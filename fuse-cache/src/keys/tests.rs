@@ -11,7 +11,7 @@ use super::*;
 
 const BLOCKS: u32 = 2000;
 
-fn terms() -> LeaseTerms {
+pub(crate) fn terms() -> LeaseTerms {
     LeaseTerms {
         lease: LeaseId::from_bytes([1; 16]),
         snapshot: SnapshotId::from_bytes([2; 32]),

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tidegate_plan::{result_blocks, sealed_len};
-use tidegate_wire::{Attributes, Found, ListReply, ListRequest};
+use tidegate_wire::{Attributes, Found, ListReply, ListRequest, PartReceipt};
 
 use super::block::{BLOCK, Content, Part, Sealed};
 use super::content::{AtHome, Block, PART_BLOCKS, State, Upload};
 use super::core::{File, time_of};
 use super::home::Home;
-use super::journal::{Complete, HomeRecord, Known, Model, PartRecord, Record};
+use super::journal::{Brought, Complete, HomeRecord, Known, Model, PartRecord, Record};
 use super::names::{Directory, Kind, Names, ROOT, UNKNOWN};
 use super::spool::Spool;
 use super::version::Version;
 use super::writers::Writers;
 use crate::errno::FsError;
+
+/// Descriptors that may be open since before this worker: more than will be closed.
+const ADOPTED: u32 = 1 << 30;
 
 type Tree = Names<Arc<File>>;
 
@@ -59,13 +62,16 @@ fn directory(attributes: &Attributes) -> Directory {
 fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
     let mut state = State::new(known.attributes.mode, time_of(&known.attributes));
     state.covers = known.covers;
+    state.handles = ADOPTED;
     if let Some(home) = &known.home {
         state.dirty = false;
         state.home = Some(Arc::new(at_home(home)));
         (state.len, state.seen, state.low) = (home.len, home.len, home.len);
     }
-    if let Some((id, path, receipts)) = &known.upload {
-        let (id, path, receipts) = (id.clone(), path.clone(), receipts.clone());
+    if let Some((id, path, brought)) = &known.upload {
+        let complete = known.complete.as_deref();
+        let receipts = complete.map(|complete| still_so(complete, id, brought));
+        let (id, path, receipts) = (id.clone(), path.clone(), receipts.unwrap_or_default());
         state.upload = Some(Upload { id, path, receipts });
     }
     let mut pending = None;
@@ -96,6 +102,26 @@ fn at_home(record: &HomeRecord) -> AtHome {
     AtHome { version: record.version.clone(), len: record.len, receipts: record.receipts.clone() }
 }
 
+/// Receipts of parts that are in the upload as they are in what is complete. Those of other bytes, such as the
+/// worker had in memory, are of no use to anybody.
+fn still_so(complete: &Complete, id: &str, brought: &Brought) -> BTreeMap<u32, PartReceipt> {
+    let is_so = |number: u32, part: &PartRecord| match part {
+        PartRecord::Brought { upload, receipt } => (upload == id).then(|| receipt.clone()),
+        PartRecord::Copy(receipt) => {
+            let (_, copied) = brought.get(&number).filter(|(content, _)| content.is_none())?;
+            let is_same = (copied.len, &copied.hash.0) == (receipt.len, &receipt.hash.0);
+            is_same.then(|| copied.clone())
+        }
+        PartRecord::Spooled { key, .. } => {
+            let (content, _) = complete.keys.get(*key as usize)?;
+            let (of, receipt) = brought.get(&number)?;
+            (*of == Some(*content)).then(|| receipt.clone())
+        }
+    };
+    let parts = (0..).zip(&complete.parts);
+    parts.filter_map(|(number, part)| Some((number, is_so(number, part)?))).collect()
+}
+
 /// What was complete, if the spool and the upload still have all of it.
 fn version(
     complete: &Complete,
@@ -115,7 +141,7 @@ fn version(
         parts.push(match part {
             PartRecord::Copy(receipt) => Part::Copy(receipt.clone()),
             PartRecord::Brought { upload, receipt } => {
-                if !open.is_some_and(|open| open.receipts.get(&number) == Some(receipt)) {
+                if open.is_none_or(|open| open.id != *upload) {
                     return None;
                 }
                 blocks.extend(range.map(|block| (block, Block::Uploaded)));
@@ -221,4 +247,54 @@ fn show_directory(
     let name = name.to_owned();
     records.push(Record::Made { node, parent, name, directory: true, attributes });
     Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_plan::ContentId;
+    use tidegate_wire::Base64;
+
+    use super::*;
+
+    fn receipt(part: u32, hash: u8, proof: u8) -> PartReceipt {
+        let (hash, proof): (Base64, Base64) = (vec![hash; 32].into(), vec![proof; 32].into());
+        PartReceipt { part, len: 5, hash, tag: String::new(), proof }
+    }
+
+    #[test]
+    fn receipts_of_other_bytes_are_dropped() {
+        let [ours, other] = [1, 2].map(|id| ContentId::from_bytes([id; ContentId::LEN]));
+        let spooled = || PartRecord::Spooled { key: 0, slots: Vec::new() };
+        let in_upload = |upload: &str, part| PartRecord::Brought {
+            upload: upload.into(),
+            receipt: receipt(part, 3, 3),
+        };
+        let complete = Complete {
+            content: ours,
+            len: 7 * 5,
+            keys: vec![(ours, Vec::new().into())],
+            parts: vec![
+                spooled(),
+                spooled(),
+                spooled(),
+                PartRecord::Copy(receipt(3, 3, 1)),
+                PartRecord::Copy(receipt(4, 3, 1)),
+                in_upload("one", 5),
+                in_upload("before", 6),
+            ],
+        };
+        let brought = [
+            (Some(ours), receipt(0, 3, 2)),
+            (Some(other), receipt(1, 3, 2)),
+            (None, receipt(2, 3, 2)),
+            (None, receipt(3, 3, 2)),
+            (None, receipt(4, 4, 2)),
+            (Some(other), receipt(6, 3, 2)),
+        ];
+        let brought = brought.map(|(content, receipt)| (receipt.part, (content, receipt)));
+        let kept = still_so(&complete, "one", &brought.into());
+        let parts: Vec<_> =
+            kept.values().map(|receipt| (receipt.part, receipt.proof.0[0])).collect();
+        assert_eq!(parts, [(0, 2), (3, 2), (5, 3)]);
+    }
 }

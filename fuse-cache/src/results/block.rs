@@ -50,6 +50,16 @@ pub(super) enum Part {
     Sealed(Vec<Arc<Sealed>>),
 }
 
+impl Part {
+    /// What it is sealed as here.
+    pub(super) fn content(&self) -> Option<ContentId> {
+        match self {
+            Self::Sealed(blocks) => blocks.first().map(|block| block.content.id),
+            Self::Copy(_) | Self::Brought { .. } => None,
+        }
+    }
+}
+
 /// The key of one version of a file's bytes.
 pub(super) struct Content {
     pub(super) id: ContentId,

@@ -37,7 +37,7 @@ impl Core {
             return Some(Ok(0));
         }
         let state = file.state();
-        if state.lost {
+        if state.lost || self.check().is_err() {
             return Some(Err(FsError::Lost));
         }
         // All or nothing: a block that was given room and not written yet would be seen as zeros.
@@ -118,7 +118,7 @@ impl Core {
             self.check()?;
             let need = {
                 let state = file.state();
-                if state.lost {
+                if state.lost || self.check().is_err() {
                     return Err(FsError::Lost);
                 }
                 match state.write_needs(offset, data.len()) {

@@ -10,7 +10,7 @@ use super::block::Part;
 use super::content::State;
 use super::core::{Core, File, attributes, lock};
 use super::home::Refusal;
-use super::journal::Record;
+use super::journal::{Model, Move, Record};
 use super::names::{Directory, Kind, checked};
 use super::publish::AGAIN;
 use super::{Caller, NewAttributes};
@@ -231,7 +231,10 @@ impl Core {
         let mut records = Vec::new();
         let (old, new) = self.paths(from, to)?;
         if at_home {
-            let version = self.rename_at_home(old, new).await?;
+            self.moves(caller, file.node, to);
+            let version = self.rename_at_home(file, old, new).await;
+            let version =
+                version.inspect_err(|_| self.record(&[Record::Stays { node: file.node }]))?;
             let mut state = file.state();
             if let Some(home) = &state.home {
                 let (len, receipts) = (home.len, home.receipts.clone());
@@ -262,9 +265,19 @@ impl Core {
     }
 
     /// Returns the version that has the name then.
-    async fn rename_at_home(&self, from: String, to: String) -> Result<String, FsError> {
+    async fn rename_at_home(
+        &self,
+        file: &File,
+        from: String,
+        to: String,
+    ) -> Result<String, FsError> {
+        // A version that is on its way may have come, and nobody have heard of it.
+        let waits = lock(&file.pending).is_some();
+        let home = file.state().home.clone().filter(|_| !waits);
         for _ in 0..AGAIN {
-            let change = Change::Rename { from: from.clone(), to: to.clone() };
+            let (from, to) = (from.clone(), to.clone());
+            let version = home.as_ref().map(|home| home.version.clone());
+            let change = Change::Rename { from, to, version };
             let version = self.change(change).await.map_err(Refusal::errno)?.version;
             // None: a later request for one of the names came first, and nothing was done.
             if !version.is_empty() {
@@ -301,11 +314,15 @@ impl Core {
         };
         if self.terms.directories {
             let (old, new) = self.paths(from, to)?;
+            self.moves(caller, node, to);
             // It takes the place of an empty one, in one step.
             let change = Change::RenameDirectory { from: old, to: new };
-            match self.change(change).await {
-                Err(Refusal::Kind(ProblemKind::Occupied)) => return Err(FsError::NotEmpty),
-                changed => drop(changed.map_err(Refusal::errno)?),
+            if let Err(refusal) = self.change(change).await {
+                self.record(&[Record::Stays { node }]);
+                return Err(match refusal {
+                    Refusal::Kind(ProblemKind::Occupied) => FsError::NotEmpty,
+                    refusal => refusal.errno(),
+                });
             }
         }
         self.names().rename(from, to)?;
@@ -317,6 +334,26 @@ impl Core {
     fn paths(&self, from: (u64, &str), to: (u64, &str)) -> Result<(String, String), FsError> {
         let names = self.names();
         Ok((names.path_of(from.0, from.1)?, names.path_of(to.0, to.1)?))
+    }
+
+    /// Home is about to be asked for another name of it.
+    fn moves(&self, caller: Caller, node: u64, (parent, name): (u64, &str)) {
+        let to = Move { parent, name: name.to_owned(), unique: caller.unique };
+        self.record(&[Record::Moves { node, to }]);
+    }
+
+    /// Asks again for names that home may have given before this worker came: nothing is brought home under
+    /// the old ones before that.
+    pub(super) async fn move_on(self: &Arc<Self>, model: &Model) {
+        for (node, known) in &model.nodes {
+            let Some(to) = &known.moves else { continue };
+            let (from, name) = ((known.parent, known.name.as_bytes()), to.name.as_bytes());
+            let caller = Caller { unique: to.unique, thread: 0 };
+            if let Err(error) = self.rename(caller, from, (to.parent, name), false).await {
+                tracing::warn!(%error, "a result keeps the name that it was to lose");
+                self.record(&[Record::Stays { node: *node }]);
+            }
+        }
     }
 
     fn has_moved_name(

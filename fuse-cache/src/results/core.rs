@@ -22,7 +22,7 @@ use crate::budget::{Budget, Buffer};
 use crate::errno::FsError;
 
 /// How long somebody waits for room before he looks again by himself.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// The same while nothing is under way: something may be just between two steps.
 const LOOK_TWICE: Duration = Duration::from_millis(50);
 
@@ -289,7 +289,7 @@ impl Core {
         false
     }
 
-    /// Sealed blocks that found no place in the spool when they were sealed.
+    /// Sealed blocks that have no place in the spool, the oldest first.
     pub(super) fn homeless(&self) -> Vec<Arc<Sealed>> {
         let residents = lock(&self.residents);
         let homeless = |sealed: &Arc<Sealed>| sealed.spooled().is_none();

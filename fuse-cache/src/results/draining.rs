@@ -15,10 +15,14 @@ use super::block::Part;
 use super::core::{Core, File, Ripe, UnderWay, lock, wait_for_room};
 use super::home::Refusal;
 use super::journal::Model;
+use super::version::Version;
 use crate::errno::FsError;
 
 /// Names in a statement, bytes of its text: it must fit in what a gateway takes, with all else that it says.
 const LOST_TEXT_MAX: usize = 64 << 10;
+
+/// What is home by then is not kept for a successor.
+const SOON: Duration = Duration::from_millis(250);
 
 /// Times that a file is tried at the end while others hold the room that it needs.
 const TRIES: u32 = 60;
@@ -81,17 +85,7 @@ impl Core {
             return self.publish(file).await;
         }
         let Some(version) = self.take_version(file).await? else { return Ok(()) };
-        let parts = lock(&version.parts).clone();
-        let spooled = self.handle.spawn_blocking({
-            let core = Arc::clone(self);
-            move || {
-                parts.iter().all(|part| match part {
-                    Part::Sealed(blocks) => blocks.iter().all(|block| core.spool_now(block)),
-                    Part::Copy(_) | Part::Brought { .. } => true,
-                })
-            }
-        });
-        if !spooled.await.unwrap_or(false) {
+        if !self.keep(file, &version).await {
             // There is no room for it to wait in.
             return if self.bring(file, &version).await? {
                 Ok(())
@@ -99,9 +93,44 @@ impl Core {
                 self.publish(file).await
             };
         }
-        self.record_complete(file, &version);
         self.bring_later(file);
         Ok(())
+    }
+
+    /// Lays a version where a successor finds it. False: there is no room.
+    async fn keep(self: &Arc<Self>, file: &Arc<File>, version: &Arc<Version>) -> bool {
+        let parts = lock(&version.parts).clone();
+        let core = Arc::clone(self);
+        let spooling = self.handle.spawn_blocking(move || {
+            parts.iter().all(|part| match part {
+                Part::Sealed(blocks) => blocks.iter().all(|block| core.spool_now(block)),
+                Part::Copy(_) | Part::Brought { .. } => true,
+            })
+        });
+        let spooled = spooling.await.unwrap_or(false);
+        if spooled {
+            self.record_complete(file, version);
+        }
+        spooled
+    }
+
+    /// Brings a version home, as [`Self::bring`] does. What takes long is kept for a successor meanwhile;
+    /// what does not is not worth a write to the disk.
+    pub(super) async fn bring_and_keep(
+        self: &Arc<Self>,
+        file: &Arc<File>,
+        version: &Arc<Version>,
+    ) -> Result<bool, FsError> {
+        let mut bringing = std::pin::pin!(self.bring(file, version));
+        let keeping = async {
+            tokio::time::sleep(SOON).await;
+            self.keep(file, version).await
+        };
+        tokio::select! {
+            brought = &mut bringing => return brought,
+            _kept = keeping => {}
+        }
+        bringing.await
     }
 
     /// Whether nothing is left to do for whoever waits.
@@ -110,7 +139,16 @@ impl Core {
         if state.lost {
             return Err(FsError::Lost);
         }
-        let clean = !state.dirty && (self.asynchronous || lock(&file.pending).is_none());
+        let is_same = |pending: &Arc<Version>| {
+            let recorded = lock(&file.recorded);
+            recorded.as_ref().is_some_and(|recorded| Arc::ptr_eq(recorded, pending))
+        };
+        let waits = match &*lock(&file.pending) {
+            None => false,
+            // What a successor would find is safe; what has no place to wait in is not.
+            Some(pending) => !self.asynchronous || !is_same(pending),
+        };
+        let clean = !state.dirty && !waits;
         drop(state);
         // What has no name any more need not come home.
         Ok(clean || self.path(file.node).is_none())
@@ -157,8 +195,13 @@ impl Core {
 
     /// The kernel let go of a descriptor. What a mapping wrote late is brought home.
     pub(super) async fn release(self: &Arc<Self>, file: &Arc<File>, writing: bool) {
-        let last = file.state().handles <= 1;
-        if (writing || last)
+        let ends = {
+            let state = file.state();
+            // Of a writer who closed and goes on to write by another descriptor nothing comes home that is
+            // half written.
+            state.handles <= 1 || writing && state.writers.are_unknown()
+        };
+        if ends
             // Nobody hears what becomes of it: a refusal waits for whoever syncs or closes next.
             && let Err(error) = self.bring_to_safety(file).await
             && error != FsError::Lost

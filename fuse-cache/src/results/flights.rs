@@ -73,7 +73,8 @@ impl Core {
             && let Some(open) = state.upload.as_mut().filter(|open| open.id == upload)
         {
             open.receipts.insert(number, receipt.clone());
-            self.record(&[Record::Part { node: file.node, receipt: receipt.clone() }]);
+            let (content, receipt) = (part.content(), receipt.clone());
+            self.record(&[Record::Part { node: file.node, content, receipt }]);
         }
         drop(state);
         drop(flight);

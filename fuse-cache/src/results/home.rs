@@ -139,6 +139,7 @@ impl Home {
             match self.within(client.result_body(route, body)).await {
                 None => break,
                 Some(Ok(answer)) => return Ok(answer),
+                Some(Err(_)) if body.is_broken() => return Err(Refusal::Lost),
                 Some(Err(why)) => judge(route, &why, &mut nonsense, &mut refused)?,
             }
             self.pause(&mut pause).await;

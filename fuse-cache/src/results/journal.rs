@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-pub(super) use record::{Complete, HomeRecord, Known, Model, PartRecord, Record};
+pub(super) use record::{Brought, Complete, HomeRecord, Known, Model, Move, PartRecord, Record};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"tgresul1");
 const BEGIN: u64 = 64;

@@ -28,8 +28,7 @@ impl Core {
             return Ok(());
         }
         while let Some(version) = self.take_version(file).await? {
-            self.record_complete(file, &version);
-            if self.bring(file, &version).await? {
+            if self.bring_and_keep(file, &version).await? {
                 break;
             }
         }
@@ -180,8 +179,8 @@ impl Core {
         let files = self.stored_files.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = self.stored_bytes.fetch_add(version.len, Ordering::Relaxed) + version.len;
         let home = AtHome { version: stored.version, len: version.len, receipts };
-        let parts = std::mem::take(&mut *lock(&version.parts));
         let mut state = file.state();
+        let parts = std::mem::take(&mut *lock(&version.parts));
         let brought: BTreeMap<u64, &Arc<Sealed>> = parts
             .iter()
             .flat_map(|part| match part {

@@ -27,16 +27,16 @@ impl Core {
             if let Some(buffer) = self.try_room(plain) {
                 return Ok(buffer);
             }
+            if let Some((file, block)) = self.oldest_plain() {
+                self.seal_later(&file, block);
+            } else if self.spill().await {
+                continue;
+            }
             if self.let_go() > 0 {
                 stirred = false;
                 if let Some(buffer) = self.try_room(plain) {
                     return Ok(buffer);
                 }
-            }
-            if let Some((file, block)) = self.oldest_plain() {
-                self.seal_later(&file, block);
-            } else if self.spill().await {
-                continue;
             }
             let idle = idle && self.is_idle();
             seen_idle = if idle { seen_idle + 1 } else { 0 };
@@ -65,12 +65,12 @@ impl Core {
         files.iter().map(|(_, file)| stir(file)).sum()
     }
 
-    /// Finds a place in the spool for one sealed block that had none. False: there is none.
+    /// Finds a place in the spool for one sealed block that had none: the newest, whose turn to go home comes
+    /// last. False: there is none.
     async fn spill(self: &Arc<Self>) -> bool {
         let core = Arc::clone(self);
         let spilling = self.handle.spawn_blocking(move || {
-            let mut homeless = core.homeless().into_iter();
-            homeless.next().is_some_and(|sealed| core.spool_now(&sealed))
+            core.homeless().last().is_some_and(|sealed| core.spool_now(sealed))
         });
         spilling.await.unwrap_or(false)
     }
@@ -126,7 +126,10 @@ impl Core {
         plain: Plain,
     ) -> Result<Arc<Sealed>, FsError> {
         let sealed = Arc::new(plain.seal(content, self.lease, block)?);
-        self.spool_now(&sealed);
+        // Otherwise it finds a place when its room is needed, or its way home takes long.
+        if self.asynchronous {
+            self.spool_now(&sealed);
+        }
         self.is_resident(&sealed);
         Ok(sealed)
     }

@@ -69,8 +69,12 @@ impl Core {
         self.write_complete(file, &file.state(), version);
     }
 
-    /// Under the lock of the state: what was written since the version was taken stays dirty.
+    /// Under the lock of the state: what was written since the version was taken stays dirty, and one that
+    /// came home or to nothing meanwhile is not told of.
     pub(super) fn write_complete(&self, file: &File, state: &State, version: &Arc<Version>) {
+        if !lock(&file.pending).as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version)) {
+            return;
+        }
         let Some(complete) = version.record() else { return };
         let (node, dirty) = (file.node, state.told || state.lost);
         self.record(&[Record::Complete { node, complete: Box::new(complete), dirty }]);

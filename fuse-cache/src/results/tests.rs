@@ -97,6 +97,15 @@ impl Worker {
         Caller { unique, thread: WRITER }
     }
 
+    fn file(&self, node: u64) -> Arc<File> {
+        self.results.core.names().file(node).unwrap()
+    }
+
+    /// What is on its way home lies where a successor finds it.
+    fn is_kept(&self, node: u64) -> bool {
+        core::lock(&self.file(node).recorded).is_some()
+    }
+
     /// Node and handle of a new file.
     async fn create(&self, path: &str) -> (u64, u64) {
         let (parent, name) = self.place(path);

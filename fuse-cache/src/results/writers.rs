@@ -21,6 +21,11 @@ impl Writers {
         Self { known: Vec::new(), anybody: true }
     }
 
+    /// Who changed the file cannot be told.
+    pub(super) fn are_unknown(&self) -> bool {
+        self.anybody
+    }
+
     /// `process_of` finds a thread's process.
     pub(super) fn changed_by(&mut self, thread: u32, process_of: impl Fn(u32) -> Option<u32>) {
         if self.anybody || self.known.iter().any(|(known, _)| *known == thread) {

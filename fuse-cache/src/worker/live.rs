@@ -17,6 +17,7 @@ use crate::client::{Attached, Client, ClientError, Identity};
 use crate::control::{Progress, Ready, Start};
 use crate::fs::Fs;
 use crate::fuse::{self, Connection, Served};
+use crate::life::Past;
 use crate::store::{Adopted, Demand, Store, StoreConfig};
 
 use super::blocking::blocking;
@@ -240,6 +241,11 @@ impl Live {
     /// Whether reads are answered.
     pub(super) fn serves(&self) -> bool {
         !self.over && self.silence.is_none()
+    }
+
+    /// Whether the lease's deadline has come, as our newest attachment knows it.
+    pub(super) fn is_past_deadline(&self) -> bool {
+        self.client.ring().life().past() == Some(Past::Deadline)
     }
 
     /// Until when on the boot clock reads are answered without another word of a gateway; `None` while

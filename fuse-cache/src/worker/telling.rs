@@ -48,10 +48,12 @@ pub(super) async fn take(live: &mut Live, turn: Turn) -> Result<FromWorker, Work
             true
         }
         Turn::Directed(directive) => return Ok(FromWorker::Directed(directive)),
-        Turn::Past(Past::Deadline) => {
+        Turn::Past(Past::Deadline) if live.is_past_deadline() => {
             tracing::warn!("the lease's deadline is over: destroying the keys");
             true
         }
+        // Of an attachment before this one.
+        Turn::Past(Past::Deadline) => return Ok(FromWorker::Serving { until: live.until() }),
         Turn::Past(Past::Grace) => {
             tracing::warn!("no gateway was heard for the grace: the keys are destroyed");
             false

@@ -58,7 +58,7 @@ pub(crate) async fn change(
 
 fn paths(change: &Change) -> Vec<&str> {
     match change {
-        Change::Rename { from, to } | Change::RenameDirectory { from, to } => vec![from, to],
+        Change::Rename { from, to, .. } | Change::RenameDirectory { from, to } => vec![from, to],
         Change::Unlink { path }
         | Change::MakeDirectory { path, .. }
         | Change::RemoveDirectory { path }
@@ -70,8 +70,9 @@ async fn make(bringing: &Bringing, change: &Change) -> Result<Option<Changed>, R
     let (home, failed) = (&bringing.desk.home, |error| bringing.failed(error));
     let only = bringing.only();
     match change {
-        Change::Rename { from, to } => {
-            let kept = home.rename(from, to, only).await.map_err(failed)?;
+        Change::Rename { from, to, version } => {
+            let renamed = home.rename(from, to, version.as_deref(), only).await;
+            let kept = renamed.map_err(failed)?;
             bringing.desk.forget_paid(Some(from));
             bringing.note(ResultsAct::Renamed, listed(to, Some(from), &kept)).await?;
             return Ok(Some(Changed { version: kept.version }));

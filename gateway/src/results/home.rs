@@ -233,20 +233,24 @@ impl Home {
         }
     }
 
-    /// A file takes another name, or has it already. As in all that follows, with `only` there are no files but
-    /// those that this lease brought home.
+    /// A file takes another name, or has it already: that version of it, if one is named. As in all that
+    /// follows, with `only` there are no files but those that this lease brought home.
     pub(crate) async fn rename(
         &self,
         from: &str,
         to: &str,
+        version: Option<&str>,
         only: Option<LeaseId>,
     ) -> Result<Kept, HomeError> {
         match self {
             Self::Directory(directory) => {
-                let (from, to) = (from.to_owned(), to.to_owned());
-                of(directory, move |directory| directory.rename(&from, &to, only)).await
+                let (from, to, version) =
+                    (from.to_owned(), to.to_owned(), version.map(str::to_owned));
+                let rename =
+                    move |home: &Directory| home.rename(&from, &to, version.as_deref(), only);
+                of(directory, rename).await
             }
-            Self::Bucket(bucket) => bucket.rename(from, to, only).await,
+            Self::Bucket(bucket) => bucket.rename(from, to, version, only).await,
         }
     }
 

@@ -49,7 +49,7 @@ async fn files_come_home_are_renamed_listed_and_read_again() {
     let again: Stored = bringer.posted("commit", &commit).await;
     assert_eq!(again, stored);
 
-    let rename = Change::Rename { from: "model".into(), to: "a/model".into() };
+    let rename = Change::Rename { from: "model".into(), to: "a/model".into(), version: None };
     let changed = bringer.change(4, rename.clone()).await;
     assert!(!at("model").exists() && at("a/model").exists());
     assert_eq!(bringer.change(4, rename).await, changed, "it has the name already");
@@ -197,7 +197,7 @@ async fn names_change_at_home_as_on_the_worker() {
     assert_eq!(std::fs::metadata(at("a/b")).unwrap().mode() & 0o777, 0o750);
     bringer.store("a/b/one", 2, b"1").await;
     bringer.store("two", 3, b"2").await;
-    let over = Change::Rename { from: "two".into(), to: "a/b/one".into() };
+    let over = Change::Rename { from: "two".into(), to: "a/b/one".into(), version: None };
     bringer.change(4, over).await;
     assert_eq!(std::fs::read(at("a/b/one")).unwrap(), b"2");
     let refused =
@@ -205,9 +205,9 @@ async fn names_change_at_home_as_on_the_worker() {
     let occupied = ProblemKind::Occupied;
     assert_eq!(refused(5, Change::RemoveDirectory { path: path() }).await, occupied);
     assert_eq!(refused(5, Change::Unlink { path: path() }).await, occupied);
-    let onto = Change::Rename { from: "a/b/one".into(), to: "a".into() };
+    let onto = Change::Rename { from: "a/b/one".into(), to: "a".into(), version: None };
     assert_eq!(refused(5, onto).await, occupied);
-    let gone = Change::Rename { from: "x".into(), to: "y".into() };
+    let gone = Change::Rename { from: "x".into(), to: "y".into(), version: None };
     assert_eq!(refused(5, gone).await, ProblemKind::Absent);
 
     let moved = Change::RenameDirectory { from: "a".into(), to: "c".into() };
@@ -242,7 +242,7 @@ async fn the_newest_request_for_a_path_wins() {
     assert!(late.version.is_empty());
     assert_eq!(std::fs::read(place(&home).join("a")).unwrap(), b"new");
     assert_eq!(acts(&home.events().await), [(ResultsAct::Stored, 1, 3)]);
-    bringer.change(6, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    bringer.change(6, Change::Rename { from: "a".into(), to: "b".into(), version: None }).await;
     assert!(bringer.store("a", 5, b"new").await.superseded, "its name is another's by now");
     assert!(!place(&home).join("a").exists());
 }

@@ -38,9 +38,9 @@ async fn without_resume_there_is_nothing_but_what_the_lease_brought() {
     for path in ["theirs", "placed"] {
         let path = || path.to_owned();
         let absent = ProblemKind::Absent;
-        let same = Change::Rename { from: path(), to: path() };
+        let same = Change::Rename { from: path(), to: path(), version: None };
         assert_eq!(refused(1, same).await, absent, "it would say the version");
-        let away = Change::Rename { from: path(), to: "mine".into() };
+        let away = Change::Rename { from: path(), to: "mine".into(), version: None };
         assert_eq!(refused(2, away).await, absent);
         let attributes = Attributes { mode: 0o777, mtime_s: 1, mtime_ns: 0 };
         let set = Change::SetAttributes { path: path(), attributes };
@@ -91,7 +91,7 @@ async fn what_was_copied_for_nothing_is_paid_for_under_another_name() {
     // Nor does it help to take the file away meanwhile, whose place it was to take.
     let upload = bringer.begin("a", &content).await;
     let again = copied(&upload, &stored.version, &same.parts).await;
-    bringer.change(3, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    bringer.change(3, Change::Rename { from: "a".into(), to: "b".into(), version: None }).await;
     let twice = bringer.commit_request(&upload, ("a", 4), &content, again);
     assert_eq!(bringer.post("commit", &twice).await.problem(), ProblemKind::OverBudget);
 }
@@ -104,7 +104,7 @@ async fn what_was_renamed_is_paid_for_again_when_it_comes_again() {
     let bringer = Bringer::new(&home, results).await;
     let content = Content::new([7; 60]);
     let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
-    bringer.change(1, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    bringer.change(1, Change::Rename { from: "a".into(), to: "b".into(), version: None }).await;
     let again = bringer.send_store("a", 1, &content).await;
     assert_eq!(again.problem(), ProblemKind::OverBudget);
 }
@@ -117,7 +117,7 @@ async fn what_waits_is_paid_for_when_what_came_before_has_another_name() {
     let content = Content::new([7; 60]);
     let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
     let again = bringer.hold("store", bringer.store_body("a", 1, &content)).await;
-    bringer.change(1, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    bringer.change(1, Change::Rename { from: "a".into(), to: "b".into(), version: None }).await;
     assert_eq!(again.finish().await.problem(), ProblemKind::OverBudget);
     assert!(!place(&home).join("a").exists());
 }
@@ -180,7 +180,7 @@ async fn what_comes_again_is_paid_for_once_and_names_can_still_be_changed() {
     }
     let over = bringer.send_store("c", 2, &Content::new(*b"x")).await;
     assert_eq!(over.problem(), ProblemKind::OverBudget);
-    bringer.change(3, Change::Rename { from: "a".into(), to: "b".into() }).await;
+    bringer.change(3, Change::Rename { from: "a".into(), to: "b".into(), version: None }).await;
     bringer.change(4, Change::Unlink { path: "b".into() }).await;
 }
 

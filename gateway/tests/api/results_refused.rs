@@ -155,7 +155,7 @@ async fn names_that_are_not_a_job_s_are_refused() {
     ] {
         let refused = bringer.send_store(path, 1, &content).await.problem();
         assert_eq!(refused, kind, "{path:?}");
-        let change = Change::Rename { from: path.into(), to: "b".into() };
+        let change = Change::Rename { from: path.into(), to: "b".into(), version: None };
         let refused = bringer.post("change", &ChangeRequest { seq: 1, change }).await.problem();
         assert!(refused == kind || path == "link/x", "{path:?} {refused:?}");
     }

@@ -26,6 +26,15 @@ pub(in crate::results) enum Record {
         name: String,
         covers: bool,
     },
+    /// Home is asked to give it that name: it may have done so whether or not anybody lives to hear it.
+    Moves {
+        node: u64,
+        to: Move,
+    },
+    /// Home did not.
+    Stays {
+        node: u64,
+    },
     Unnamed {
         node: u64,
     },
@@ -53,8 +62,10 @@ pub(in crate::results) enum Record {
         id: String,
         path: String,
     },
+    /// A part is in the upload: sealed as that content, or copied from the version at home.
     Part {
         node: u64,
+        content: Option<ContentId>,
         receipt: PartReceipt,
     },
     /// What was brought of that part is not the file's any more.
@@ -136,6 +147,17 @@ pub(in crate::results) enum PartRecord {
     Spooled { key: u32, slots: Vec<(u32, u32)> },
 }
 
+/// A name that something is to have, and the request that wants it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::results) struct Move {
+    pub(in crate::results) parent: u64,
+    pub(in crate::results) name: String,
+    pub(in crate::results) unique: u64,
+}
+
+/// Parts that are in an upload, and what they were sealed as; of copied ones `None`.
+pub(in crate::results) type Brought = BTreeMap<u32, (Option<ContentId>, PartReceipt)>;
+
 /// A node as it is known from the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::results) struct Known {
@@ -145,12 +167,14 @@ pub(in crate::results) struct Known {
     pub(in crate::results) attributes: Attributes,
     pub(in crate::results) home: Option<HomeRecord>,
     pub(in crate::results) complete: Option<Box<Complete>>,
-    pub(in crate::results) upload: Option<(String, String, BTreeMap<u32, PartReceipt>)>,
+    pub(in crate::results) upload: Option<(String, String, Brought)>,
     /// There were bytes in memory only.
     pub(in crate::results) dirty: bool,
     /// Something may be at home under its name that is not `home`: what another file left there, or
     /// what came from this one and nobody heard of.
     pub(in crate::results) covers: bool,
+    /// It may have that name at home by now.
+    pub(in crate::results) moves: Option<Move>,
 }
 
 /// All that the records say.
@@ -181,6 +205,7 @@ impl Model {
                     upload: None,
                     dirty: false,
                     covers: false,
+                    moves: None,
                 };
                 self.nodes.insert(*node, known);
             }
@@ -202,6 +227,8 @@ impl Model {
                 self.sums = (self.sums.0.max(*files), self.sums.1.max(*bytes));
             }
             Record::Named { node, .. }
+            | Record::Moves { node, .. }
+            | Record::Stays { node }
             | Record::Attributes { node, .. }
             | Record::Dirty { node }
             | Record::Emptied { node }
@@ -266,7 +293,10 @@ impl Known {
                 self.parent = *parent;
                 self.covers = *covers;
                 self.name.clone_from(name);
+                self.moves = None;
             }
+            Record::Moves { to, .. } => self.moves = Some(to.clone()),
+            Record::Stays { .. } => self.moves = None,
             Record::Attributes { attributes, .. } => self.attributes = *attributes,
             Record::Dirty { .. } => self.dirty = true,
             Record::Emptied { .. } => {
@@ -280,14 +310,14 @@ impl Known {
             Record::Upload { id, path, .. } => {
                 self.upload = Some((id.clone(), path.clone(), BTreeMap::new()));
             }
-            Record::Part { receipt, .. } => {
-                if let Some((_, _, receipts)) = &mut self.upload {
-                    receipts.insert(receipt.part, receipt.clone());
+            Record::Part { content, receipt, .. } => {
+                if let Some((_, _, brought)) = &mut self.upload {
+                    brought.insert(receipt.part, (*content, receipt.clone()));
                 }
             }
             Record::NoPart { part, .. } => {
-                if let Some((_, _, receipts)) = &mut self.upload {
-                    receipts.remove(part);
+                if let Some((_, _, brought)) = &mut self.upload {
+                    brought.remove(part);
                 }
             }
             Record::Brought { content, upload, receipt, .. } => {
@@ -341,10 +371,10 @@ impl Known {
             let complete = complete.clone();
             records.push(Record::Complete { node, complete, dirty: false });
         }
-        if let Some((id, path, receipts)) = &self.upload {
+        if let Some((id, path, brought)) = &self.upload {
             records.push(Record::Upload { node, id: id.clone(), path: path.clone() });
-            let parts = receipts.values().cloned();
-            records.extend(parts.map(|receipt| Record::Part { node, receipt }));
+            let parts = brought.values().cloned();
+            records.extend(parts.map(|(content, receipt)| Record::Part { node, content, receipt }));
         }
         if self.covers {
             records.push(Record::SetsOut { node });
@@ -352,5 +382,6 @@ impl Known {
         if self.dirty {
             records.push(Record::Dirty { node });
         }
+        records.extend(self.moves.clone().map(|to| Record::Moves { node, to }));
     }
 }

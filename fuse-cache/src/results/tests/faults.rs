@@ -219,3 +219,50 @@ async fn a_file_larger_than_the_spool_passes_through() {
     assert!(worker.home.bytes("longer").unwrap() == long);
     assert!(worker.results.core.budget.in_use() < 8 << 20);
 }
+
+/// What home has under the new name is not taken for the file, should somebody have removed that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_at_home_is_not_renamed() {
+    let worker = Worker::start(PLAIN).await;
+    worker.put("a", b"a").await.unwrap();
+    worker.put("b", b"b").await.unwrap();
+    worker.home.lock().files.remove("a");
+    assert_eq!(worker.rename("a", "b").await, Err(FsError::Gone));
+    let node = worker.node("b").unwrap();
+    assert_eq!(worker.read(node).await.unwrap(), b"b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_cannot_be_read_is_an_error_and_no_silence() {
+    let worker = Worker::start(PLAIN).await;
+    let file = worker.create("f").await;
+    worker.write(file.0, 0, &bytes(1, MIB)).await;
+    let (core, state) = (&worker.results.core, worker.file(file.0));
+    let sealed = || match state.state().blocks.get(&0) {
+        Some(content::Block::Sealed { sealed, .. }) => Some(Arc::clone(sealed)),
+        _ => None,
+    };
+    until(|| sealed().is_some()).await;
+    let sealed = sealed().unwrap();
+    assert!(core.spool_now(&sealed) && sealed.leave_ram());
+    std::fs::File::options().write(true).open(core.spool.path()).unwrap().set_len(0).unwrap();
+    assert_eq!(worker.results.fsync(file.0).await, Err(FsError::Lost));
+}
+
+/// Nobody is told that a version is safe which has no place to wait in and did not come home.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_and_is_kept_nowhere_is_refused_again() {
+    let worker = Worker::start(How { asynchronous: true, spool: Some(0), ..PLAIN }).await;
+    let spool = &worker.results.core.spool;
+    let full: Vec<_> = std::iter::from_fn(|| spool.take(MIB)).collect();
+    worker.home.always("store", Fault::Refuse(ProblemKind::OverBudget));
+    let file = worker.create("f").await;
+    worker.write(file.0, 0, &bytes(1, 20_000)).await;
+    for _ in 0..3 {
+        assert_eq!(worker.results.fsync(file.0).await, Err(FsError::OverBudget));
+    }
+    worker.home.heal();
+    worker.results.fsync(file.0).await.unwrap();
+    assert!(worker.home.bytes("f").unwrap() == bytes(1, 20_000));
+    drop(full);
+}

@@ -64,6 +64,8 @@ pub(super) struct Inner {
     pub(super) directories: BTreeMap<String, u32>,
     uploads: HashMap<String, Upload>,
     seqs: HashMap<String, u64>,
+    /// Which version was renamed to become that one.
+    renamed: HashMap<String, String>,
     next: u64,
     faults: VecDeque<(&'static str, Fault)>,
     always: Vec<(&'static str, Fault)>,
@@ -362,10 +364,16 @@ impl ResultsHome {
         let mut inner = self.lock();
         let mut version = String::new();
         match request.change {
-            Change::Rename { from, to } => {
+            Change::Rename { from, to, version: of } => {
                 let number = inner.number();
                 if let Some(file) = inner.files.remove(&from) {
+                    inner.renamed.insert(number.clone(), file.version.clone());
                     inner.files.insert(to.clone(), AtHome { version: number, ..file });
+                } else {
+                    let there = &inner.files.get(&to).ok_or(ProblemKind::Absent)?.version;
+                    if of.is_some() && inner.renamed.get(there) != of.as_ref() {
+                        return Err(ProblemKind::Absent);
+                    }
                 }
                 inner.seqs.insert(from, request.seq);
                 inner.seqs.insert(to.clone(), request.seq);
@@ -373,13 +381,8 @@ impl ResultsHome {
             }
             Change::RenameDirectory { from, to } => {
                 let below = format!("{from}/");
-                for path in inner
-                    .files
-                    .keys()
-                    .filter(|path| path.starts_with(&below))
-                    .cloned()
-                    .collect::<Vec<_>>()
-                {
+                let is_below = |path: &&String| path.starts_with(&below);
+                for path in inner.files.keys().filter(is_below).cloned().collect::<Vec<_>>() {
                     let file = inner.files.remove(&path).unwrap();
                     inner.files.insert(format!("{to}/{}", &path[below.len()..]), file);
                 }

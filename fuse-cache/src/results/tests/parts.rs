@@ -11,10 +11,6 @@ const PART: usize = 16 * MIB;
 const LONG: Duration = Duration::from_secs(30);
 
 impl Worker {
-    fn file(&self, node: u64) -> Arc<File> {
-        self.results.core.names().file(node).unwrap()
-    }
-
     /// A file that is being written, whose first part is in the upload.
     async fn begun(&self, path: &str, bytes: &[u8]) -> (u64, u64) {
         let file = self.create(path).await;
@@ -34,11 +30,12 @@ impl Worker {
         self.results.set_attributes(self.caller(), node, new).await.unwrap();
     }
 
-    /// A close that was cut off when `route` had been asked once more.
+    /// A close that was cut off when `route` had been asked once more, and a successor was told.
     async fn cut_off(&self, node: u64, route: &str) {
         let (before, results) = (self.home.asked(route), Arc::clone(&self.results));
         let flushing = tokio::spawn(async move { results.fsync(node).await });
         until(|| self.home.asked(route) > before).await;
+        until(|| self.is_kept(node)).await;
         flushing.abort();
         let _aborted = flushing.await;
         self.home.heal();
@@ -71,6 +68,20 @@ async fn a_file_that_was_emptied_has_none_of_its_parts_left() {
     assert!(worker.home.bytes("f").unwrap() == expected);
 }
 
+/// What a worker that was killed had in memory is gone, and what was brought of it is of no use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_lost_and_emptied_has_none_of_its_parts_left() {
+    let worker = Worker::start(PLAIN).await;
+    let file = worker.begun("f", &bytes(1, 40 * MIB)).await;
+    let worker = worker.killed().await;
+    worker.resize(file.0, 0).await;
+    worker.write(file.0, 20 * MIB as u64, b"end").await;
+    worker.close(file).await.unwrap();
+    let mut expected = vec![0; 20 * MIB];
+    expected.extend(b"end");
+    assert!(worker.home.bytes("f").unwrap() == expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_was_sealed_meanwhile_is_not_stretched_to_zeros() {
     let worker = Worker::start(PLAIN).await;
@@ -95,9 +106,10 @@ async fn a_block_that_is_spooled_twice_stays_where_it_was_first() {
         Some(Block::Sealed { sealed, .. }) => Some(Arc::clone(sealed)),
         _ => None,
     };
-    until(|| sealed().is_some_and(|sealed| sealed.spooled().is_some())).await;
-    let sealed = sealed().unwrap();
-    let (first, spool) = (sealed.spooled(), &worker.results.core.spool);
+    until(|| sealed().is_some()).await;
+    let (sealed, core) = (sealed().unwrap(), &worker.results.core);
+    assert!(core.spool_now(&sealed));
+    let (first, spool) = (sealed.spooled(), &core.spool);
     sealed.spool(spool.take(sealed.sealed_len()).unwrap()).unwrap();
     assert_eq!(sealed.spooled(), first);
 }
@@ -178,6 +190,24 @@ async fn a_successor_knows_what_left_the_spool_for_the_upload() {
     assert_eq!(stated.lost, [""; 0]);
     assert!(worker.home.bytes("f").unwrap() == long);
     assert!(worker.home.bytes("g").unwrap() == other);
+}
+
+/// It was acknowledged, lies in the upload only, and the file has been emptied since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_comes_home_though_its_file_was_emptied() {
+    let worker = Worker::start(How { asynchronous: true, ..PLAIN }).await;
+    worker.home.always("commit", Fault::Cut);
+    let long = bytes(1, 40 * MIB);
+    worker.put("f", &long).await.unwrap();
+    until(|| worker.home.asked("commit") > 0).await;
+    assert!(worker.results.core.let_go() > 0);
+    worker.resize(worker.node("f").unwrap(), 0).await;
+    let worker = worker.killed().await;
+    worker.home.heal();
+    let stated = worker.results.drain(boottime() + LONG).await;
+    assert!(worker.home.bytes("f").unwrap() == long);
+    // That it is empty was acknowledged to nobody.
+    assert_eq!(stated.lost, ["f"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,6 +123,7 @@ async fn a_flush_that_was_cut_off_is_ended_by_the_successor() {
     let results = Arc::clone(&worker.results);
     let flushing = tokio::spawn(async move { results.fsync(file.0).await });
     until(|| worker.home.asked("store") == 1).await;
+    until(|| worker.is_kept(file.0)).await;
     flushing.abort();
     let _aborted = flushing.await;
     worker.home.heal();
@@ -153,6 +154,34 @@ async fn what_set_out_for_home_is_looked_for_there() {
         assert_eq!(worker.home.lock().files.keys().next(), None, "killed: {killed}");
         worker.unlink("c").await.unwrap();
     }
+}
+
+/// Home gave a directory its new name, and nobody heard of it: nothing comes home under the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_was_cut_off_is_ended_before_anything_comes_home() {
+    let worker = Worker::start(LATER).await;
+    worker.make_directory("d").await;
+    worker.put("d/home", b"home").await.unwrap();
+    until(|| worker.home.bytes("d/home").is_some()).await;
+    worker.home.always("store", Fault::Refuse(ProblemKind::NoSpace));
+    worker.put("d/waits", b"waits").await.unwrap();
+    until(|| worker.home.asked("store") > 1).await;
+    worker.home.once("change", Fault::Unheard);
+    worker.home.always("change", Fault::Cut);
+    let (results, caller) = (Arc::clone(&worker.results), worker.caller());
+    let renaming =
+        tokio::spawn(async move { results.rename(caller, (1, b"d"), (1, b"e"), false).await });
+    until(|| worker.home.bytes("e/home").is_some()).await;
+    renaming.abort();
+    let _aborted = renaming.await;
+    worker.home.heal();
+    let worker = worker.killed().await;
+    // The kernel's request is sent again.
+    worker.results.rename(caller, (1, b"d"), (1, b"e"), false).await.unwrap();
+    assert_eq!((worker.node("d"), worker.node("e/waits").is_some()), (None, true));
+    until(|| worker.home.bytes("e/waits").is_some()).await;
+    let files: Vec<_> = worker.home.lock().files.keys().cloned().collect();
+    assert_eq!(files, ["e/home", "e/waits"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@ impl Bucket {
         Ok(Some(version))
     }
 
-    async fn hash_tag(&self, key: &str) -> Option<String> {
+    pub(super) async fn hash_tag(&self, key: &str) -> Option<String> {
         let tags = self.client.get_object_tagging().bucket(&self.name).key(key).send().await;
         let name = format!("{PREFIX}blake3");
         tags.ok()?.tag_set().iter().find(|tag| tag.key() == name).map(|tag| tag.value().to_owned())

@@ -1,5 +1,7 @@
 //! A rename in a store that has none: a copy there, then a delete.
 
+use std::collections::HashMap;
+
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, MetadataDirective, Tagging, TaggingDirective,
@@ -10,7 +12,7 @@ use tidegate_plan::LeaseId;
 use super::super::error::HomeError;
 use super::super::file::Kept;
 use super::call::{failed, patient, quoted, source_of, without_body};
-use super::{Bucket, number, tagged};
+use super::{Bucket, PREFIX, hash, mark, number, tagged};
 use crate::source::status;
 
 /// Largest object that stores copy in one request.
@@ -19,25 +21,32 @@ const COPY_MAX: u64 = 5 << 30;
 const COPY_PART: u64 = 1 << 30;
 /// Parts copied at once.
 const AT_ONCE: usize = 4;
+/// Metadata of a copy: which version of what was renamed it is.
+const RENAMED: &str = "renamed";
 
 impl Bucket {
     pub(in super::super) async fn rename(
         &self,
         from: &str,
         to: &str,
+        version: Option<&str>,
         only: Option<LeaseId>,
     ) -> Result<Kept, HomeError> {
         let Some(head) = self.shown(from, only).await? else {
             // It has the name already, or never was.
             let there = self.shown(to, only).await?.ok_or(HomeError::Absent)?;
-            return Self::kept(&there);
+            let is_it = |version| mark(&there, RENAMED).as_deref() == Some(version);
+            if !version.is_none_or(is_it) {
+                return Err(HomeError::Absent);
+            }
+            return self.kept_whole(&there, to).await;
         };
-        let kept = Self::kept(&head)?;
+        let kept = self.kept_whole(&head, from).await?;
         if from == to {
             return Ok(kept);
         }
         let version = if kept.len <= COPY_MAX {
-            self.copy_whole(from, to, &kept.version).await?
+            self.copy_whole(from, to, &head, &kept.version).await?
         } else {
             self.copy_in_parts(from, to, &head, &kept).await?
         };
@@ -62,7 +71,23 @@ impl Bucket {
         }
     }
 
-    async fn copy_whole(&self, from: &str, to: &str, version: &str) -> Result<String, HomeError> {
+    /// What is known of an object; the hash of one that came in parts is a tag.
+    async fn kept_whole(&self, head: &HeadObjectOutput, path: &str) -> Result<Kept, HomeError> {
+        let mut kept = Self::kept(head)?;
+        if kept.blake3.is_none() {
+            let tag = self.hash_tag(&self.key(path)).await;
+            kept.blake3 = tag.and_then(|hex| hash(&hex));
+        }
+        Ok(kept)
+    }
+
+    async fn copy_whole(
+        &self,
+        from: &str,
+        to: &str,
+        head: &HeadObjectOutput,
+        version: &str,
+    ) -> Result<String, HomeError> {
         let copied = self
             .client
             .copy_object()
@@ -70,7 +95,13 @@ impl Bucket {
             .key(self.key(to))
             .copy_source(source_of(&self.name, &self.key(from)))
             .copy_source_if_match(quoted(version))
-            .metadata_directive(MetadataDirective::Copy)
+            .metadata_directive(MetadataDirective::Replace)
+            .set_metadata(Some(renamed(head, version)))
+            .set_content_type(head.content_type().map(str::to_owned))
+            .set_content_encoding(head.content_encoding().map(str::to_owned))
+            .set_content_language(head.content_language().map(str::to_owned))
+            .set_content_disposition(head.content_disposition().map(str::to_owned))
+            .set_cache_control(head.cache_control().map(str::to_owned))
             .tagging_directive(TaggingDirective::Copy)
             .customize()
             .config_override(patient())
@@ -92,7 +123,8 @@ impl Bucket {
     ) -> Result<String, HomeError> {
         let key = self.key(to);
         let begin = self.client.create_multipart_upload().bucket(&self.name).key(&key);
-        let begun = begin.set_metadata(head.metadata().cloned()).send().await.map_err(failed)?;
+        let begun =
+            begin.set_metadata(Some(renamed(head, &kept.version))).send().await.map_err(failed)?;
         let upload = begun.upload_id().unwrap_or_default().to_owned();
         let copied = self.copy_parts(from, &key, &upload, kept).await;
         match copied {
@@ -166,4 +198,11 @@ impl Bucket {
             tracing::warn!(%error, "an object that was renamed does not carry its hash; the ledger has it");
         }
     }
+}
+
+/// The metadata of an object that is renamed.
+fn renamed(head: &HeadObjectOutput, version: &str) -> HashMap<String, String> {
+    let mut metadata = head.metadata().cloned().unwrap_or_default();
+    metadata.insert(format!("{PREFIX}{RENAMED}"), version.to_owned());
+    metadata
 }

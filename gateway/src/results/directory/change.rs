@@ -53,6 +53,7 @@ impl Directory {
         &self,
         from: &str,
         to: &str,
+        version: Option<&str>,
         only: Option<LeaseId>,
     ) -> Result<Kept, HomeError> {
         let there = match self.look(from)? {
@@ -62,10 +63,13 @@ impl Directory {
         match there {
             None => {
                 // It has the name already, or never was. Who did it may not have come to flush it.
-                let file = self.open_shown(to, only)?;
+                let kept = marks::kept(self.open_shown(to, only)?)?;
+                if version.is_some_and(|version| version != kept.version) {
+                    return Err(HomeError::Absent);
+                }
                 fsync(&self.place(to)?.parent)?;
                 self.settle_place(from)?;
-                return marks::kept(file);
+                return Ok(kept);
             }
             Some((FileType::RegularFile, place)) => {
                 let new = self.make_place(to)?;
