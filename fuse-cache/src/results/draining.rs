@@ -174,11 +174,15 @@ impl Core {
         self.handle.spawn(async move {
             let work = core.begin_work();
             let Ok(_permit) = Arc::clone(&core.drains).acquire_owned().await else { return };
-            let (_turn, _work) = core.turn_of(&file, work).await;
+            let (_turn, work) = core.turn_of(&file, work).await;
             let pending = lock(&file.pending).clone();
             let Some(version) = pending else { return };
             let brought = match core.bring(&file, &version).await {
-                Ok(false) => core.publish(&file).await,
+                Ok(false) => {
+                    // It may need room, which whoever waits for it does not give.
+                    drop(work);
+                    core.publish(&file).await
+                }
                 brought => brought.map(drop),
             };
             if let Err(error) = brought {

@@ -23,12 +23,14 @@ impl Core {
             eased.borrow_and_update();
             self.check()?;
             // Seen before it is tried: what ends meanwhile has given its room back.
-            let idle = self.is_idle();
+            let mut idle = self.is_idle();
             if let Some(buffer) = self.try_room(plain) {
                 return Ok(buffer);
             }
             if let Some((file, block)) = self.oldest_plain() {
                 self.seal_later(&file, block);
+                // Sealed, which may be done by now, it can be spilled.
+                idle = false;
             } else if self.spill().await {
                 continue;
             }
@@ -38,7 +40,7 @@ impl Core {
                     return Ok(buffer);
                 }
             }
-            let idle = idle && self.is_idle();
+            idle = idle && self.is_idle();
             seen_idle = if idle { seen_idle + 1 } else { 0 };
             if idle && !std::mem::replace(&mut stirred, true) && self.stir() > 0 {
                 seen_idle = 0;

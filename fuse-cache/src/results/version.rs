@@ -48,8 +48,8 @@ impl Version {
         for (number, part) in (0..).zip(self.parts().iter_mut()) {
             let receipt = state.receipt(&open.id, number, part).cloned();
             if let Part::Sealed(blocks) = part
-                && blocks.len() as u64 == PART_BLOCKS
                 && let Some(receipt) = receipt
+                && receipt.len as usize == RESULT_PART_LEN
             {
                 gone.append(blocks);
                 let upload = open.id.clone();

@@ -235,7 +235,9 @@ fn config() -> ProptestConfig {
     ProptestConfig {
         cases: said("TIDEGATE_MODEL_CASES").and_then(|cases| cases.try_into().ok()).unwrap_or(8),
         rng_seed: RngSeed::Fixed(said("TIDEGATE_MODEL_SEED").unwrap_or(7)),
-        max_shrink_iters: 60,
+        max_shrink_iters: said("TIDEGATE_MODEL_SHRINK")
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(60),
         failure_persistence: None,
         ..ProptestConfig::default()
     }

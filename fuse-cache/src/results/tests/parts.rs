@@ -192,6 +192,23 @@ async fn a_successor_knows_what_left_the_spool_for_the_upload() {
     assert!(worker.home.bytes("g").unwrap() == other);
 }
 
+/// Its last part has as many blocks as a full one and fewer bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_worker_sealed_is_read_from_home_to_the_last_part() {
+    let worker = Worker::start(How { asynchronous: true, ..PLAIN }).await;
+    worker.home.always("commit", Fault::Cut);
+    let long = bytes(1, 2 * PART - 5);
+    worker.put("f", &long).await.unwrap();
+    until(|| worker.home.asked("commit") > 0).await;
+    let worker = worker.killed().await;
+    let asked = worker.home.asked("commit");
+    until(|| worker.home.asked("commit") > asked).await;
+    worker.results.core.let_go();
+    worker.home.heal();
+    let node = worker.node("f").unwrap();
+    assert!(timeout(LONG, worker.read(node)).await.unwrap().unwrap() == long);
+}
+
 /// It was acknowledged, lies in the upload only, and the file has been emptied since.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_comes_home_though_its_file_was_emptied() {
