@@ -229,7 +229,8 @@ proptest! {
     }
 }
 
-/// The same few each time; `TIDEGATE_MODEL_CASES` and `TIDEGATE_MODEL_SEED` draw more, and others.
+/// The same few each time; `TIDEGATE_MODEL_CASES` and `TIDEGATE_MODEL_SEED` draw more, and others;
+/// `TIDEGATE_MODEL_SHRINK` bounds how often a failure is made smaller.
 fn config() -> ProptestConfig {
     let said = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     ProptestConfig {
