@@ -216,11 +216,15 @@ impl Results {
         });
         core.stored_files.store(model.sums.0, Ordering::Relaxed);
         core.stored_bytes.store(model.sums.1, Ordering::Relaxed);
-        core.move_on(&model).await;
         draining::follow(&core, ripened);
-        for file in unsent {
-            core.bring_later(&file);
-        }
+        // Home may be away: nobody waits for it here.
+        let going_on = Arc::clone(&core);
+        tokio::spawn(async move {
+            going_on.move_on(&model).await;
+            for file in unsent {
+                going_on.bring_later(&file);
+            }
+        });
         Ok(Arc::new(Self { core, stated: Mutex::default() }))
     }
 

@@ -17,9 +17,6 @@ use super::version::Version;
 use super::writers::Writers;
 use crate::errno::FsError;
 
-/// Descriptors that may be open since before this worker: more than will be closed.
-const ADOPTED: u32 = 1 << 30;
-
 type Tree = Names<Arc<File>>;
 
 /// Builds the tree that the journal tells of. Returns it with the files that are complete and not home.
@@ -62,7 +59,7 @@ fn directory(attributes: &Attributes) -> Directory {
 fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
     let mut state = State::new(known.attributes.mode, time_of(&known.attributes));
     state.covers = known.covers;
-    state.handles = ADOPTED;
+    state.adopted = true;
     if let Some(home) = &known.home {
         state.dirty = false;
         state.home = Some(Arc::new(at_home(home)));

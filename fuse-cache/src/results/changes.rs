@@ -218,6 +218,9 @@ impl Core {
     ) -> Result<(), FsError> {
         let other = replaced.map(|node| self.names().file(node)).transpose()?;
         let _turns = turns(std::iter::once(file).chain(&other)).await;
+        if self.journal.was_done(caller.unique) {
+            return Ok(());
+        }
         self.settle_upload(file).await?;
         let _tree = self.tree.read().await;
         let (at_home, covered) = {
@@ -271,9 +274,12 @@ impl Core {
         from: String,
         to: String,
     ) -> Result<String, FsError> {
-        // A version that is on its way may have come, and nobody have heard of it.
+        // Another version may have come, and nobody have heard of it.
         let waits = lock(&file.pending).is_some();
-        let home = file.state().home.clone().filter(|_| !waits);
+        let home = {
+            let state = file.state();
+            state.home.clone().filter(|_| !waits && !state.dirty && !state.lost)
+        };
         for _ in 0..AGAIN {
             let (from, to) = (from.clone(), to.clone());
             let version = home.as_ref().map(|home| home.version.clone());
@@ -312,6 +318,9 @@ impl Core {
                 break (turns, tree);
             }
         };
+        if self.journal.was_done(caller.unique) {
+            return Ok(());
+        }
         if self.terms.directories {
             let (old, new) = self.paths(from, to)?;
             self.moves(caller, node, to);
@@ -351,7 +360,10 @@ impl Core {
             let caller = Caller { unique: to.unique, thread: 0 };
             if let Err(error) = self.rename(caller, from, (to.parent, name), false).await {
                 tracing::warn!(%error, "a result keeps the name that it was to lose");
-                self.record(&[Record::Stays { node: *node }]);
+                // A worker after this one asks once more where this one had no answer.
+                if !self.home.is_over() {
+                    self.record(&[Record::Stays { node: *node }]);
+                }
             }
         }
     }

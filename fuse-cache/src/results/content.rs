@@ -95,6 +95,8 @@ pub(super) struct State {
     /// set out from here and nobody heard of. It is there until this file comes.
     pub(super) covers: bool,
     pub(super) handles: u32,
+    /// There may be more, opened before this worker came.
+    pub(super) adopted: bool,
     pub(super) mode: u32,
     pub(super) mtime: SystemTime,
     pub(super) ctime: SystemTime,
@@ -124,6 +126,7 @@ impl State {
             lost: false,
             covers: false,
             handles: 0,
+            adopted: false,
             mode,
             mtime: now,
             ctime: now,

@@ -203,7 +203,8 @@ impl Core {
             let state = file.state();
             // Of a writer who closed and goes on to write by another descriptor nothing comes home that is
             // half written.
-            state.handles <= 1 || writing && state.writers.are_unknown()
+            let last = state.handles <= 1 && !state.adopted;
+            last || writing && state.writers.are_unknown()
         };
         if ends
             // Nobody hears what becomes of it: a refusal waits for whoever syncs or closes next.
@@ -233,6 +234,13 @@ impl Core {
                 let Ok(_permit) = drains_at_once.acquire_owned().await else { return };
                 let _turn = file.turn.lock().await;
                 let mut eased = core.eased();
+                // Of a file that is lost, what was acknowledged before comes home.
+                let pending = lock(&file.pending).clone();
+                if let Some(version) = pending.filter(|_| file.state().lost)
+                    && let Err(error) = core.bring(&file, &version).await
+                {
+                    tracing::debug!(%error, "a result stays behind");
+                }
                 for _ in 0..TRIES {
                     let Err(error) = core.publish(&file).await else { break };
                     tracing::debug!(%error, "a result stays behind");

@@ -28,6 +28,8 @@ impl Core {
             return Ok(());
         }
         while let Some(version) = self.take_version(file).await? {
+            // What lies in the spool already is told at once.
+            self.record_complete(file, &version);
             if self.bring_and_keep(file, &version).await? {
                 break;
             }
