@@ -360,10 +360,7 @@ impl Core {
             let caller = Caller { unique: to.unique, thread: 0 };
             if let Err(error) = self.rename(caller, from, (to.parent, name), false).await {
                 tracing::warn!(%error, "a result keeps the name that it was to lose");
-                // A worker after this one asks once more where this one had no answer.
-                if !self.home.is_over() {
-                    self.record(&[Record::Stays { node: *node }]);
-                }
+                self.record(&[Record::Stays { node: *node }]);
             }
         }
     }
