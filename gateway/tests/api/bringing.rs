@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -78,6 +77,10 @@ impl Content {
         &self.bytes[first..self.bytes.len().min(first + RESULT_PART_LEN)]
     }
 }
+
+/// What lies between a sender and a gateway that reads nothing is less: Linux gives a socket at most 4 MiB to
+/// send, and as much to receive only to those who read.
+const UNREAD: usize = 12 << 20;
 
 /// A request of which the last byte is held back.
 pub(crate) struct Held {
@@ -183,20 +186,25 @@ impl Bringer {
         self.ask("part", self.part_body(upload, content, part)).await
     }
 
-    /// Sends a body without its last byte; the gateway has had the time to read the rest.
+    /// Sends a body without its last byte. It is of so many bytes that they are only sent when the gateway has
+    /// taken up the request, and waits for the rest.
     pub(crate) async fn hold(&self, route: &str, mut body: Vec<u8>) -> Held {
+        assert!(body.len() > UNREAD);
         let last = Bytes::from(body.split_off(body.len() - 1));
+        let (sent, is_sent) = oneshot::channel();
         let (go, gone) = oneshot::channel::<()>();
         let last = once(async move {
+            let _ = sent.send(());
             let _ = gone.await;
             Ok(last)
         });
-        let body = Body::from_stream(iter([Ok::<_, Infallible>(Bytes::from(body))]).chain(last));
+        let chunks: Vec<_> = body.chunks(64 << 10).map(Bytes::copy_from_slice).collect();
+        let body = Body::from_stream(iter(chunks).map(Ok::<_, Infallible>).chain(last));
         let mut connection = self.worker.connect().await.unwrap();
         let path = self.worker.path(&format!("results/{route}"));
         let answer =
             tokio::spawn(async move { send(&mut connection, "POST", &path, body).await.unwrap() });
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        is_sent.await.unwrap();
         Held { go, answer }
     }
 

@@ -12,6 +12,9 @@ use tidegate_wire::{
 use crate::bringing::{Bringer, Content, allow, place, wanted};
 use crate::worker::Home;
 
+/// Bytes of a whole part.
+const PART: u64 = RESULT_PART_LEN as u64;
+
 fn acts(events: &[Event], wanted: ResultsAct) -> usize {
     let is = |event: &&Event| matches!(event, Event::Results { act, .. } if *act == wanted);
     events.iter().filter(is).count()
@@ -112,9 +115,9 @@ async fn what_was_renamed_is_paid_for_again_when_it_comes_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_paid_for_when_what_came_before_has_another_name() {
     let home = Home::start_with(allow).await;
-    let results = ResultsRequest { bytes: Some(100), ..wanted(&home) };
+    let results = ResultsRequest { bytes: Some(PART + 100), ..wanted(&home) };
     let bringer = Bringer::new(&home, results).await;
-    let content = Content::new([7; 60]);
+    let content = Content::new(vec![7; RESULT_PART_LEN]);
     let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
     let again = bringer.hold("store", bringer.store_body("a", 1, &content)).await;
     bringer.change(1, Change::Rename { from: "a".into(), to: "b".into(), version: None }).await;
@@ -126,9 +129,9 @@ async fn what_waits_is_paid_for_when_what_came_before_has_another_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_twice_is_paid_for_once() {
     let home = Home::start_with(allow).await;
-    let results = ResultsRequest { bytes: Some(180), ..wanted(&home) };
+    let results = ResultsRequest { bytes: Some(3 * PART), ..wanted(&home) };
     let bringer = Bringer::new(&home, results).await;
-    let content = Content::new([7; 60]);
+    let content = Content::new(vec![7; RESULT_PART_LEN]);
     let first = bringer.hold("store", bringer.store_body("a", 1, &content)).await;
     let _stored: Stored = bringer.send_store("a", 1, &content).await.json();
     let stored: Stored = first.finish().await.json();
@@ -137,7 +140,7 @@ async fn what_is_under_way_twice_is_paid_for_once() {
     let first = bringer.hold("part", bringer.part_body(&upload, &content, 0)).await;
     bringer.part(&upload, &content, 0).await;
     let _receipt: PartReceipt = first.finish().await.json();
-    bringer.store("c", 2, &[8; 60]).await;
+    bringer.store("c", 2, &[8; RESULT_PART_LEN]).await;
     let over = bringer.send_store("d", 3, &Content::new(*b"x")).await;
     assert_eq!(over.problem(), ProblemKind::OverBudget);
 }

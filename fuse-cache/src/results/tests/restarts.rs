@@ -176,12 +176,14 @@ async fn a_rename_that_was_cut_off_is_ended_before_anything_comes_home() {
     let _aborted = renaming.await;
     worker.home.heal();
     let worker = worker.killed().await;
-    // The kernel's request is sent again.
-    worker.results.rename(caller, (1, b"d"), (1, b"e"), false).await.unwrap();
-    assert_eq!((worker.node("d"), worker.node("e/waits").is_some()), (None, true));
-    until(|| worker.home.bytes("e/waits").is_some()).await;
+    until(|| worker.home.lock().files.len() == 2).await;
     let files: Vec<_> = worker.home.lock().files.keys().cloned().collect();
     assert_eq!(files, ["e/home", "e/waits"]);
+    assert_eq!((worker.node("d"), worker.node("e/waits").is_some()), (None, true));
+    // The kernel's request is sent again, and asks nothing of home.
+    let asked = worker.home.asked("change");
+    worker.results.rename(caller, (1, b"d"), (1, b"e"), false).await.unwrap();
+    assert_eq!(worker.home.asked("change"), asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
