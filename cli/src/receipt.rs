@@ -83,12 +83,12 @@ impl ReceiptResults {
         }
     }
 
-    /// What is lost, for people, where there is no receipt that says it.
+    /// What is lost, for people, all of it: there is no receipt that says it.
     pub(crate) fn say_lost(&self) {
-        for name in self.lost.iter().take(LOST_SHOWN) {
+        for name in &self.lost {
             eprintln!("tidegate: not home: {}", Shown(name.as_bytes()));
         }
-        let shown = self.lost.len().min(LOST_SHOWN) as u64;
+        let shown = self.lost.len() as u64;
         let more = self.lost_files.saturating_sub(shown);
         if more > 0 {
             eprintln!("tidegate: not home: {more} files{}", if shown > 0 { " more" } else { "" });

@@ -315,8 +315,9 @@ impl Results {
 
     pub(crate) fn statfs(&self) -> Statfs {
         let terms = &self.core.terms;
-        let bytes = self.core.stored_bytes.load(Ordering::Relaxed);
-        let files = self.core.stored_files.load(Ordering::Relaxed);
+        // The terms say what was left when this worker came.
+        let bytes = self.core.spent_bytes.load(Ordering::Relaxed);
+        let files = self.core.spent_files.load(Ordering::Relaxed);
         Statfs {
             name_max: u32::try_from(NAME_MAX).unwrap_or(255),
             blocks: terms.bytes / UNIT,

@@ -178,6 +178,7 @@ pub fn certificates() -> Vec<Vec<u8>> {
             wrapped_key_absent: Some(true),
             epoch_key_destroyed: None,
             waited_s: None,
+            results_unsent_bytes: None,
         },
         stated: None,
         stated_signature: None,

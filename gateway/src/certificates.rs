@@ -25,6 +25,8 @@ pub(crate) fn certificate(
 ) -> WipeCertificate {
     let rank = attachment.rank;
     let (presence, current) = (live.presence(rank), attachment.is_current());
+    let brings_home = document.results.is_some() && current && statement.is_none();
+    let unsent = Some(presence.counters().results_unsent).filter(|bytes| brings_home && *bytes > 0);
     let complete = statement.as_ref().is_some_and(|s| s.stated.shortfall().is_none());
     let observed = Observed {
         outcome: if complete { Outcome::Wiped } else { Outcome::Withdrawn },
@@ -49,6 +51,7 @@ pub(crate) fn certificate(
         wrapped_key_absent: keys.absent,
         epoch_key_destroyed: keys.epoch,
         waited_s: None,
+        results_unsent_bytes: unsent,
     };
     let (stated, stated_signature) = match statement {
         Some(Statement { stated, signature }) => (Some(stated), Some(hex::encode(signature))),

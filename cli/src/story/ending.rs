@@ -150,6 +150,13 @@ impl Ending {
                  known to whoever had that machine.",
                 blocks(&seen.released)
             ));
+            self.unconfirmed.extend(seen.results_unsent_bytes.map(|bytes| {
+                format!(
+                    "Which of its results are missing: when the worker of share {rank} was last heard, {} of its \
+                     results were not at home.",
+                    size(bytes)
+                )
+            }));
             return;
         };
         // Reading a certificate has checked the signature.

@@ -23,6 +23,7 @@ struct Desk {
     time: u64,
     documents: u8,
     waited_s: Option<u64>,
+    unsent: Option<u64>,
 }
 
 impl Desk {
@@ -34,7 +35,8 @@ impl Desk {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
         }
         let worker = ed25519_dalek::SigningKey::from_bytes(&[4; 32]);
-        let mut desk = Self { dir, ledger, key, worker, time: T, documents: 0, waited_s: None };
+        let mut desk =
+            Self { dir, ledger, key, worker, time: T, documents: 0, waited_s: None, unsent: None };
         desk.add(Event::LedgerOpened { origin: "tidegate/test".into(), after: None });
         desk
     }
@@ -160,6 +162,7 @@ impl Desk {
             wrapped_key_absent: Some(true),
             epoch_key_destroyed: Some(false),
             waited_s: self.waited_s,
+            results_unsent_bytes: self.unsent,
         }
     }
 
@@ -311,10 +314,13 @@ fn a_worker_that_was_waited_for_in_vain() {
     desk.attach("");
     desk.release(1, 0, 20);
     desk.waited_s = Some(21_600);
+    desk.unsent = Some(7_000_000);
     desk.certify(Outcome::Withdrawn, None);
     let story = desk.story().split_whitespace().collect::<Vec<_>>().join(" ");
     let words =
         "never stated a wipe: the gateway waited for 21600 seconds after the key's destruction";
+    assert!(story.contains(words), "{story}");
+    let words = "(7000000 bytes) of its results were not at home";
     assert!(story.contains(words), "{story}");
 }
 

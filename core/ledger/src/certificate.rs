@@ -40,6 +40,10 @@ pub struct Observed {
     /// its limit. `None` when it did not wait as long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waited_s: Option<u64>,
+    /// Bytes of results that were not at home when the worker, which stated nothing, last said so; absent
+    /// where there were none, or none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results_unsent_bytes: Option<u64>,
 }
 
 /// Whether the file system was told to discard the cache's blocks.

@@ -101,6 +101,9 @@ pub(super) struct Core {
     pub(super) over: AtomicBool,
     pub(super) stored_files: AtomicU64,
     pub(super) stored_bytes: AtomicU64,
+    /// What this worker took of the lease's budget.
+    pub(super) spent_files: AtomicU64,
+    pub(super) spent_bytes: AtomicU64,
     /// Things under way that give back room when they end.
     under_way: AtomicUsize,
     eased: watch::Sender<()>,
@@ -160,6 +163,8 @@ impl Core {
             over: AtomicBool::new(false),
             stored_files: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
+            spent_files: AtomicU64::new(0),
+            spent_bytes: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
             eased: watch::channel(()).0,
             residents: Mutex::default(),

@@ -183,6 +183,14 @@ impl Core {
         let home = AtHome { version: stored.version, len: version.len, receipts };
         let mut state = file.state();
         let parts = std::mem::take(&mut *lock(&version.parts));
+        // What was copied at home costs nothing.
+        let copied = parts.iter().map(|part| match part {
+            Part::Copy(receipt) => u64::from(receipt.len),
+            Part::Sealed(_) | Part::Brought { .. } => 0,
+        });
+        let sent = version.len.saturating_sub(copied.sum());
+        self.spent_files.fetch_add(1, Ordering::Relaxed);
+        self.spent_bytes.fetch_add(sent, Ordering::Relaxed);
         let brought: BTreeMap<u64, &Arc<Sealed>> = parts
             .iter()
             .flat_map(|part| match part {

@@ -191,13 +191,18 @@ impl Bucket {
             .send()
             .await
             .map_err(failed)?;
-        // An empty one, as Ceph RGW may give, is no answer: asked again it is looked at what is there.
-        let version = match completed.e_tag() {
-            Some(_) => tagged(completed.e_tag())?,
-            None => tagged(self.head(&file.path).await?.as_ref().and_then(|head| head.e_tag()))?,
-        };
+        let version = self.made(completed.e_tag(), &file.path).await?;
         self.tag(&key, file).await;
         Ok(version)
+    }
+
+    /// The version of what was just made. A store that does not tell is asked what is there; an empty one, as
+    /// Ceph RGW may give, is no answer: whoever asked looks when they ask again.
+    async fn made(&self, etag: Option<&str>, path: &str) -> Result<String, HomeError> {
+        match etag {
+            Some(etag) => tagged(Some(etag)),
+            None => tagged(self.head(path).await?.as_ref().and_then(|head| head.e_tag())),
+        }
     }
 
     /// Says what an object is that came in parts. A store without tags goes without: the ledger says the

@@ -1,6 +1,7 @@
 //! A results home: a directory, or a bucket of a real store.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -113,6 +114,20 @@ impl Home {
         }
     }
 
+    fn credentials(&self) -> PathBuf {
+        self.scratch.join("credentials")
+    }
+
+    /// Words for `tidegate run`, which has no gateway's configuration: how the store is reached.
+    pub fn words(&self) -> Vec<OsString> {
+        if self.is_directory() {
+            return Vec::new();
+        }
+        let words = ["--s3-endpoint", &self.endpoint, "--s3-region", "us-east-1"];
+        let credentials = ["--s3-credentials".into(), self.credentials().into()];
+        words.map(OsString::from).into_iter().chain(credentials).collect()
+    }
+
     /// What an object is called from outside: a path, or a URL.
     pub fn name(&self, path: &str) -> String {
         format!("{}/{path}", self.place())
@@ -135,7 +150,7 @@ impl Home {
             "{{ source = \"s3://{BUCKET}/{PREFIX}\", endpoint = \"{}\", region = \"us-east-1\", \
              credentials_file = \"{}\" }}",
             self.endpoint,
-            self.scratch.join("credentials").display()
+            self.credentials().display()
         )
     }
 

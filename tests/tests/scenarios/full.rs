@@ -8,6 +8,7 @@ use tidegate_tests::results::Home;
 
 use crate::late_release::recorded_and_revoked;
 use crate::results::long;
+use crate::results::provenance::every_object_says_which_data_made_it;
 use crate::results::semantics::every_line;
 use crate::results::writers::real_writers;
 use crate::state_bucket::{a_lease_lives_and_dies, refused};
@@ -56,7 +57,9 @@ fn results_in_every_trouble_on_every_home() -> Result<()> {
 
 #[test]
 fn results_on_ceph_rgw_and_minio() -> Result<()> {
-    every_line(Home::ceph()?)?;
-    every_line(Home::minio()?)?;
+    for home in [Home::ceph, Home::minio] {
+        every_line(home()?)?;
+        every_object_says_which_data_made_it(home()?)?;
+    }
     real_writers(Home::minio()?)
 }

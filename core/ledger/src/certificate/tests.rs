@@ -51,6 +51,7 @@ fn certificate(outcome: Outcome, stated: Option<Stated>) -> WipeCertificate {
             wrapped_key_absent: Some(true),
             epoch_key_destroyed: None,
             waited_s: None,
+            results_unsent_bytes: None,
         },
         stated_signature: text.map(|t| hex::encode(identity().sign(t.as_bytes()).to_bytes())),
         stated,

@@ -108,10 +108,8 @@ impl Bucket {
             .send()
             .await
             .map_err(failed)?;
-        match copied.copy_object_result().and_then(|result| result.e_tag()) {
-            Some(etag) => tagged(Some(etag)),
-            None => tagged(self.head(to).await?.as_ref().and_then(|head| head.e_tag())),
-        }
+        let etag = copied.copy_object_result().and_then(|result| result.e_tag());
+        self.made(etag, to).await
     }
 
     async fn copy_in_parts(
@@ -126,7 +124,7 @@ impl Bucket {
         let begun =
             begin.set_metadata(Some(renamed(head, &kept.version))).send().await.map_err(failed)?;
         let upload = begun.upload_id().unwrap_or_default().to_owned();
-        let copied = self.copy_parts(from, &key, &upload, kept).await;
+        let copied = self.copy_parts(from, to, &upload, kept).await;
         match copied {
             Ok(version) => {
                 self.copy_tags(from, &key).await;
@@ -144,10 +142,11 @@ impl Bucket {
     async fn copy_parts(
         &self,
         from: &str,
-        key: &str,
+        to: &str,
         upload: &str,
         kept: &Kept,
     ) -> Result<String, HomeError> {
+        let key = &self.key(to);
         let parts = u32::try_from(kept.len.div_ceil(COPY_PART)).unwrap_or(u32::MAX);
         let copies = (0..parts).map(async |part| {
             let first = u64::from(part) * COPY_PART;
@@ -184,7 +183,7 @@ impl Bucket {
             .send()
             .await
             .map_err(failed)?;
-        tagged(done.e_tag())
+        self.made(done.e_tag(), to).await
     }
 
     async fn copy_tags(&self, from: &str, key: &str) {

@@ -8,7 +8,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
+use rustix::process::Signal;
 use tidegate_tests::dataset;
+use tidegate_tests::process::{signal_pid, wait_for};
 use tidegate_tests::programs::{GatewayProgram, MountProgram, lease_of};
 use tidegate_tests::results::{Desk, Home};
 use tidegate_tests::scratch::Scratch;
@@ -89,6 +91,10 @@ fn r18_statfs_gives_what_is_left() -> Result<()> {
     let after = left()?;
     ensure!((4 << 20..=5 << 20).contains(&after.0), "{after:?}");
     ensure!(after.1 < before.1, "{before:?}, {after:?}");
+    let worker = mount.worker()?;
+    signal_pid(worker, Signal::KILL)?;
+    wait_for("another worker", || mount.worker().ok().filter(|pid| *pid != worker))?;
+    assert_eq!(left()?, after, "its successor knows the same");
     mount.finish()?;
     Ok(())
 }

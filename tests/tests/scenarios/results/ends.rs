@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::Value;
 use tidegate_tests::dataset;
-use tidegate_tests::process::{Process, command_line, wait_for};
+use tidegate_tests::process::{Process, command_line, signal_pid, wait_for};
 use tidegate_tests::programs::{MountProgram, lease_of, succeed};
 use tidegate_tests::results::{Desk, Home};
 use tidegate_tests::scratch::Scratch;
@@ -123,6 +123,34 @@ fn a_revoked_lease_takes_nothing_more_and_names_what_is_lost() -> Result<()> {
     let mut halfway = Halfway::start(PATIENT, "sleep 100")?;
     halfway.desk.gateway.revoke(&halfway.join)?;
     halfway.names_what_is_lost(LEASE_LOST)
+}
+
+/// Nobody speaks for a machine that is gone: the ledger says how much was not at home when it was last heard.
+#[test]
+fn of_a_machine_that_is_gone_the_ledger_says_how_much_it_had() -> Result<()> {
+    let mut home = Home::versitygw()?;
+    let trouble = home.troubled()?;
+    let desk = Desk::start(home, "heartbeat_s = 1\ngrace_s = 3\nsilence_s = 6")?;
+    let join = desk.lease("one.join", &[])?;
+    let mut mount = MountProgram::with_results(&join, &["--results-async"])?;
+    trouble.refuse(100);
+    fs::write(mount.results().join("file"), dataset::bytes(29, 3_000_000))?;
+    wait_for("a heartbeat that says so", || {
+        let shown = desk.gateway.show(&join).ok()?;
+        (shown["workers"][0]["counters"]["results_unsent"] == 3_000_000).then_some(())
+    })?;
+    let worker = mount.worker()?;
+    mount.process().signal(Signal::KILL)?;
+    signal_pid(worker, Signal::KILL)?;
+    wait_for("the lease to be closed", || {
+        let shown = desk.gateway.show(&join).ok()?;
+        (shown["phase"] == "withdrawn").then_some(())
+    })?;
+    let words = ["audit", "show", "--ledger"].map(std::ffi::OsString::from);
+    let words = words.into_iter().chain([desk.ledger().into(), lease_of(&join)?.into()]);
+    let shown = succeed(tidegate(words)?)?.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(shown.contains("(3000000 bytes) of its results were not at home"), "{shown}");
+    Ok(())
 }
 
 /// The store comes back within the deadline: nothing is lost, and the run has waited.

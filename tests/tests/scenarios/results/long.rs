@@ -87,6 +87,9 @@ pub(crate) fn a_cut_of_a_minute() -> Result<()> {
 /// What the everyday tier does to one kind of home, done to the others.
 pub(crate) fn every_trouble_on_every_home() -> Result<()> {
     super::storm::killed(Home::ceph()?, 60, &[])?;
+    super::storm::killed(Home::ceph()?, 60, &["--results-async"])?;
+    super::storm::killed(Home::directory()?, 60, &["--results-async"])?;
+    super::storm::everything_dies(Home::ceph()?, 60)?;
     super::storm::troubled(Home::ceph()?, 60)?;
     for home in [Home::versitygw, Home::ceph] {
         super::cut::a_cut_of(home()?, Duration::from_secs(60), 100)?;

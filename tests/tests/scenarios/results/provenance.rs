@@ -37,7 +37,7 @@ fn noted(look: &Look, path: &str, lease: &str, bytes: &[u8]) -> Result<BTreeMap<
     Ok(notes)
 }
 
-fn every_object_says_which_data_made_it(home: Home) -> Result<()> {
+pub(crate) fn every_object_says_which_data_made_it(home: Home) -> Result<()> {
     let desk = Desk::start(home, "")?;
     let join = desk.lease("one.join", &["--image", IMAGE])?;
     let lease = lease_of(&join)?;
@@ -102,14 +102,15 @@ fn every_object_in_versitygw_says_which_data_made_it() -> Result<()> {
 }
 
 /// The main job on one machine: the same from `run`'s own ledger, and what was read again is in it too.
-#[test]
-fn run_keeps_the_same_books() -> Result<()> {
-    let (data, home) = (Scratch::new()?, Scratch::new()?);
+fn run_keeps_the_same_books(home: &Home) -> Result<()> {
+    let data = Scratch::new()?;
     dataset::flat(data.path(), 2, 20_000, 1)?;
-    let first = Run::from_dir(data.path())?.arg("--results").arg(home.path());
-    let outcome =
-        first.shell("cp \"$TIDEGATE_DATA\"/00001.bin \"$TIDEGATE_RESULTS/all\"").succeed()?;
-    assert_eq!(fs::metadata(home.join("all"))?.len(), 20_000);
+    let run = |script: &str, more: &[&str]| -> Result<_> {
+        let run = Run::from_dir(data.path())?.args(["--results", &home.place()]);
+        run.args(home.words()).args(more).shell(script).succeed()
+    };
+    let outcome = run("cp \"$TIDEGATE_DATA\"/00001.bin \"$TIDEGATE_RESULTS/all\"", &[])?;
+    assert_eq!(home.look()?.read("all")?.map(|bytes| bytes.len()), Some(20_000));
     let receipt = outcome.receipt()?;
     assert_eq!(
         receipt["results"],
@@ -117,17 +118,26 @@ fn run_keeps_the_same_books() -> Result<()> {
             "files": 1, "bytes": 20_000, "lost": [], "lost_files": 0
         })
     );
-    let said = show(&outcome.ledger(), &home.join("all").display().to_string())?;
+    let said = show(&outcome.ledger(), &home.name("all"))?;
     let lease = receipt["lease"].as_str().context("no lease")?;
     ensure!(said.contains(lease), "{said}");
 
-    let again = Run::from_dir(data.path())?.arg("--results").arg(home.path());
     let script = "cmp \"$TIDEGATE_RESULTS/all\" /dev/null || wc -c < \"$TIDEGATE_RESULTS/all\"";
-    let outcome = again.arg("--resume").shell(script).succeed()?;
+    let outcome = run(script, &["--resume"])?;
     assert_eq!(outcome.stdout.lines().last(), Some("20000"));
     let receipt = outcome.receipt()?;
     let lease = receipt["lease"].as_str().context("no lease")?;
     let entries: Vec<Value> = entries(&outcome.ledger(), lease)?;
     ensure!(entries.iter().any(|entry| entry["event"]["act"] == "read"), "{entries:#?}");
     Ok(())
+}
+
+#[test]
+fn run_keeps_the_same_books_of_a_directory() -> Result<()> {
+    run_keeps_the_same_books(&Home::directory()?)
+}
+
+#[test]
+fn run_keeps_the_same_books_of_a_bucket() -> Result<()> {
+    run_keeps_the_same_books(&Home::versitygw()?)
 }

@@ -24,6 +24,8 @@ const EIO: i64 = 5;
 /// Exit code where something did not come home.
 const RESULTS_LOST: i32 = 122;
 const DEVICE: u64 = 160 << 20;
+/// Longer than any job here writes.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Where faults are drawn from: `TIDEGATE_STORM_SEED` draws the same ones again.
 pub(super) fn seed() -> Result<u64> {
@@ -106,14 +108,15 @@ impl Storm {
         !self.writer.log().contains("wrote ")
     }
 
-    /// Faults, one after the other, until the job is done. After each it gets on before the next.
+    /// Faults, one after the other, until the job is done, or for so long. After each it gets on before the next.
     pub(super) fn rage(
         &mut self,
         dice: &mut Dice,
+        most: Duration,
         mut fault: impl FnMut(&mut Self, &mut Dice) -> Result<()>,
     ) -> Result<()> {
         let began = Instant::now();
-        while self.writes() && began.elapsed() < Duration::from_secs(3600) {
+        while self.writes() && began.elapsed() < most {
             pause(dice, 900);
             let before = self.done();
             fault(self, dice)?;
@@ -139,14 +142,43 @@ impl Storm {
         Ok(())
     }
 
+    /// Worker or gateway killed with -9, or both.
+    fn kill(&mut self, dice: &mut Dice) -> Result<()> {
+        let both = dice.below(5);
+        if both < 2 {
+            return self.kill_worker();
+        }
+        self.kill_gateway()?;
+        if both == 4 {
+            self.kill_worker()?;
+        }
+        self.desk.gateway.crash_and_restart()
+    }
+
+    /// The worker's whole machine dies while the job writes, and home is judged as it is then: nobody drains.
+    fn perish(mut self) -> Result<()> {
+        ensure!(self.writes(), "the job ended before its machine did: {}", self.writer.log());
+        let worker = self.mount.worker()?;
+        self.mount.process().signal(Signal::KILL)?;
+        signal_pid(worker, Signal::KILL)?;
+        self.writer.stop(Signal::KILL)?;
+        let log = Log::read(&self.log)?;
+        ensure!(log.done > 2, "only {} steps were acknowledged: {:?}", log.done, log.failed);
+        let look = self.desk.home.look()?;
+        let verdict = log.judge(&look, |path| story(&self.desk, path));
+        let verdict = verdict.with_context(|| self.mount.log())?;
+        self.nothing_in_clear("of the machine that died")?;
+        let contents = self.watcher.finish(&log.ever)?;
+        eprintln!(
+            "{} steps acknowledged; {} files at home; {contents} contents seen",
+            log.done, verdict.files
+        );
+        Ok(())
+    }
+
     /// Whether the mount said so.
     pub(super) fn said(&self, words: &str) -> bool {
         self.mount.log().contains(words)
-    }
-
-    /// Whether a step has failed so far.
-    pub(super) fn has_failed(&self) -> bool {
-        Log::read(&self.log).is_ok_and(|log| !log.failed.is_empty())
     }
 
     /// The steps that were acknowledged so far.
@@ -211,29 +243,27 @@ pub(super) fn pause(dice: &mut Dice, most: u64) {
     std::thread::sleep(Duration::from_millis(100 + dice.below(most)));
 }
 
-/// Worker and gateway killed with -9, one or both.
+/// Worker and gateway are killed with -9, one or both, again and again.
 pub(super) fn killed(home: Home, seconds: u64, args: &[&str]) -> Result<()> {
     let seed = seed()?;
     let desk = Desk::start(home, PATIENT)?;
     let mut storm = Storm::start(desk, None, Job { args, ..Job::of(seed, seconds) })?;
-    let told = |storm: Storm| storm.judge(&[EIO]);
-    let mut dice = Dice::new(seed);
     storm
-        .rage(&mut dice, |storm, dice| match dice.below(5) {
-            0 | 1 => storm.kill_worker(),
-            2 | 3 => {
-                storm.kill_gateway()?;
-                storm.desk.gateway.crash_and_restart()
-            }
-            _ => {
-                storm.kill_gateway()?;
-                storm.kill_worker()?;
-                storm.desk.gateway.crash_and_restart()
-            }
-        })
-        .and_then(|()| told(storm))
+        .rage(&mut Dice::new(seed), LONG, Storm::kill)
+        .and_then(|()| storm.judge(&[EIO]))
         .with_context(|| format!("seed {seed}"))?;
     Ok(())
+}
+
+/// The same, and then the worker's machine dies.
+pub(super) fn everything_dies(home: Home, seconds: u64) -> Result<()> {
+    let seed = seed()?;
+    let desk = Desk::start(home, PATIENT)?;
+    let mut storm = Storm::start(desk, None, Job::of(seed, LONG.as_secs()))?;
+    storm
+        .rage(&mut Dice::new(seed), Duration::from_secs(seconds), Storm::kill)
+        .and_then(|()| storm.perish())
+        .with_context(|| format!("seed {seed}"))
 }
 
 /// A store that answers 503 and is slow, and a gateway that dies meanwhile.
@@ -243,7 +273,7 @@ pub(super) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
     let desk = Desk::start(home, PATIENT)?;
     let mut storm = Storm::start(desk, None, Job::of(seed, seconds))?;
     let mut dice = Dice::new(seed);
-    let raged = storm.rage(&mut dice, |storm, dice| {
+    let raged = storm.rage(&mut dice, LONG, |storm, dice| {
         match dice.below(6) {
             0 | 1 => trouble.refuse(30 + dice.below(60)),
             2 => trouble.refuse(100),
@@ -267,6 +297,16 @@ pub(super) fn troubled(mut home: Home, seconds: u64) -> Result<()> {
 #[test]
 fn r24_worker_and_gateway_are_killed_while_a_job_writes_to_a_directory() -> Result<()> {
     killed(Home::directory()?, 12, &[])
+}
+
+#[test]
+fn r24_the_machine_dies_while_a_job_writes_to_a_directory() -> Result<()> {
+    everything_dies(Home::directory()?, 8)
+}
+
+#[test]
+fn r24_the_machine_dies_while_a_job_writes_to_versitygw() -> Result<()> {
+    everything_dies(Home::versitygw()?, 8)
 }
 
 #[test]
