@@ -43,6 +43,7 @@ impl Core {
             }
             return Ok(file);
         }
+        self.has_names_left()?;
         let _tree = self.tree.read().await;
         let now = SystemTime::now();
         let mut names = self.names();
@@ -86,6 +87,7 @@ impl Core {
                 None => names.path_of(parent, name)?,
             }
         };
+        self.has_names_left()?;
         if self.terms.directories {
             self.change(Change::MakeDirectory { path, mode }).await.map_err(Refusal::errno)?;
         }
@@ -274,11 +276,9 @@ impl Core {
         from: String,
         to: String,
     ) -> Result<String, FsError> {
-        // Another version may have come, and nobody have heard of it.
-        let waits = lock(&file.pending).is_some();
         let home = {
             let state = file.state();
-            state.home.clone().filter(|_| !waits && !state.dirty && !state.lost)
+            state.home.clone().filter(|_| !state.unheard)
         };
         for _ in 0..AGAIN {
             let (from, to) = (from.clone(), to.clone());

@@ -94,6 +94,8 @@ pub(super) struct State {
     /// Something may be at home under its name that is not `home`: what another file left there, or what
     /// set out from here and nobody heard of. It is there until this file comes.
     pub(super) covers: bool,
+    /// A version set out for home, and nobody heard whether it came.
+    pub(super) unheard: bool,
     pub(super) handles: u32,
     /// There may be more, opened before this worker came.
     pub(super) adopted: bool,
@@ -125,6 +127,7 @@ impl State {
             frozen: false,
             lost: false,
             covers: false,
+            unheard: false,
             handles: 0,
             adopted: false,
             mode,

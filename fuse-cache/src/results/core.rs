@@ -21,6 +21,9 @@ use super::version::Version;
 use crate::budget::{Budget, Buffer};
 use crate::errno::FsError;
 
+/// Names that there may be beyond those that were there and the files that may still come home.
+pub(super) const MORE_NAMES: usize = 4096;
+
 /// How long somebody waits for room before he looks again by himself.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// The same while nothing is under way: something may be just between two steps.
@@ -90,6 +93,10 @@ pub(super) struct Core {
     /// Held alone while a directory takes another name, there and here: nothing comes below it meanwhile.
     /// Whoever needs a file's turn too takes that first.
     pub(super) tree: tokio::sync::RwLock<()>,
+    /// Numbers below are of workers before this one.
+    first_node: u64,
+    /// Names that there may be at once.
+    most_names: usize,
     pub(super) next_handle: AtomicU64,
     /// Parts that may be on their way at the same time.
     pub(super) flights: Arc<Semaphore>,
@@ -144,7 +151,11 @@ pub(super) struct Parts {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let files = usize::try_from(parts.terms.files).unwrap_or(usize::MAX);
+        let most_names = files.saturating_add(parts.names.len()).saturating_add(MORE_NAMES);
         Arc::new(Self {
+            first_node: parts.names.next_number(),
+            most_names,
             handle: Handle::current(),
             lease: parts.lease,
             terms: parts.terms,
@@ -179,7 +190,16 @@ impl Core {
 
     pub(super) fn file(&self, node: u64) -> Result<Arc<File>, FsError> {
         self.check()?;
-        self.names().file(node)
+        match self.names().file(node) {
+            // It has no name and was open: what a worker before this one had of it is gone.
+            Err(FsError::NotFound) if node < self.first_node => Err(FsError::Lost),
+            found => found,
+        }
+    }
+
+    /// Whether there may be one more name: some more than files may still come home.
+    pub(super) fn has_names_left(&self) -> Result<(), FsError> {
+        if self.names().len() < self.most_names { Ok(()) } else { Err(FsError::OverBudget) }
     }
 
     pub(super) fn path(&self, node: u64) -> Option<String> {

@@ -172,9 +172,8 @@ impl Core {
     pub(super) fn bring_later(self: &Arc<Self>, file: &Arc<File>) {
         let (core, file) = (Arc::clone(self), Arc::clone(file));
         self.handle.spawn(async move {
-            let work = core.begin_work();
             let Ok(_permit) = Arc::clone(&core.drains).acquire_owned().await else { return };
-            let (_turn, work) = core.turn_of(&file, work).await;
+            let (_turn, work) = core.turn_of(&file, core.begin_work()).await;
             let pending = lock(&file.pending).clone();
             let Some(version) = pending else { return };
             let brought = match core.bring(&file, &version).await {

@@ -180,8 +180,8 @@ impl Core {
 
     /// A part that is complete behind its writer.
     pub(super) async fn early(self: &Arc<Self>, file: &Arc<File>, number: u32, work: UnderWay) {
-        let (turn, _work) = self.turn_of(file, work).await;
-        let Ok(_permit) = self.flights.acquire().await else { return };
+        let (turn, work) = self.turn_of(file, work).await;
+        let Ok(permit) = self.flights.acquire().await else { return };
         let first = ripe(&file.state(), number);
         let Some(content) = first.and_then(|blocks| Some(blocks.first()?.content.id)) else {
             return;
@@ -199,9 +199,11 @@ impl Core {
             Part::Sealed(blocks)
         };
         drop(turn);
-        if let Err(Refusal::Kind(ProblemKind::Absent)) =
-            self.fly(Flight { file, number }, &part, &upload, &path).await
-        {
+        let flown = self.fly(Flight { file, number }, &part, &upload, &path).await;
+        if flown == Err(Refusal::Kind(ProblemKind::Absent)) {
+            drop((permit, work));
+            // It may be gone because it was just committed, without this part.
+            let _turn = file.turn.lock().await;
             self.end_upload(file, Some(&upload));
         }
     }

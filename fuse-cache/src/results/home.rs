@@ -143,6 +143,7 @@ impl Home {
                 Some(Err(why)) => judge(route, &why, &mut nonsense, &mut refused)?,
             }
             self.pause(&mut pause).await;
+            self.count_anew(&client, &mut refused);
         }
         Err(Refusal::Over)
     }
@@ -162,8 +163,17 @@ impl Home {
                 Some(Err(why)) => judge("read", &why, &mut nonsense, &mut refused)?,
             }
             self.pause(&mut pause).await;
+            self.count_anew(&client, &mut refused);
         }
         Err(Refusal::Over)
+    }
+
+    /// Who is back after the grace is refused as who it was until it goes on as who it is.
+    fn count_anew(&self, asked: &Arc<Client>, refused: &mut u32) {
+        let is_away = asked.ring().life().past() == Some(Past::Grace);
+        if is_away || !Arc::ptr_eq(asked, &self.client()) {
+            *refused = 0;
+        }
     }
 
     /// `None`: the time was over first.

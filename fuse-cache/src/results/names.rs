@@ -16,8 +16,9 @@ pub(super) const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4095;
 /// What the gateway keeps its unfinished files under.
 const RESERVED: &str = ".tidegate-";
-/// Places of `.` and `..` in a listing; names come behind.
-const FIRST_PLACE: u64 = 3;
+/// Places of `.` and `..` in a listing. Names come behind, each as many places on as its node's number: a worker
+/// after this one goes on with a listing where it was.
+const OWN: u64 = 2;
 /// References that a worker before this one may have given out.
 pub(super) const UNKNOWN: u64 = u64::MAX / 2;
 
@@ -30,10 +31,9 @@ pub(super) enum Kind<F> {
 /// The names in a directory.
 #[derive(Default)]
 pub(super) struct Directory {
-    children: HashMap<String, (u64, u64)>,
-    /// In the order in which they came, which a listing goes on in.
-    places: BTreeMap<u64, String>,
-    next_place: u64,
+    children: HashMap<String, u64>,
+    /// In the order of a listing.
+    names: BTreeMap<u64, String>,
     pub(super) mode: u32,
     pub(super) mtime: Option<SystemTime>,
 }
@@ -102,7 +102,7 @@ impl<F: Clone> Names<F> {
 
     /// The node of a name, if it is taken.
     pub(super) fn child(&self, parent: u64, name: &str) -> Result<Option<u64>, FsError> {
-        Ok(self.directory(parent)?.children.get(name).map(|(node, _)| *node))
+        Ok(self.directory(parent)?.children.get(name).copied())
     }
 
     /// Where a node is; `None` when it has no name, or stands below what has none.
@@ -159,16 +159,19 @@ impl<F: Clone> Names<F> {
         self.next = self.next.max(next);
     }
 
+    /// How many nodes there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(super) fn next_number(&self) -> u64 {
         self.next
     }
 
     fn put(&mut self, node: u64, parent: u64, name: &str) -> Result<(), FsError> {
         let directory = self.directory_mut(parent)?;
-        let place = directory.next_place.max(FIRST_PLACE);
-        directory.next_place = place + 1;
-        directory.children.insert(name.to_owned(), (node, place));
-        directory.places.insert(place, name.to_owned());
+        directory.children.insert(name.to_owned(), node);
+        directory.names.insert(node, name.to_owned());
         if let Some(node) = self.nodes.get_mut(&node) {
             node.within = Some((parent, name.to_owned()));
         }
@@ -177,8 +180,8 @@ impl<F: Clone> Names<F> {
 
     fn take(&mut self, parent: u64, name: &str) -> Result<u64, FsError> {
         let directory = self.directory_mut(parent)?;
-        let (node, place) = directory.children.remove(name).ok_or(FsError::NotFound)?;
-        directory.places.remove(&place);
+        let node = directory.children.remove(name).ok_or(FsError::NotFound)?;
+        directory.names.remove(&node);
         if let Some(node) = self.nodes.get_mut(&node) {
             node.within = None;
         }
@@ -284,22 +287,19 @@ impl<F: Clone> Names<F> {
             name: name.to_owned(),
             next,
         });
-        let behind = directory.places.range(from.saturating_add(1)..);
-        let names = behind.filter_map(|(place, name)| {
-            let (node, _) = directory.children.get(name)?;
-            Some(Listed {
-                node: *node,
-                directory: self.directory(*node).is_ok(),
-                name: name.clone(),
-                next: *place,
-            })
+        let behind = directory.names.range(from.saturating_add(1).saturating_sub(OWN)..);
+        let names = behind.map(|(node, name)| Listed {
+            node: *node,
+            directory: self.directory(*node).is_ok(),
+            name: name.clone(),
+            next: node + OWN,
         });
         Ok(own.chain(names).take(most).collect())
     }
 
     pub(super) fn children(&self, node: u64) -> Vec<(String, u64)> {
         let Ok(directory) = self.directory(node) else { return Vec::new() };
-        directory.children.iter().map(|(name, (node, _))| (name.clone(), *node)).collect()
+        directory.children.iter().map(|(name, node)| (name.clone(), *node)).collect()
     }
 
     /// Every file in a directory and below, by number.
@@ -310,7 +310,7 @@ impl<F: Clone> Names<F> {
             match self.nodes.get(&at).map(|node| &node.kind) {
                 Some(Kind::File(file)) => found.push((at, file.clone())),
                 Some(Kind::Directory(directory)) => {
-                    rest.extend(directory.children.values().map(|(node, _)| *node));
+                    rest.extend(directory.children.values());
                 }
                 None => {}
             }

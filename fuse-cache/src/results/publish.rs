@@ -88,7 +88,9 @@ impl Core {
     fn came_to_nothing(&self, file: &File, version: &Arc<Version>) {
         let mut state = file.state();
         let mut pending = lock(&file.pending);
+        // What a worker before this one sealed can be sent, and not be sealed again.
         if !self.asynchronous
+            && version.opens()
             && pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version))
         {
             *pending = None;
@@ -165,6 +167,7 @@ impl Core {
     /// removes it must look there.
     fn sets_out(&self, file: &File) {
         let mut state = file.state();
+        state.unheard = true;
         if state.home.is_none() && !state.covers {
             state.covers = true;
             self.record(&[Record::SetsOut { node: file.node }]);
@@ -211,7 +214,7 @@ impl Core {
         });
         state.seen = version.len.min(state.low);
         state.upload = None;
-        state.covers = false;
+        (state.covers, state.unheard) = (false, false);
         let mut pending = lock(&file.pending);
         if pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version)) {
             *pending = None;

@@ -106,7 +106,6 @@ impl Spool {
         let first = state.space.take(pages)?;
         if first / SLOT_PAGES >= state.reserved && !self.reserve(&mut state) {
             state.space.give_back(first, pages);
-            state.space.end_here();
             return None;
         }
         Some(Slot { spool: Arc::clone(self), first, len: u32::try_from(len).ok()? })

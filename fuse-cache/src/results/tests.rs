@@ -3,6 +3,7 @@ mod home;
 mod model;
 mod parts;
 mod restarts;
+mod taken_up;
 mod ways;
 
 use std::os::fd::OwnedFd;
@@ -30,12 +31,19 @@ struct How {
     asynchronous: bool,
     spool: Option<u64>,
     budget: u64,
+    files: u64,
     directories: bool,
     resume: bool,
 }
 
-const PLAIN: How =
-    How { asynchronous: false, spool: None, budget: 128 << 20, directories: true, resume: false };
+const PLAIN: How = How {
+    asynchronous: false,
+    spool: None,
+    budget: 128 << 20,
+    files: 1 << 20,
+    directories: true,
+    resume: false,
+};
 
 /// A worker's results without a mount, and a home for them.
 struct Worker {
@@ -61,7 +69,7 @@ impl Worker {
             public_key: results_public_key(&key()).into(),
             resume: how.resume,
             bytes: 1 << 40,
-            files: 1 << 20,
+            files: how.files,
             drain_s: 60,
             directories: how.directories,
         });

@@ -157,7 +157,7 @@ fn the_job_has_its_own_limits_and_standard_streams() -> Result<()> {
 #[test]
 fn help_documents_the_codes() -> Result<()> {
     let help = String::from_utf8(tidegate(["--help"])?.stdout)?;
-    for code in ["123", "125", "126", "127", "128+N"] {
+    for code in ["122", "123", "124", "125", "126", "127", "128+N"] {
         assert!(help.contains(code), "{code} is not documented");
     }
     Ok(())

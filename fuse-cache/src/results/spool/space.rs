@@ -119,11 +119,6 @@ impl Space {
         self.slots() - u32::try_from(self.free.len()).unwrap_or(u32::MAX)
     }
 
-    /// No more slots than there are: the disk has no more.
-    pub(super) fn end_here(&mut self) {
-        self.most = self.slots();
-    }
-
     fn begin(&mut self, slot: u32, how: Use) {
         self.free.remove(&slot);
         if slot == self.slots() {

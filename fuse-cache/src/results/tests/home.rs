@@ -366,7 +366,11 @@ impl ResultsHome {
         match request.change {
             Change::Rename { from, to, version: of } => {
                 let number = inner.number();
-                if let Some(file) = inner.files.remove(&from) {
+                if let Some(file) = inner.files.get(&from).cloned() {
+                    if of.is_some_and(|of| of != file.version) {
+                        return Err(ProblemKind::SourceChanged);
+                    }
+                    inner.files.remove(&from);
                     inner.renamed.insert(number.clone(), file.version.clone());
                     inner.files.insert(to.clone(), AtHome { version: number, ..file });
                 } else {
@@ -386,13 +390,8 @@ impl ResultsHome {
                     let file = inner.files.remove(&path).unwrap();
                     inner.files.insert(format!("{to}/{}", &path[below.len()..]), file);
                 }
-                for path in inner
-                    .directories
-                    .keys()
-                    .filter(|path| **path == from || path.starts_with(&below))
-                    .cloned()
-                    .collect::<Vec<_>>()
-                {
+                let moves = |path: &&String| **path == from || path.starts_with(&below);
+                for path in inner.directories.keys().filter(moves).cloned().collect::<Vec<_>>() {
                     let mode = inner.directories.remove(&path).unwrap();
                     inner.directories.insert(format!("{to}{}", &path[from.len()..]), mode);
                 }
