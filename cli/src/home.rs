@@ -57,7 +57,7 @@ pub(crate) fn fields(args: &ResultsArgs, s3: &S3Args) -> Result<Map<String, Valu
     Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// The directory's real path; made if its parent is there.
+/// The directory's real path; made if its parent is there. Whoever grants the lease flushes its name.
 fn make(path: &Path) -> Result<PathBuf> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {

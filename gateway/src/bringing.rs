@@ -72,9 +72,14 @@ pub(crate) async fn desk(office: &Arc<Office>, admitted: Admitted) -> Result<Bri
         return Err(Refusal::new(ProblemKind::Forbidden, detail));
     };
     let opened =
-        live.desk.get_or_try_init(async || home::open(office, &live, &document, part).await);
+        live.desk.get_or_try_init(async || home::open_begun(office, &live, &document, part).await);
     match opened.await {
         Ok(desk) => Ok(Bringing { office: Arc::clone(office), admitted, desk: Arc::clone(desk) }),
+        Err(HomeRefused::Full) => {
+            tracing::warn!(lease = %live.id, "the home of results is full");
+            let (reason, kind) = (Reason::ResultsNoSpace, ProblemKind::NoSpace);
+            Err(refuse(office, live.id, reason, kind, "").await)
+        }
         Err(error) => {
             let error = tidegate_kit::telemetry::chain(&error);
             tracing::warn!(lease = %live.id, %error, "the home of results cannot be opened");
@@ -115,7 +120,7 @@ impl Bringing {
     fn failed(&self, error: HomeError) -> Refusal {
         let lease = self.admitted.live.id;
         match error {
-            HomeError::Absent => Refusal::new(ProblemKind::Absent, ""),
+            HomeError::Absent | HomeError::Torn => Refusal::new(ProblemKind::Absent, ""),
             HomeError::Occupied => Refusal::new(ProblemKind::Occupied, ""),
             HomeError::NotOffered => Refusal::new(ProblemKind::NotOffered, ""),
             HomeError::Changed => Refusal::new(ProblemKind::SourceChanged, ""),
@@ -322,11 +327,16 @@ struct Spent {
 impl Spent {
     /// It came home under that name. What cost nothing is no payment. Parts take no turns: where the same came
     /// home meanwhile, this goes back.
-    fn used(mut self, path: &str) {
+    fn used(self, path: &str) {
+        self.used_as(path, None);
+    }
+
+    /// The same of a file of several parts, which is that version now.
+    fn used_as(mut self, path: &str, version: Option<&str>) {
         if self.share == Share::default() || self.desk.is_paid(&self.request) {
             return;
         }
-        self.desk.paid(self.request, path);
+        self.desk.paid(self.request, path, version);
         self.share = Share::default();
     }
 }

@@ -48,6 +48,9 @@ const PROGRESS: usize = 64 << 10;
 /// Large bodies at once; others wait for their turn within their time.
 static LARGE_TURN: Semaphore = Semaphore::const_new(1);
 
+/// The same of bodies that may be longer than most.
+static LONG_TURNS: Semaphore = Semaphore::const_new(8);
+
 /// Reads a whole JSON body. Its content is never repeated in an error.
 pub(crate) async fn read<T: DeserializeOwned>(
     headers: &hyper::HeaderMap,
@@ -57,14 +60,20 @@ pub(crate) async fn read<T: DeserializeOwned>(
     serde_json::from_slice(&bytes).map_err(not_taken)
 }
 
-/// The same of a body of at most `most` bytes, which takes its time as long as it comes.
+/// The same of a body of at most `most` bytes, which takes its time as long as it comes. Whoever sends more than
+/// a small one waits for a turn, of its `own` and of all, and has it until what was read is parsed.
 pub(crate) async fn read_within<T: DeserializeOwned>(
     most: usize,
+    own: &Semaphore,
     headers: &hyper::HeaderMap,
     body: Body,
 ) -> Result<T, Refusal> {
     let larger = "the body is larger than this route takes";
     let bound = Bound { bytes: most, larger, renewed: Some(PROGRESS), ..SMALL };
+    let _turns = match is_small(headers) {
+        true => None,
+        false => Some(long_turns(own, bound.time).await?),
+    };
     let bytes = within(bound, headers, body).await?;
     serde_json::from_slice(&bytes).map_err(not_taken)
 }
@@ -75,7 +84,7 @@ pub(crate) async fn read_large<T: DeserializeOwned + Send + 'static>(
     headers: &hyper::HeaderMap,
     body: Body,
 ) -> Result<(T, Option<SemaphorePermit<'static>>), Refusal> {
-    if declared(headers).is_some_and(|len| len <= MAX_JSON_BODY as u64) {
+    if is_small(headers) {
         return Ok((read(headers, body).await?, None));
     }
     let waited = tokio::time::timeout(LARGE.time, LARGE_TURN.acquire()).await;
@@ -90,6 +99,14 @@ pub(crate) async fn read_large<T: DeserializeOwned + Send + 'static>(
     Ok((parsed.map_err(not_taken)?, Some(turn)))
 }
 
+async fn long_turns(own: &Semaphore, time: Duration) -> Result<[SemaphorePermit<'_>; 2], Refusal> {
+    let turns = async { Some([own.acquire().await.ok()?, LONG_TURNS.acquire().await.ok()?]) };
+    tokio::time::timeout(time, turns).await.ok().flatten().ok_or_else(|| {
+        let detail = "other long requests are being read; ask again later";
+        Refusal::new(ProblemKind::TooMany, detail)
+    })
+}
+
 fn not_taken(_: serde_json::Error) -> Refusal {
     Refusal::new(ProblemKind::Malformed, "the body is not what this route takes")
 }
@@ -97,6 +114,10 @@ fn not_taken(_: serde_json::Error) -> Refusal {
 /// How long a body says it is.
 fn declared(headers: &hyper::HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_small(headers: &hyper::HeaderMap) -> bool {
+    declared(headers).is_some_and(|len| len <= MAX_JSON_BODY as u64)
 }
 
 async fn within(bound: Bound, headers: &hyper::HeaderMap, body: Body) -> Result<Bytes, Refusal> {
@@ -176,6 +197,29 @@ mod tests {
         for (bound, body) in [(once, slow()), (bound, body(2, Duration::ZERO, false))] {
             let refused = within(bound, &headers, body).await.unwrap_err();
             assert_eq!(refused.kind, ProblemKind::Unavailable);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_body_waits_for_its_turn_and_a_small_one_does_not() {
+        let most = 4 * MAX_JSON_BODY;
+        let own = Semaphore::new(1);
+        let unknown = hyper::HeaderMap::new();
+        let mut reading =
+            Box::pin(read_within::<u8>(most, &own, &unknown, body(1, Duration::ZERO, false)));
+        assert!(tokio::time::timeout(Duration::ZERO, &mut reading).await.is_err());
+        assert_eq!(own.available_permits(), 0, "it is being read");
+        drop(reading);
+        assert_eq!(own.available_permits(), 1);
+        // No turn comes any more.
+        own.close();
+        let refused = read_within::<u8>(most, &own, &unknown, Body::from("1")).await.unwrap_err();
+        assert_eq!(refused.kind, ProblemKind::TooMany);
+        for (len, wanted) in [(1, Some(1)), (MAX_JSON_BODY + 1, None)] {
+            let mut headers = hyper::HeaderMap::new();
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+            let read = read_within::<u8>(most, &own, &headers, Body::from("1")).await;
+            assert_eq!(read.ok(), wanted, "{len}");
         }
     }
 }

@@ -147,6 +147,8 @@ impl Versions {
             // Another's file under that name is not what has another name now.
             Some(at) if !is_of(&self.all[*at], file) => Vec::new(),
             Some(_) => vec![(source, target.clone())],
+            // What lies below a file's name is another's.
+            None if !is_directory(listing, file) => Vec::new(),
             None => self
                 .named
                 .keys()
@@ -192,6 +194,11 @@ fn is_of(version: &Version, file: &ListedResult) -> bool {
     version.bytes == file.bytes && file.blake3.is_none_or(|hash| version.blake3 == Some(hash))
 }
 
+/// Whether an entry may be about a directory: it says neither hash nor bytes, and a bucket has none.
+fn is_directory(listing: &ResultsListing, file: &ListedResult) -> bool {
+    !listing.home.starts_with("s3://") && file.blake3.is_none() && file.bytes == 0
+}
+
 /// A path below a home by its whole name.
 fn below(home: &str, address: &str) -> Option<String> {
     Some(address.strip_prefix(home.trim_end_matches('/'))?.strip_prefix('/')?.to_owned())
@@ -206,6 +213,7 @@ fn address(home: &str, path: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A file by its hash; of none where that is 0, as a directory's.
     fn listing(act: ResultsAct, files: &[(&str, Option<&str>, u8)]) -> ResultsListing {
         ResultsListing {
             v: ResultsListing::VERSION,
@@ -221,8 +229,8 @@ mod tests {
                 .map(|(path, from, hash)| ListedResult {
                     path: (*path).into(),
                     from: from.map(Into::into),
-                    bytes: 1,
-                    blake3: Some(Digest::from_bytes([*hash; 32])),
+                    bytes: u64::from(*hash > 0),
+                    blake3: (*hash > 0).then(|| Digest::from_bytes([*hash; 32])),
                 })
                 .collect(),
         }
@@ -317,5 +325,27 @@ mod tests {
         ]);
         let last = |at: usize| versions.all[at].names.last().unwrap().path.as_str();
         assert_eq!([last(0), last(1), last(2)], ["c/x", "c/b/y", "ab"]);
+    }
+
+    /// Said of a name that nothing has: what lies below it stays where it is.
+    #[test]
+    fn a_file_that_is_renamed_takes_nothing_along() {
+        use ResultsAct::{Renamed, Stored};
+        let stays = |versions: &Versions| {
+            let names: Vec<_> = versions.all[0].names.iter().map(|name| &*name.path).collect();
+            assert_eq!((names, entry(&versions.all[0].fate)), (vec!["victim/x"], None));
+        };
+        let stored: &[_] = &[("victim/x", None, 1), ("mine", None, 2)];
+        stays(&told(&[(Stored, stored), (Renamed, &[("mine", Some("victim"), 2)])]));
+
+        // A bucket has no directories, whatever is said.
+        let mut versions = Versions::default();
+        let place = Place { ledger: 1, entry: 0, time: String::new() };
+        let acts: [Act<'_>; 2] = [(Stored, stored), (Renamed, &[("mine", Some("victim"), 0)])];
+        for (act, files) in acts {
+            let home = "s3://bucket/out".to_owned();
+            versions.take(&ResultsListing { home, ..listing(act, files) }, &place);
+        }
+        stays(&versions);
     }
 }

@@ -173,8 +173,8 @@ pub struct ChangeRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Change {
-    /// A file takes another name, and the place of what has it. Repeated: it has it already, if what has that
-    /// name is `version` of the file; without one, whatever it is.
+    /// A file takes another name, and the place of what has it, if it is that `version`; without one, whichever
+    /// it is. Repeated: it has it already, if what has that name is that version.
     Rename {
         from: String,
         to: String,

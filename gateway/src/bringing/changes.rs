@@ -35,7 +35,7 @@ pub(crate) async fn change(
         let ChangeRequest { seq, change } = request;
         let nothing = || Changed { version: String::new() };
         let moves = match &change {
-            Change::RenameDirectory { from, .. } => Some(from),
+            Change::RenameDirectory { from, to } => Some([from.as_str(), to.as_str()]),
             _ => None,
         };
         let turn = bringing.turn_of(&paths(&change), moves.is_some(), seq).await?;
@@ -47,8 +47,8 @@ pub(crate) async fn change(
         if let (Some(spent), Some(path)) = (spent, paths(&change).first()) {
             spent.used(path);
         }
-        if let Some(from) = moves {
-            bringing.desk.turns.moved(from, bringing.admitted.peer.public_key, seq);
+        if let Some(names) = moves {
+            bringing.desk.turns.moved(names, bringing.admitted.peer.public_key, seq);
         }
         turn.done();
         Ok(changed.unwrap_or_else(nothing))

@@ -128,7 +128,9 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
         };
         let (desk, failed) = (&bringing.desk, |error| bringing.failed(error));
         // Its answer may have been lost.
-        let finished = async || desk.home.finished(&ticket, &file, &request.parts).await;
+        let known = desk.version_of(&spent.request);
+        let finished =
+            async || desk.home.finished(&ticket, &file, &request.parts, known.as_deref()).await;
         let unpaid = match spent.again {
             true => 0,
             false => unpaid(&bringing, &request.parts, &file.path).await.map_err(failed)?,
@@ -141,15 +143,15 @@ pub(crate) async fn commit(bringing: &Bringing, request: CommitRequest) -> Resul
                 let (made, parts) = (&desk.provenance, request.parts.clone());
                 match desk.home.commit(made, &ticket, file.clone(), parts).await {
                     Ok(version) => version,
-                    Err(HomeError::Absent) => finished()
+                    Err(error @ (HomeError::Absent | HomeError::Torn)) => finished()
                         .await
                         .map_err(failed)?
-                        .ok_or_else(|| bringing.of_upload(&ticket, HomeError::Absent))?,
+                        .ok_or_else(|| bringing.of_upload(&ticket, error))?,
                     Err(error) => return Err(failed(error)),
                 }
             }
         };
-        spent.used(&file.path);
+        spent.used_as(&file.path, Some(&version));
         desk.ended(&ticket.id);
         let stored = arrived(&bringing, &file, version).await?;
         turn.done();

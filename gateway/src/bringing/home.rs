@@ -1,5 +1,6 @@
 //! The home of a lease's results: looked at when the lease is granted, opened when it is first needed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::config::Inadmissible;
 use crate::live::Live;
 use crate::losses::provenance;
 use crate::office::Office;
-use crate::results::{Desk, Home, HomeError};
+use crate::results::{Desk, Home, HomeError, Share};
 use crate::source::{SourceError, SourceSpec};
 
 /// Longest digest of an image.
@@ -36,6 +37,10 @@ pub enum HomeRefused {
     Budget { what: &'static str, most: u64 },
     #[error("the home of results does not answer")]
     Slow,
+    #[error("the home of results is full")]
+    Full,
+    #[error("the directory is not the one that the lease began in: is its file system mounted?")]
+    NotMounted,
     #[error("an image is named by its digest: at most 256 letters, digits and signs")]
     Image,
 }
@@ -138,7 +143,7 @@ async fn made(
                 office.config.admit_home(&SourceSpec::Directory(real), source)?;
                 break;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
     }
@@ -149,15 +154,43 @@ async fn made(
     Ok(SourceSpec::Directory(real))
 }
 
-/// Makes a directory whose parent is there, and flushes its name. Blocking.
+/// Makes a directory whose parent is there, and flushes its name: whoever made one that is there may not have
+/// come to flush it. Blocking.
 fn make(path: &Path) -> std::io::Result<()> {
-    match std::fs::create_dir(path) {
+    let is_new = match std::fs::create_dir(path) {
+        Ok(()) => true,
         // What is there may be no directory.
-        Err(_) if path.is_dir() => return Ok(()),
-        made => made?,
-    }
+        Err(_) if path.is_dir() => false,
+        Err(error) => return Err(error),
+    };
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-    std::fs::File::open(above.unwrap_or_else(|| Path::new("/")))?.sync_all()
+    let above = std::fs::File::open(above.unwrap_or_else(|| Path::new("/")));
+    // What we may not open, or nobody can flush, as an automounter's directory.
+    let is_beyond_us = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput)
+    };
+    match above.and_then(|above| above.sync_all()) {
+        Err(error) if !is_new && is_beyond_us(&error) => Ok(()),
+        flushed => flushed,
+    }
+}
+
+/// Does what a network file system may let hang: few threads wait for such, one of a lease, and nobody for long.
+async fn patiently<T: Send + 'static>(
+    office: &Office,
+    of: Option<&Live>,
+    step: impl Future<Output = T> + Send + 'static,
+) -> Result<T, HomeRefused> {
+    let places = std::iter::once(&office.home_openings).chain(of.map(|live| &live.home_opening));
+    let places = places.map(|places| Arc::clone(places).try_acquire_owned());
+    let places = places.collect::<Result<Vec<_>, _>>().map_err(|_| HomeRefused::Slow)?;
+    let step = tokio::spawn(async move {
+        let done = step.await;
+        drop(places);
+        done
+    });
+    let done = tokio::time::timeout(PATIENCE, step).await.map_err(|_| HomeRefused::Slow)?;
+    done.map_err(|_| HomeRefused::Slow)
 }
 
 /// Opens a home that may be opened. A link may have been turned since it was looked at: what is open counts.
@@ -168,17 +201,7 @@ async fn opened(
     of: Option<&Live>,
 ) -> Result<Home, HomeRefused> {
     let admitted = office.config.admit_home(home, source)?;
-    // A network file system may hang: few threads wait for such, one of a lease, and nobody for long.
-    let places = std::iter::once(&office.home_openings).chain(of.map(|live| &live.home_opening));
-    let places = places.map(|places| Arc::clone(places).try_acquire_owned());
-    let places = places.collect::<Result<Vec<_>, _>>().map_err(|_| HomeRefused::Slow)?;
-    let opening = tokio::spawn(async move {
-        let opened = Home::open(&admitted).await;
-        drop(places);
-        opened
-    });
-    let opened = tokio::time::timeout(PATIENCE, opening).await.map_err(|_| HomeRefused::Slow)?;
-    let opened = opened.map_err(|_| HomeRefused::Slow)??;
+    let opened = patiently(office, of, async move { Home::open(&admitted).await }).await??;
     if let Some(path) = opened.real_path()? {
         office.config.admit_home(&SourceSpec::Directory(path), source)?;
     }
@@ -196,6 +219,28 @@ pub(super) async fn open(
     let provenance = provenance(document, part);
     let rate = office.config.results.rate;
     Ok(Arc::new(Desk::new(home, part.home.to_string(), provenance, rate)))
+}
+
+/// The same for a lease that brings results home: a directory is the one that it began in. A lease that has a
+/// part of its budget has begun.
+pub(super) async fn open_begun(
+    office: &Office,
+    live: &Live,
+    document: &Document,
+    part: &ResultsPart,
+) -> Result<Arc<Desk>, HomeRefused> {
+    let desk = open(office, live, document, part).await?;
+    let (home, lease) = (desk.home.clone(), live.id);
+    let has_begun = part.reserved() != Share::default();
+    let begun = async move { home.begun_in(lease, has_begun).await };
+    match patiently(office, Some(live), begun).await? {
+        Ok(true) => Ok(desk),
+        Ok(false) => Err(HomeRefused::NotMounted),
+        Err(HomeError::Full) => Err(HomeRefused::Full),
+        Err(error) => {
+            Err(HomeRefused::NotWritable { home: part.home.to_string(), why: why(&error) })
+        }
+    }
 }
 
 /// Where results may go and how many, for the document beside the grant's entry.

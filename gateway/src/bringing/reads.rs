@@ -23,9 +23,18 @@ pub(crate) async fn list(bringing: &Bringing, request: ListRequest) -> Result<Li
         let detail = "the lease does not resume: what is at home is not shown";
         return Err(Refusal::new(ProblemKind::Forbidden, detail));
     }
-    let listed = bringing.desk.home.list(request.after).await;
-    let listed = listed.map_err(|error| bringing.failed(error))?;
-    Ok(ListReply { found: listed.found, next: listed.next })
+    let one = Arc::clone(&bringing.desk.listing).lock_owned().await;
+    // The lease may have ended while this waited.
+    bringing.admitted.still(&bringing.office, Purpose::Serve).await?;
+    let caller = bringing;
+    let bringing = bringing.clone();
+    let step = async move {
+        let _one = one;
+        let listed = bringing.desk.home.list(request.after).await;
+        let listed = listed.map_err(|error| bringing.failed(error))?;
+        Ok(ListReply { found: listed.found, next: listed.next })
+    };
+    caller.to_its_end(step).await
 }
 
 /// `POST read`.

@@ -51,7 +51,7 @@ pub(crate) async fn begin(
             return Err(Refusal::new(ProblemKind::TooMany, detail));
         }
         let made = &desk.provenance;
-        let ticket = desk.home.begin(made, &request.path, &request.content, id.clone()).await;
+        let ticket = desk.home.begin(made, &request.path, id.clone()).await;
         let ticket = ticket.map_err(|error| {
             desk.ended(&id);
             bringing.failed(error)
@@ -146,7 +146,8 @@ pub(crate) async fn copy(
         let vouched = |upload: &str| receipt_holds(&key, &lease, upload, &request.receipt);
         let (home, only) = (&bringing.desk.home, bringing.only());
         let copied = home.copy(lease, &ticket, from, &request.receipt, vouched, only).await;
-        let (hash, tag) = copied.map_err(|error| bringing.of_upload(&ticket, error))?;
+        // What is gone may be the file and not the upload.
+        let (hash, tag) = copied.map_err(|error| bringing.failed(error))?;
         spent.used(&ticket.path);
         let tag = if is_free { copied_tag(&tag, &request.version) } else { tag };
         Ok(receipt(&key, &lease, &ticket.id, (part, len), hash, tag))

@@ -2,7 +2,7 @@
 //!
 //! A store shows nothing of an object before it is there whole: small files are put, large ones are
 //! uploads of several parts. Which data made an object lies with it as user metadata, whose names begin with
-//! `tidegate-`; the hash of one that came in parts, known only at its end, as a tag.
+//! `tidegate-`; what is known of one that came in parts only at its end, its hash among it, as tags.
 
 mod call;
 mod finished;
@@ -16,7 +16,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Tag, Tagging};
-use tidegate_plan::{ContentId, LeaseId, PartHash, RESULT_PART_LEN};
+use tidegate_plan::{LeaseId, PartHash, RESULT_PART_LEN};
 use tidegate_wire::PartReceipt;
 use tokio::task::spawn_blocking;
 
@@ -81,10 +81,8 @@ impl Bucket {
         file: &Arrival,
         bytes: Vec<u8>,
     ) -> Result<String, HomeError> {
-        let mut metadata = metadata(made, &file.content);
-        metadata.insert(format!("{PREFIX}blake3"), hex::encode(file.blake3));
-        metadata.insert(format!("{PREFIX}mode"), format!("{:o}", file.attributes.mode & 0o7777));
-        metadata.insert(format!("{PREFIX}mtime"), file.attributes.mtime_s.to_string());
+        let mut metadata = metadata(made);
+        metadata.extend(of_file(file));
         let put = self.client.put_object().bucket(&self.name).key(self.key(&file.path));
         let put = put.set_metadata(Some(metadata)).body(ByteStream::from(bytes)).send().await;
         tagged(put.map_err(failed)?.e_tag())
@@ -94,10 +92,9 @@ impl Bucket {
         &self,
         made: &Provenance,
         path: &str,
-        content: &ContentId,
         id: &str,
     ) -> Result<String, HomeError> {
-        let mut metadata = metadata(made, content);
+        let mut metadata = metadata(made);
         metadata.insert(format!("{PREFIX}upload"), id.to_owned());
         let begin = self.client.create_multipart_upload().bucket(&self.name).key(self.key(path));
         let begun = begin.set_metadata(Some(metadata)).send().await.map_err(failed)?;
@@ -172,9 +169,8 @@ impl Bucket {
         file: &Arrival,
         parts: &[PartReceipt],
     ) -> Result<String, HomeError> {
-        // An object takes its name when its upload begins.
         if ticket.path != file.path {
-            return Err(HomeError::Absent);
+            return Err(HomeError::Unfit("an object has the name that its upload began with"));
         }
         let mut all = CompletedMultipartUpload::builder();
         for receipt in parts {
@@ -208,14 +204,10 @@ impl Bucket {
     /// Says what an object is that came in parts. A store without tags goes without: the ledger says the
     /// same.
     async fn tag(&self, key: &str, file: &Arrival) {
-        let tag = |name: &str, value: String| {
-            Tag::builder().key(format!("{PREFIX}{name}")).value(value).build().ok()
-        };
+        let tags = of_file(file).into_iter();
         let tags =
-            [tag("blake3", hex::encode(file.blake3)), tag("content", file.content.to_string())];
-        let Ok(tags) =
-            Tagging::builder().set_tag_set(Some(tags.into_iter().flatten().collect())).build()
-        else {
+            tags.filter_map(|(name, value)| Tag::builder().key(name).value(value).build().ok());
+        let Ok(tags) = Tagging::builder().set_tag_set(Some(tags.collect())).build() else {
             return;
         };
         let put = self.client.put_object_tagging().bucket(&self.name).key(key).tagging(tags);
@@ -321,9 +313,20 @@ fn hash(hex: &str) -> Option<[u8; 32]> {
     hex::decode(hex).ok()?.try_into().ok()
 }
 
-fn metadata(made: &Provenance, content: &ContentId) -> HashMap<String, String> {
-    let marks = made.marks().into_iter().chain([("content", content.to_string())]);
-    marks.map(|(name, value)| (format!("{PREFIX}{name}"), value)).collect()
+/// What is known of an object before its bytes are.
+fn metadata(made: &Provenance) -> HashMap<String, String> {
+    made.marks().into_iter().map(|(name, value)| (format!("{PREFIX}{name}"), value)).collect()
+}
+
+/// What is known of an object with its bytes: metadata of one that is put, tags of one that came in parts.
+fn of_file(file: &Arrival) -> [(String, String); 4] {
+    let marks = [
+        ("content", file.content.to_string()),
+        ("blake3", hex::encode(file.blake3)),
+        ("mode", format!("{:o}", file.attributes.mode & 0o7777)),
+        ("mtime", file.attributes.mtime_s.to_string()),
+    ];
+    marks.map(|(name, value)| (format!("{PREFIX}{name}"), value))
 }
 
 fn mark(head: &HeadObjectOutput, name: &str) -> Option<String> {
@@ -366,3 +369,6 @@ fn tagged(etag: Option<&str>) -> Result<String, HomeError> {
 fn number(part: u32) -> Result<i32, HomeError> {
     i32::try_from(part).map(|part| part + 1).map_err(|_| HomeError::Unfit("no such part"))
 }
+
+#[cfg(test)]
+mod tests;

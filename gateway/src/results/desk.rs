@@ -1,7 +1,9 @@
 //! What the requests of one lease share while this process lives.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::clerk::Clerk;
 use super::file::{Provenance, Upload};
@@ -19,6 +21,8 @@ const UPLOADS: usize = 4096;
 const CHANGES: u64 = 500;
 /// How often a request that was paid for may come again.
 const REPEATS: u8 = 8;
+/// Long bodies of one lease that are read at once: others have some to send too.
+const LONG_BODIES: usize = 2;
 
 pub(crate) struct Desk {
     pub(crate) home: Home,
@@ -31,12 +35,24 @@ pub(crate) struct Desk {
     pub(crate) rate: Option<Rate>,
     /// Changes and readings, one of it each: they cost no budget, and the ledger grows by them.
     pub(crate) changes: Rate,
+    pub(crate) long_bodies: Semaphore,
+    /// One listing at a time: the names of whole directories are in memory, for which nobody made room.
+    pub(crate) listing: Arc<AsyncMutex<()>>,
     reads: Mutex<HashSet<[u8; 32]>>,
     /// Uploads begun here and not ended, by their ids: what the store calls them.
     uploads: Mutex<HashMap<String, Option<Upload>>>,
-    /// What was paid for and came home, under which name, and how often it was since: its entry may not have
-    /// been written, or its answer been lost.
-    paid: Mutex<HashMap<[u8; 32], (Key, u8)>>,
+    /// What was paid for and came home: its entry may not have been written, or its answer been lost.
+    paid: Mutex<HashMap<[u8; 32], Paid>>,
+}
+
+/// A request that was paid for.
+struct Paid {
+    /// The name under which it came home.
+    path: Key,
+    /// How often it came since.
+    again: u8,
+    /// What it made, of a file of several parts.
+    version: Option<String>,
 }
 
 impl Desk {
@@ -55,6 +71,8 @@ impl Desk {
             clerk: Clerk::default(),
             rate: rate.map(Rate::new),
             changes: Rate::new(CHANGES),
+            long_bodies: Semaphore::new(LONG_BODIES),
+            listing: Arc::default(),
             reads: Mutex::default(),
             uploads: Mutex::default(),
             paid: Mutex::default(),
@@ -106,8 +124,8 @@ impl Desk {
     pub(crate) fn is_paid(&self, request: &[u8; 32]) -> bool {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         match paid.get_mut(request) {
-            Some((_, again)) if *again < REPEATS => {
-                *again += 1;
+            Some(paid) if paid.again < REPEATS => {
+                paid.again += 1;
                 true
             }
             _ => false,
@@ -124,15 +142,25 @@ impl Desk {
     pub(crate) fn forget_paid(&self, under: Option<&str>) {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         let under = under.map(key);
-        paid.retain(|_, (path, _)| under.is_some_and(|under| under != *path));
+        paid.retain(|_, paid| under.is_some_and(|under| under != paid.path));
     }
 
-    pub(crate) fn paid(&self, request: [u8; 32], path: &str) {
+    /// Which version a request made, as far as is remembered: its name may have another by now.
+    pub(crate) fn version_of(&self, request: &[u8; 32]) -> Option<String> {
+        let paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        paid.get(request)?.version.clone()
+    }
+
+    pub(crate) fn paid(&self, request: [u8; 32], path: &str, version: Option<&str>) {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         if paid.len() >= READS {
             paid.clear();
         }
-        paid.entry(request).or_insert_with(|| (key(path), 0));
+        paid.entry(request).or_insert_with(|| Paid {
+            path: key(path),
+            again: 0,
+            version: version.map(str::to_owned),
+        });
     }
 
     /// Uploads that nobody ended.
@@ -145,5 +173,34 @@ impl Desk {
 impl std::fmt::Debug for Desk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tidegate_plan::{LeaseId, SelectionId, SnapshotId};
+
+    use super::*;
+    use crate::source::SourceSpec;
+
+    #[tokio::test]
+    async fn which_version_was_made_is_known_while_it_has_its_name() {
+        let dir = TempDir::new().unwrap();
+        let home = Home::open(&SourceSpec::Directory(dir.path().to_owned())).await.unwrap();
+        let provenance = Provenance {
+            lease: LeaseId::from_bytes([1; 16]),
+            snapshot: SnapshotId::from_bytes([2; 32]),
+            selection: SelectionId::from_bytes([3; 32]),
+            image: None,
+        };
+        let desk = Desk::new(home, String::new(), provenance, None);
+        desk.paid([1; 32], "a", Some("one"));
+        desk.paid([2; 32], "b", None);
+        desk.forget_paid(Some("b"));
+        assert_eq!(desk.version_of(&[1; 32]).as_deref(), Some("one"));
+        assert_eq!(desk.version_of(&[2; 32]), None);
+        desk.forget_paid(Some("a"));
+        assert_eq!(desk.version_of(&[1; 32]), None);
     }
 }

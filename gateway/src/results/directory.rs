@@ -191,6 +191,19 @@ impl Directory {
         self.settle(&name);
         self.own(lease)
     }
+
+    /// Blocking: whether the lease's own directory is here, where it has begun; where not, it begins here. A
+    /// mount point whose file system is not mounted is another directory than that.
+    pub(super) fn begun_in(&self, lease: LeaseId, has_begun: bool) -> Result<bool, HomeError> {
+        if !has_begun {
+            return self.make_own(lease).map(|_| true);
+        }
+        match self.own(lease) {
+            Ok(_) => Ok(true),
+            Err(HomeError::Absent) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// A new file in an open directory.

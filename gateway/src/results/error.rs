@@ -7,6 +7,8 @@ use rustix::io::Errno;
 pub(crate) enum HomeError {
     #[error("there is no such file or upload")]
     Absent,
+    #[error("the parts of the upload are not those of the receipts")]
+    Torn,
     #[error("the name is in use by something of another kind, or the directory is not empty")]
     Occupied,
     #[error("this store has nothing of the kind")]

@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use tidegate_plan::{ContentId, LeaseId, PartHash};
+use tidegate_plan::{LeaseId, PartHash};
 use tidegate_wire::{Attributes, PartReceipt};
 use tokio::task::spawn_blocking;
 
@@ -33,6 +33,21 @@ impl Home {
             SourceSpec::S3 { bucket, prefix, options } => {
                 Ok(Self::Bucket(Arc::new(Bucket::open(bucket, prefix, options).await?)))
             }
+        }
+    }
+
+    /// Whether this is where the lease has begun, which it has or does now. A directory is known by the lease's own
+    /// one in it; a bucket by its name.
+    pub(crate) async fn begun_in(
+        &self,
+        lease: LeaseId,
+        has_begun: bool,
+    ) -> Result<bool, HomeError> {
+        match self {
+            Self::Directory(directory) => {
+                of(directory, move |directory| directory.begun_in(lease, has_begun)).await
+            }
+            Self::Bucket(_) => Ok(true),
         }
     }
 
@@ -81,7 +96,6 @@ impl Home {
         &self,
         made: &Provenance,
         path: &str,
-        content: &ContentId,
         id: String,
     ) -> Result<Ticket, HomeError> {
         let path = path.to_owned();
@@ -95,7 +109,7 @@ impl Home {
                 .await
             }
             Self::Bucket(bucket) => {
-                let store = bucket.begin(made, &path, content, &id).await?;
+                let store = bucket.begin(made, &path, &id).await?;
                 Ok(Ticket { id, path, store })
             }
         }
@@ -180,19 +194,24 @@ impl Home {
         }
     }
 
-    /// Whether a commit has been done before: its upload is gone and its file is there.
+    /// Whether a commit has been done before: its upload is gone and its file is there. The version that it made,
+    /// if that is `known`, is not read to be compared.
     pub(crate) async fn finished(
         &self,
         ticket: &Ticket,
         file: &Arrival,
         parts: &[PartReceipt],
+        known: Option<&str>,
     ) -> Result<Option<String>, HomeError> {
         match self {
             Self::Directory(directory) => {
                 let (file, parts) = (file.clone(), parts.to_vec());
-                of(directory, move |directory| directory.finished(&file, &parts)).await
+                let known = known.map(str::to_owned);
+                let finished =
+                    move |home: &Directory| home.finished(&file, &parts, known.as_deref());
+                of(directory, finished).await
             }
-            Self::Bucket(bucket) => bucket.finished(ticket, file, parts).await,
+            Self::Bucket(bucket) => bucket.finished(ticket, file, parts, known).await,
         }
     }
 

@@ -43,10 +43,11 @@ pub(crate) enum Standing {
     Superseded,
 }
 
-/// A directory that took another name: what was asked for below the old one before that comes too late.
+/// A directory that took another name: what was asked for before that comes too late, below the old name and
+/// below the new one, where nothing was left of what it is about.
 #[derive(Debug)]
 struct Moved {
-    below: String,
+    below: [String; 2],
     worker: [u8; 32],
     seq: u64,
 }
@@ -128,19 +129,20 @@ impl Turns {
         }
         let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         let above = moved.iter().filter(|moved| {
-            moved.worker == worker && paths.iter().any(|path| path.starts_with(&moved.below))
+            let is_below = |path: &&str| moved.below.iter().any(|below| path.starts_with(below));
+            moved.worker == worker && paths.iter().any(is_below)
         });
         let moved = above.map(|moved| moved.seq).max();
         Turn { held, _tree: tree, moved, worker, seq }
     }
 
     /// A directory has another name now.
-    pub(crate) fn moved(&self, from: &str, worker: [u8; 32], seq: u64) {
+    pub(crate) fn moved(&self, names: [&str; 2], worker: [u8; 32], seq: u64) {
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         if moved.len() >= MOVES {
             moved.pop_front();
         }
-        moved.push_back(Moved { below: format!("{from}/"), worker, seq });
+        moved.push_back(Moved { below: names.map(|name| format!("{name}/")), worker, seq });
     }
 }
 
@@ -200,10 +202,12 @@ mod tests {
     async fn what_comes_for_a_directory_that_was_moved_comes_too_late() {
         let turns = Turns::default();
         turns.take_tree(&["a", "b"], ONE, 5).await.done();
-        turns.moved("a", ONE, 5);
+        turns.moved(["a", "b"], ONE, 5);
         for (path, seq, standing) in [
             ("a/x", 4, Standing::Superseded),
             ("a/x", 6, Standing::Newest),
+            ("b/x", 4, Standing::Superseded),
+            ("b/x", 6, Standing::Newest),
             ("ab", 4, Standing::Newest),
             ("a", 4, Standing::Superseded),
         ] {

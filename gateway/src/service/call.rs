@@ -7,6 +7,7 @@ use axum::extract::{Extension, FromRequest, FromRequestParts as _, RawPathParams
 use hyper::HeaderMap;
 use serde::de::DeserializeOwned;
 use tidegate_wire::ProblemKind;
+use tokio::sync::Semaphore;
 
 use crate::admission::{Admitted, Caller, Purpose, admit};
 use crate::json::{read, read_within};
@@ -43,9 +44,13 @@ impl Call {
         Framed::new(self.body)
     }
 
-    /// The body, which may be larger than others.
-    pub(super) async fn json_within<T: DeserializeOwned>(self, most: usize) -> Result<T, Refusal> {
-        read_within(most, &self.headers, self.body).await
+    /// The body, which may be larger than others; of such, so many are read at once as `own` has places.
+    pub(super) async fn json_within<T: DeserializeOwned>(
+        self,
+        most: usize,
+        own: &Semaphore,
+    ) -> Result<T, Refusal> {
+        read_within(most, own, &self.headers, self.body).await
     }
 
     /// The body.

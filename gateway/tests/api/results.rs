@@ -231,6 +231,35 @@ async fn names_change_at_home_as_on_the_worker() {
     assert!(!at("c").exists());
 }
 
+/// A request that was long under way, for a name that lies in what took the place since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_for_the_place_of_a_directory_changes_nothing() {
+    let home = Home::start_with(allow).await;
+    let bringer = Bringer::new(&home, wanted(&home)).await;
+    bringer.store("best/x", 1, b"old").await;
+    bringer.store("tmp/x", 2, b"new").await;
+    let unlink = || Change::Unlink { path: "best/x".into() };
+    bringer.change(4, unlink()).await;
+    bringer.change(5, Change::RemoveDirectory { path: "best".into() }).await;
+    let moved = Change::RenameDirectory { from: "tmp".into(), to: "best".into() };
+    bringer.change(6, moved).await;
+    bringer.change(4, unlink()).await;
+    assert_eq!(std::fs::read(place(&home).join("best/x")).unwrap(), b"new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_moves_nothing_but_the_version_that_it_names() {
+    let home = Home::start_with(allow).await;
+    let bringer = Bringer::new(&home, wanted(&home)).await;
+    let first = bringer.store("tmp", 1, b"first").await.version;
+    bringer.store("tmp", 2, b"second one").await;
+    let (from, to) = ("tmp".to_owned(), "best".to_owned());
+    let change = Change::Rename { from, to, version: Some(first) };
+    let refused = bringer.post("change", &ChangeRequest { seq: 3, change }).await;
+    assert_eq!(refused.problem(), ProblemKind::SourceChanged);
+    assert!(place(&home).join("tmp").exists() && !place(&home).join("best").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_request_for_a_path_wins() {
     let home = Home::start_with(allow).await;

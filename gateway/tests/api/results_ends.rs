@@ -138,6 +138,24 @@ async fn a_home_that_is_away_can_be_asked_again() {
     drop(home);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_point_with_nothing_mounted_is_no_home() {
+    let home = Home::start_with(daemon).await;
+    let mut bringer = Bringer::new(&home, wanted(&home)).await;
+    bringer.store("a", 1, b"x").await;
+    let (at, away) = (place(&home), home.dir.path().join("away"));
+    std::fs::rename(&at, &away).unwrap();
+    std::fs::create_dir(&at).unwrap();
+    let home = restarted(home, &mut bringer, true).await;
+    let refused = bringer.send_store("b", 2, &Content::new(*b"y")).await;
+    assert_eq!(refused.problem(), ProblemKind::SourceUnavailable);
+    // Nothing was made there.
+    std::fs::remove_dir(&at).unwrap();
+    std::fs::rename(&away, &at).unwrap();
+    bringer.store("b", 2, b"y").await;
+    assert_eq!(std::fs::read(place(&home).join("b")).unwrap(), b"y");
+}
+
 /// Needs the right to mount; without it there is nothing to show.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_no_space_and_nothing_half_done() {

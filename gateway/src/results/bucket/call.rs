@@ -90,8 +90,8 @@ where
             | "InsufficientStorage"
             | "StorageFull",
         ) => return HomeError::Full,
-        // Of an upload whose parts are not those of the receipts.
-        (_, "InvalidPart" | "InvalidPartOrder" | "NoSuchUpload") => return HomeError::Absent,
+        (_, "NoSuchUpload") => return HomeError::Absent,
+        (_, "InvalidPart" | "InvalidPartOrder") => return HomeError::Torn,
         (_, "KeyTooLongError" | "XMinioInvalidObjectName") => {
             return HomeError::Unfit("the store does not take such a key");
         }

@@ -25,6 +25,21 @@ const AT_ONCE: usize = 4;
 const RENAMED: &str = "renamed";
 
 impl Bucket {
+    /// What a rename that was done before has left under the new name: that version, if one is named.
+    async fn renamed_before(
+        &self,
+        to: &str,
+        version: Option<&str>,
+        only: Option<LeaseId>,
+    ) -> Result<Option<Kept>, HomeError> {
+        let Some(there) = self.shown(to, only).await? else { return Ok(None) };
+        let is_it = |version| mark(&there, RENAMED).as_deref() == Some(version);
+        if !version.is_none_or(is_it) {
+            return Ok(None);
+        }
+        self.kept_whole(&there, to).await.map(Some)
+    }
+
     pub(in super::super) async fn rename(
         &self,
         from: &str,
@@ -34,14 +49,15 @@ impl Bucket {
     ) -> Result<Kept, HomeError> {
         let Some(head) = self.shown(from, only).await? else {
             // It has the name already, or never was.
-            let there = self.shown(to, only).await?.ok_or(HomeError::Absent)?;
-            let is_it = |version| mark(&there, RENAMED).as_deref() == Some(version);
-            if !version.is_none_or(is_it) {
-                return Err(HomeError::Absent);
-            }
-            return self.kept_whole(&there, to).await;
+            let before = self.renamed_before(to, version, only).await?;
+            return before.ok_or(HomeError::Absent);
         };
         let kept = self.kept_whole(&head, from).await?;
+        if version.is_some_and(|version| version != kept.version) {
+            // Another came under the old name since, or in the place of what is meant.
+            let before = self.renamed_before(to, version, only).await?;
+            return before.ok_or(HomeError::Changed);
+        }
         if from == to {
             return Ok(kept);
         }
@@ -139,6 +155,7 @@ impl Bucket {
         }
     }
 
+    /// Copies part by part into an upload and completes it. Returns the version that this made.
     async fn copy_parts(
         &self,
         from: &str,
@@ -182,8 +199,17 @@ impl Bucket {
             .config_override(patient())
             .send()
             .await
-            .map_err(failed)?;
-        self.made(done.e_tag(), to).await
+            .map_err(failed);
+        match done {
+            Ok(done) => self.made(done.e_tag(), to).await,
+            // It was done, perhaps, and its answer lost: asked again, the store knows no such upload any more.
+            Err(HomeError::Absent) => {
+                let before = self.renamed_before(to, Some(&kept.version), None).await?;
+                let copy = before.filter(|copy| copy.len == kept.len);
+                copy.map(|copy| copy.version).ok_or(HomeError::Absent)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn copy_tags(&self, from: &str, key: &str) {

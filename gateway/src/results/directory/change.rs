@@ -48,6 +48,28 @@ impl Directory {
         }
     }
 
+    /// What a rename that was done before has left under the new name: that version, if one is named.
+    fn renamed_before(
+        &self,
+        from: &str,
+        to: &str,
+        version: Option<&str>,
+        only: Option<LeaseId>,
+    ) -> Result<Option<Kept>, HomeError> {
+        let kept = match self.open_shown(to, only) {
+            Ok(file) => marks::kept(file)?,
+            Err(HomeError::Absent) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if version.is_some_and(|version| version != kept.version) {
+            return Ok(None);
+        }
+        // Who did it may not have come to flush it.
+        fsync(&self.place(to)?.parent)?;
+        self.settle_place(from)?;
+        Ok(Some(kept))
+    }
+
     /// Blocking.
     pub(in super::super) fn rename(
         &self,
@@ -61,15 +83,17 @@ impl Directory {
             there => there,
         };
         match there {
+            // It has the name already, or never was.
             None => {
-                // It has the name already, or never was. Who did it may not have come to flush it.
-                let kept = marks::kept(self.open_shown(to, only)?)?;
-                if version.is_some_and(|version| version != kept.version) {
-                    return Err(HomeError::Absent);
-                }
-                fsync(&self.place(to)?.parent)?;
-                self.settle_place(from)?;
-                return Ok(kept);
+                let before = self.renamed_before(from, to, version, only)?;
+                return before.ok_or(HomeError::Absent);
+            }
+            // Another file came under the old name since, or in the place of what is meant.
+            Some((FileType::RegularFile, _))
+                if version.is_some() && self.version(from)?.as_deref() != version =>
+            {
+                let before = self.renamed_before(from, to, version, only)?;
+                return before.ok_or(HomeError::Changed);
             }
             Some((FileType::RegularFile, place)) => {
                 let new = self.make_place(to)?;

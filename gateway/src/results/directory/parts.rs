@@ -119,12 +119,12 @@ impl Directory {
         parts: &[PartReceipt],
     ) -> Result<String, HomeError> {
         let open = self.upload(made.lease, id, FlockOperation::LockExclusive)?;
-        let said = read_at(&open.list, 0, parts.len() * HASH)?.ok_or(HomeError::Absent)?;
+        let said = read_at(&open.list, 0, parts.len() * HASH)?.ok_or(HomeError::Torn)?;
         if !said.chunks(HASH).zip(parts).all(|(said, receipt)| said == receipt.hash.0) {
-            return Err(HomeError::Absent);
+            return Err(HomeError::Torn);
         }
         if u64::try_from(fstat(&open.file)?.st_size).is_ok_and(|size| size < file.len) {
-            return Err(HomeError::Absent);
+            return Err(HomeError::Torn);
         }
         // A later content may be shorter than the one that the upload began with. Should this break off, then
         // what is cut off does not stand in the list any more.
@@ -136,11 +136,13 @@ impl Directory {
         Ok(version)
     }
 
-    /// Blocking. A file that does not say what it is, since there are no extended attributes, is read.
+    /// Blocking. A file that does not say what it is, since there are no extended attributes, is read, unless it is
+    /// the version that is known.
     pub(in super::super) fn finished(
         &self,
         file: &Arrival,
         parts: &[PartReceipt],
+        known: Option<&str>,
     ) -> Result<Option<String>, HomeError> {
         let open = match self.open_file(&file.path) {
             Ok(open) => open,
@@ -150,9 +152,10 @@ impl Directory {
         if u64::try_from(fstat(&open)?.st_size) != Ok(file.len) {
             return Ok(None);
         }
+        let version = marks::version(&open)?;
         let is_it = match marks::is_of(&open, file) {
             Some(is_it) => is_it,
-            None => self.holds(&open, parts)?,
+            None => known == Some(version.as_str()) || self.holds(&open, parts)?,
         };
         if !is_it {
             return Ok(None);
@@ -160,7 +163,7 @@ impl Directory {
         // Who named it may not have come to flush that.
         fsync(&open)?;
         fsync(&self.place(&file.path)?.parent)?;
-        marks::version(&open).map(Some)
+        Ok(Some(version))
     }
 
     /// Whether an open file holds the parts of these receipts.

@@ -62,11 +62,36 @@ fn a_file_that_does_not_say_what_it_is_is_known_by_its_bytes() {
     }
     let version = directory.version("file").unwrap();
     assert!(version.is_some());
-    assert_eq!(directory.finished(&file, &parts).unwrap(), version);
-    assert_eq!(directory.finished(&arrival("file", PART + 3), &parts).unwrap(), None);
+    assert_eq!(directory.finished(&file, &parts, None).unwrap(), version);
+    assert_eq!(directory.finished(&arrival("file", PART + 3), &parts, None).unwrap(), None);
     let [first, last] = parts;
-    let other = PartReceipt { hash: vec![9; 32].into(), ..last };
-    assert_eq!(directory.finished(&file, &[first, other]).unwrap(), None);
+    let other = [first, PartReceipt { hash: vec![9; 32].into(), ..last }];
+    assert_eq!(directory.finished(&file, &other, None).unwrap(), None);
+    assert_eq!(directory.finished(&file, &other, Some("another")).unwrap(), None);
+    let known = directory.finished(&file, &other, version.as_deref()).unwrap();
+    assert_eq!(known, version, "its bytes are not looked at");
+}
+
+#[test]
+fn a_rename_is_of_the_version_that_it_names() {
+    let home = TempDir::new().unwrap();
+    let directory = Directory::open(home.path()).unwrap();
+    let put = |bytes: &[u8]| {
+        let file = arrival("tmp", bytes.len() as u64);
+        directory.put(&made(), &file, bytes).unwrap()
+    };
+    let rename = |version: &str| directory.rename("tmp", "best", Some(version), None);
+    let first = put(b"1");
+    assert_eq!(rename(&first).unwrap().version, first);
+    // Its answer was lost, and another file has the old name by now.
+    let second = put(b"22");
+    assert_eq!(rename(&first).unwrap().version, first);
+    assert_eq!(std::fs::read(home.path().join("tmp")).unwrap(), b"22");
+    let other = rename("other");
+    assert!(matches!(other, Err(HomeError::Changed)), "{other:?}");
+    assert_eq!(std::fs::read(home.path().join("best")).unwrap(), b"1");
+    assert_eq!(rename(&second).unwrap().version, second);
+    assert_eq!(std::fs::read(home.path().join("best")).unwrap(), b"22");
 }
 
 #[test]
@@ -104,7 +129,7 @@ fn what_a_commit_that_broke_off_has_cut_off_must_come_again() {
     let file = arrival("file", 3 * PART + 4);
     sent(&directory, 3, b"part");
     let torn = directory.commit(&made(), "id", &file, &parts);
-    assert!(matches!(torn, Err(HomeError::Absent)), "{torn:?}");
+    assert!(matches!(torn, Err(HomeError::Torn)), "{torn:?}");
     sent(&directory, 2, b"part");
     directory.commit(&made(), "id", &file, &parts).unwrap();
 }
