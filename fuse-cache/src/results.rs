@@ -235,9 +235,10 @@ impl Results {
 
     pub(crate) fn attributes(&self, node: u64) -> Result<FileAttr, FsError> {
         let names = self.core.names();
-        let (kind, nlink) = match &names.node(node)?.kind {
+        let known = self.core.known(node, names.node(node))?;
+        let (kind, nlink) = match &known.kind {
             Kind::File(file) => {
-                let nlink = u32::from(names.node(node)?.within.is_some());
+                let nlink = u32::from(known.within.is_some());
                 return Ok(self.file_attributes(node, file, nlink));
             }
             Kind::Directory(directory) => (directory, 2),

@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 pub(crate) use changes::change;
 pub(crate) use files::{commit, store};
 pub use home::HomeRefused;
-pub(crate) use home::{Asked, prepare, terms_document};
+pub(crate) use home::{Asked, begin as begin_home, prepare, terms_document};
 pub(crate) use reads::{list, read};
 pub(crate) use tidy::tidy;
 pub(crate) use uploads::{abandon, begin, copy, part};
@@ -75,11 +75,6 @@ pub(crate) async fn desk(office: &Arc<Office>, admitted: Admitted) -> Result<Bri
         live.desk.get_or_try_init(async || home::open_begun(office, &live, &document, part).await);
     match opened.await {
         Ok(desk) => Ok(Bringing { office: Arc::clone(office), admitted, desk: Arc::clone(desk) }),
-        Err(HomeRefused::Full) => {
-            tracing::warn!(lease = %live.id, "the home of results is full");
-            let (reason, kind) = (Reason::ResultsNoSpace, ProblemKind::NoSpace);
-            Err(refuse(office, live.id, reason, kind, "").await)
-        }
         Err(error) => {
             let error = tidegate_kit::telemetry::chain(&error);
             tracing::warn!(lease = %live.id, %error, "the home of results cannot be opened");

@@ -25,8 +25,10 @@ pub(crate) fn certificate(
 ) -> WipeCertificate {
     let rank = attachment.rank;
     let (presence, current) = (live.presence(rank), attachment.is_current());
-    let brings_home = document.results.is_some() && current && statement.is_none();
-    let unsent = Some(presence.counters().results_unsent).filter(|bytes| brings_home && *bytes > 0);
+    // A rank that another gateway heard last may have brought more home since.
+    let heard_here = current && presence.last_seen() >= attachment.last_seen;
+    let is_told = document.results.is_some() && heard_here && statement.is_none();
+    let unsent = Some(presence.counters().results_unsent).filter(|bytes| is_told && *bytes > 0);
     let complete = statement.as_ref().is_some_and(|s| s.stated.shortfall().is_none());
     let observed = Observed {
         outcome: if complete { Outcome::Wiped } else { Outcome::Withdrawn },

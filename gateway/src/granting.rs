@@ -12,7 +12,7 @@ use tidegate_wire::JoinFile;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::book::{Document, KeysGone, ResultsPart};
-use crate::bringing::{Asked, HomeRefused, prepare, terms_document};
+use crate::bringing::{Asked, HomeRefused, begin_home, prepare, terms_document};
 use crate::config::Inadmissible;
 use crate::keyring::{KeyringError, random};
 use crate::live::{Goods, Live};
@@ -190,7 +190,11 @@ async fn make(
         _place: Some(place),
     };
     let live = Live::new(1, document, Some(goods), false);
-    if let Err(error) = record_grant(office, request, &live, &survey, now).await {
+    let granting = async {
+        begin_home(office, &live).await?;
+        record_grant(office, request, &live, &survey, now).await
+    };
+    if let Err(error) = granting.await {
         void(office, &live, now).await?;
         return Err(error);
     }

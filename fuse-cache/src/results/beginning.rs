@@ -86,7 +86,7 @@ fn file(node: u64, known: &Known, spool: &Arc<Spool>) -> Arc<File> {
         }
     }
     // What set out before the journal was told of it is known to nobody.
-    state.unheard = known.dirty || pending.is_some();
+    state.unheard = known.dirty || known.complete.is_some();
     state.lost |= known.dirty;
     state.told = known.dirty;
     // What the kernel has kept of it was not counted by us.

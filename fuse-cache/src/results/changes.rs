@@ -412,6 +412,7 @@ impl Core {
         if foreign(new.uid, self.owner.0) || foreign(new.gid, self.owner.1) {
             return Err(FsError::NotPermitted);
         }
+        self.known(node, self.names().node(node).map(drop))?;
         let file = self.names().file(node);
         let Ok(file) = file else {
             if new.size.is_some() {

@@ -190,8 +190,12 @@ impl Core {
 
     pub(super) fn file(&self, node: u64) -> Result<Arc<File>, FsError> {
         self.check()?;
-        match self.names().file(node) {
-            // It has no name and was open: what a worker before this one had of it is gone.
+        self.known(node, self.names().file(node))
+    }
+
+    /// What has no name and was open is gone with the worker that had it.
+    pub(super) fn known<T>(&self, node: u64, found: Result<T, FsError>) -> Result<T, FsError> {
+        match found {
             Err(FsError::NotFound) if node < self.first_node => Err(FsError::Lost),
             found => found,
         }

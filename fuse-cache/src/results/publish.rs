@@ -88,9 +88,14 @@ impl Core {
     fn came_to_nothing(&self, file: &File, version: &Arc<Version>) {
         let mut state = file.state();
         let mut pending = lock(&file.pending);
-        // What a worker before this one sealed can be sent, and not be sealed again.
+        // What a worker before this one sealed can be sent, and not be sealed again: while the file still is of
+        // that, it stays as it is.
+        let is_needed = state
+            .blocks
+            .values()
+            .any(|block| matches!(block, Block::Sealed { sealed, .. } if !sealed.content.opens()));
         if !self.asynchronous
-            && version.opens()
+            && (version.opens() || !is_needed)
             && pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, version))
         {
             *pending = None;

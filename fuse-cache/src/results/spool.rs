@@ -49,6 +49,8 @@ struct State {
     reserved: u32,
     /// Slots that a worker before this one may have written.
     inherited: u32,
+    /// The disk had no room for more when it was asked last.
+    full: bool,
     wiped: bool,
 }
 
@@ -91,7 +93,13 @@ impl Spool {
         // What lies in it stays in it, however little would be given now.
         let most = most.max(reserved);
         file.write_superblock(&Superblock { slots: most, ..superblock })?;
-        let state = State { space: Space::new(most), reserved, inherited: reserved, wiped: false };
+        let state = State {
+            space: Space::new(most),
+            reserved,
+            inherited: reserved,
+            full: false,
+            wiped: false,
+        };
         let (state, closed) = (Mutex::new(state), RwLock::new(false));
         Ok(Arc::new(Self { file, most, state, closed }))
     }
@@ -152,13 +160,15 @@ impl Spool {
         for many in [PIECE.min(self.most - first), 1] {
             match self.allocate(at(first * SLOT_PAGES), u64::from(many) * SLOT) {
                 Ok(()) => {
-                    state.reserved = first + many;
+                    (state.reserved, state.full) = (first + many, false);
                     return true;
                 }
                 Err(error) => tracing::debug!(%error, many, "the spool does not grow"),
             }
         }
-        tracing::warn!("the disk under the results' spool is full");
+        if !std::mem::replace(&mut state.full, true) {
+            tracing::warn!("the disk under the results' spool is full");
+        }
         false
     }
 

@@ -10,7 +10,7 @@ use crate::config::Inadmissible;
 use crate::live::Live;
 use crate::losses::provenance;
 use crate::office::Office;
-use crate::results::{Desk, Home, HomeError, Share};
+use crate::results::{Desk, Home, HomeError};
 use crate::source::{SourceError, SourceSpec};
 
 /// Longest digest of an image.
@@ -37,8 +37,6 @@ pub enum HomeRefused {
     Budget { what: &'static str, most: u64 },
     #[error("the home of results does not answer")]
     Slow,
-    #[error("the home of results is full")]
-    Full,
     #[error("the directory is not the one that the lease began in: is its file system mounted?")]
     NotMounted,
     #[error("an image is named by its digest: at most 256 letters, digits and signs")]
@@ -221,8 +219,22 @@ pub(super) async fn open(
     Ok(Arc::new(Desk::new(home, part.home.to_string(), provenance, rate)))
 }
 
-/// The same for a lease that brings results home: a directory is the one that it began in. A lease that has a
-/// part of its budget has begun.
+/// Makes the own directory of a lease that is being granted, where its home is a directory: that is the home
+/// from here on.
+pub(crate) async fn begin(office: &Office, live: &Live) -> Result<(), HomeRefused> {
+    let document = live.view().document;
+    match &document.results {
+        Some(part) if part.has_directories() => {
+            let home = opened(office, &part.home, &document.source, Some(live)).await?;
+            let lease = live.id;
+            let making = patiently(office, Some(live), async move { home.begin_in(lease).await });
+            making.await?.map_err(|error| refused(part, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The desk of a lease that brings results home: where those go to a directory, it is the one of the grant.
 pub(super) async fn open_begun(
     office: &Office,
     live: &Live,
@@ -231,16 +243,16 @@ pub(super) async fn open_begun(
 ) -> Result<Arc<Desk>, HomeRefused> {
     let desk = open(office, live, document, part).await?;
     let (home, lease) = (desk.home.clone(), live.id);
-    let has_begun = part.reserved() != Share::default();
-    let begun = async move { home.begun_in(lease, has_begun).await };
-    match patiently(office, Some(live), begun).await? {
+    let begun = patiently(office, Some(live), async move { home.has_begun(lease).await });
+    match begun.await? {
         Ok(true) => Ok(desk),
         Ok(false) => Err(HomeRefused::NotMounted),
-        Err(HomeError::Full) => Err(HomeRefused::Full),
-        Err(error) => {
-            Err(HomeRefused::NotWritable { home: part.home.to_string(), why: why(&error) })
-        }
+        Err(error) => Err(refused(part, &error)),
     }
+}
+
+fn refused(part: &ResultsPart, error: &HomeError) -> HomeRefused {
+    HomeRefused::NotWritable { home: part.home.to_string(), why: why(error) }
 }
 
 /// Where results may go and how many, for the document beside the grant's entry.

@@ -192,12 +192,14 @@ impl Directory {
         self.own(lease)
     }
 
-    /// Blocking: whether the lease's own directory is here, where it has begun; where not, it begins here. A
-    /// mount point whose file system is not mounted is another directory than that.
-    pub(super) fn begun_in(&self, lease: LeaseId, has_begun: bool) -> Result<bool, HomeError> {
-        if !has_begun {
-            return self.make_own(lease).map(|_| true);
-        }
+    /// Blocking.
+    pub(super) fn begin_in(&self, lease: LeaseId) -> Result<(), HomeError> {
+        self.make_own(lease).map(drop)
+    }
+
+    /// Blocking: whether the lease's own directory is here. A mount point whose file system is not mounted is
+    /// another directory than that.
+    pub(super) fn has_begun(&self, lease: LeaseId) -> Result<bool, HomeError> {
         match self.own(lease) {
             Ok(_) => Ok(true),
             Err(HomeError::Absent) => Ok(false),

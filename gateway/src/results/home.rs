@@ -36,17 +36,18 @@ impl Home {
         }
     }
 
-    /// Whether this is where the lease has begun, which it has or does now. A directory is known by the lease's own
-    /// one in it; a bucket by its name.
-    pub(crate) async fn begun_in(
-        &self,
-        lease: LeaseId,
-        has_begun: bool,
-    ) -> Result<bool, HomeError> {
+    /// Makes what a lease's home is known by, where it is a directory.
+    pub(crate) async fn begin_in(&self, lease: LeaseId) -> Result<(), HomeError> {
         match self {
-            Self::Directory(directory) => {
-                of(directory, move |directory| directory.begun_in(lease, has_begun)).await
-            }
+            Self::Directory(directory) => of(directory, move |it| it.begin_in(lease)).await,
+            Self::Bucket(_) => Ok(()),
+        }
+    }
+
+    /// Whether a lease has begun here.
+    pub(crate) async fn has_begun(&self, lease: LeaseId) -> Result<bool, HomeError> {
+        match self {
+            Self::Directory(directory) => of(directory, move |it| it.has_begun(lease)).await,
             Self::Bucket(_) => Ok(true),
         }
     }

@@ -102,7 +102,7 @@ async fn what_was_lost_is_named_before_the_wipe_once() {
     let home = Home::start_with(allow).await;
     let bringer = Bringer::new(&home, wanted(&home)).await;
     // The home may be away: the end does not wait for it.
-    std::fs::remove_dir(place(&home)).unwrap();
+    std::fs::remove_dir_all(place(&home)).unwrap();
     let names: Vec<_> = (0..300).map(|n| format!("lost/{n:03}")).collect();
     let mut stated = bringer.worker.stated();
     let results = StatedResults { lost_files: 310, lost: names, ..StatedResults::default() };
@@ -140,20 +140,22 @@ async fn a_home_that_is_away_can_be_asked_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_point_with_nothing_mounted_is_no_home() {
-    let home = Home::start_with(daemon).await;
+    let mut home = Home::start_with(daemon).await;
     let mut bringer = Bringer::new(&home, wanted(&home)).await;
-    bringer.store("a", 1, b"x").await;
     let (at, away) = (place(&home), home.dir.path().join("away"));
-    std::fs::rename(&at, &away).unwrap();
-    std::fs::create_dir(&at).unwrap();
-    let home = restarted(home, &mut bringer, true).await;
-    let refused = bringer.send_store("b", 2, &Content::new(*b"y")).await;
-    assert_eq!(refused.problem(), ProblemKind::SourceUnavailable);
-    // Nothing was made there.
-    std::fs::remove_dir(&at).unwrap();
-    std::fs::rename(&away, &at).unwrap();
-    bringer.store("b", 2, b"y").await;
-    assert_eq!(std::fs::read(place(&home).join("b")).unwrap(), b"y");
+    // Before the lease has brought anything, and after.
+    for (seq, name) in [(1, "a"), (2, "b")] {
+        std::fs::rename(&at, &away).unwrap();
+        std::fs::create_dir(&at).unwrap();
+        home = restarted(home, &mut bringer, true).await;
+        let refused = bringer.send_store(name, seq, &Content::new(*b"x")).await;
+        assert_eq!(refused.problem(), ProblemKind::SourceUnavailable, "{name}");
+        // Nothing was made there.
+        std::fs::remove_dir(&at).unwrap();
+        std::fs::rename(&away, &at).unwrap();
+        bringer.store(name, seq, b"x").await;
+        assert_eq!(std::fs::read(place(&home).join(name)).unwrap(), b"x");
+    }
 }
 
 /// Needs the right to mount; without it there is nothing to show.

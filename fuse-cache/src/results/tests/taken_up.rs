@@ -6,9 +6,8 @@ use tokio::sync::Notify;
 use super::*;
 use crate::results::core::MORE_NAMES;
 
-/// Home says once that it is full: what the worker before kept for sending is sent when it is asked for again.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_successor_is_refused_once_is_sent_again() {
+/// A file whose `fsync` was under way when its worker was killed, and the worker after that.
+async fn kept_from_before() -> (Worker, u64) {
     let worker = Worker::start(PLAIN).await;
     worker.home.always("store", Fault::Hold(Arc::new(Notify::new())));
     let file = worker.create("f").await;
@@ -20,12 +19,36 @@ async fn what_a_successor_is_refused_once_is_sent_again() {
     let _aborted = flushing.await;
     worker.home.heal();
     worker.home.always("store", Fault::Refuse(ProblemKind::NoSpace));
-    let worker = worker.killed().await;
-    assert_eq!(worker.results.fsync(file.0).await, Err(FsError::NoSpace));
+    (worker.killed().await, file.0)
+}
+
+/// Home says once that it is full: what the worker before kept for sending is sent when it is asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_successor_is_refused_once_is_sent_again() {
+    let (worker, node) = kept_from_before().await;
+    assert_eq!(worker.results.fsync(node).await, Err(FsError::NoSpace));
     worker.home.heal();
-    worker.results.fsync(file.0).await.unwrap();
+    worker.results.fsync(node).await.unwrap();
     assert!(worker.home.bytes("f").unwrap() == bytes(1, 2_500_000));
-    assert!(worker.read(file.0).await.unwrap() == bytes(1, 2_500_000));
+    assert!(worker.read(node).await.unwrap() == bytes(1, 2_500_000));
+}
+
+/// Home has no room for it, and never will: the file may be written anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_successor_is_refused_does_not_stay_in_the_way() {
+    let (worker, node) = kept_from_before().await;
+    let empty = NewAttributes { size: Some(0), ..NewAttributes::default() };
+    worker.results.set_attributes(worker.caller(), node, empty).await.unwrap();
+    worker.write(node, 0, b"short").await;
+    assert_eq!(worker.results.fsync(node).await, Err(FsError::NoSpace));
+    worker.home.heal();
+    let asked = worker.home.asked("store");
+    // The refusal may be told once more.
+    if worker.results.fsync(node).await.is_err() {
+        worker.results.fsync(node).await.unwrap();
+    }
+    assert_eq!(worker.home.asked("store"), asked + 1, "what came before is not sent first");
+    assert_eq!(worker.home.bytes("f"), Some(b"short".into()));
 }
 
 /// A listing that was begun before goes on where it was.
@@ -78,6 +101,10 @@ async fn what_is_open_and_has_no_name_is_lost_with_its_worker() {
     let written = worker.results.write(worker.caller(), file.0, 0, b"more").await;
     assert_eq!(written, Err(FsError::Lost));
     assert_eq!(worker.results.read(file.0, 0, 4).await.err(), Some(FsError::Lost));
+    assert_eq!(worker.results.attributes(file.0).err(), Some(FsError::Lost));
+    let empty = NewAttributes { size: Some(0), ..NewAttributes::default() };
+    let set = worker.results.set_attributes(worker.caller(), file.0, empty).await;
+    assert_eq!(set.err(), Some(FsError::Lost));
 }
 
 #[tokio::test(flavor = "multi_thread")]

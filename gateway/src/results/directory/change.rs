@@ -70,6 +70,12 @@ impl Directory {
         Ok(Some(kept))
     }
 
+    /// Whether what has a name may be the version that is meant, if one is.
+    fn may_be(&self, path: &str, version: Option<&str>) -> Result<bool, HomeError> {
+        let Some(named) = version else { return Ok(true) };
+        Ok(self.version(path)?.is_some_and(|is| marks::may_be(&is, named)))
+    }
+
     /// Blocking.
     pub(in super::super) fn rename(
         &self,
@@ -89,9 +95,7 @@ impl Directory {
                 return before.ok_or(HomeError::Absent);
             }
             // Another file came under the old name since, or in the place of what is meant.
-            Some((FileType::RegularFile, _))
-                if version.is_some() && self.version(from)?.as_deref() != version =>
-            {
+            Some((FileType::RegularFile, _)) if !self.may_be(from, version)? => {
                 let before = self.renamed_before(from, to, version, only)?;
                 return before.ok_or(HomeError::Changed);
             }

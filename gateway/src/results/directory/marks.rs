@@ -72,6 +72,14 @@ pub(super) fn version(file: impl AsFd) -> Result<String, HomeError> {
     Ok(format!("i{}.{}.{}.{size}", stat.stx_ino, born.tv_sec, born.tv_nsec))
 }
 
+/// Whether what has that version may be the one that was named. One without a mark may have got another number
+/// since, where a file system does not keep them: then its length is all that is known.
+pub(super) fn may_be(is: &str, named: &str) -> bool {
+    // Of one with a mark there are two fields.
+    let size = |version: &str| version.split('.').nth(3).map(str::to_owned);
+    is == named || size(is).is_some() && size(is) == size(named)
+}
+
 /// An open file as it is at home.
 pub(super) fn kept(file: impl AsFd) -> Result<Kept, HomeError> {
     let file = file.as_fd();
@@ -105,5 +113,23 @@ pub(super) fn attributes(stat: &Stat) -> Attributes {
         mode: stat.st_mode & 0o7777,
         mtime_s: stat.st_mtime,
         mtime_ns: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_be;
+
+    #[test]
+    fn without_a_mark_a_version_is_known_by_its_length() {
+        for (is, named, same) in [
+            ("iabc.7", "iabc.7", true),
+            ("iabc.7", "iabd.7", false),
+            ("i12.1.2.7", "i13.4.5.7", true),
+            ("i12.1.2.7", "i12.1.2.8", false),
+            ("iabc.7", "i12.1.2.7", false),
+        ] {
+            assert_eq!(may_be(is, named), same, "{is} {named}");
+        }
     }
 }
