@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::io::Errno;
+use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
 use tidegate_tests::dataset::{self, Dice};
 use tidegate_tests::device::LoopDevice;
 use tidegate_tests::process::wait_for;
@@ -13,6 +15,9 @@ use tidegate_tests::scratch::Scratch;
 use super::storm::{Job, PATIENT, Storm, seed};
 
 const ENOSPC: i64 = 28;
+/// Files that are more than the spool has reserved, each in one part.
+const MANY: usize = 12;
+const BESIDE: usize = 12 << 20;
 /// What the worker says then.
 const FULL: &str = "the disk under the results' spool is full";
 
@@ -21,23 +26,37 @@ fn r20_the_disk_under_the_spool_fills_up_while_a_job_writes() -> Result<()> {
     the_disk_fills_up(Home::directory()?)
 }
 
-/// Somebody else takes every byte of the disk that the spool lies on, for a while, at some step of the job.
-/// Writes that cannot be kept say so; what was acknowledged is at home or comes there, and once there is room
-/// again all goes on.
+/// Somebody else takes every byte of the disk that the spool lies on, for a while, at some step of the job, while
+/// home does not answer: what the spool has reserved is not enough. Writes that cannot be kept
+/// say so; what was acknowledged comes home, and once there is room again all goes on.
 pub(super) fn the_disk_fills_up(home: Home) -> Result<()> {
     let seed = seed()?;
     let desk = Desk::start(home, PATIENT)?;
     // Every close goes through the spool.
-    let job = Job { device: 72 << 20, args: &["--results-async"], ..Job::of(seed, 10) };
-    let storm = Storm::start(desk, None, job)?;
+    let args = &["--results-async", "--results-spool", "160MiB"];
+    let mut storm = Storm::start(desk, None, Job { device: 260 << 20, args, ..Job::of(seed, 10) })?;
     let step = usize::try_from(3 + Dice::new(seed).below(20))?;
     wait_for("the job to write", || (storm.done() > step).then_some(()))?;
+    // In a directory of its own: while a change of names waits for home, the kernel lets nobody else make any there.
+    let at = storm.results().join("beside");
+    fs::create_dir(&at)?;
+    storm.desk.gateway.process().signal(Signal::STOP)?;
     let filler = storm.device.fill()?;
+    // Another job on the same mount.
+    let bytes = dataset::bytes(seed, BESIDE);
+    storm.ever.insert(hex::encode(Sha256::digest(&bytes)));
+    let writing = std::thread::spawn(move || -> std::io::Result<()> {
+        let names: Vec<_> = (0..MANY).map(|n| at.join(n.to_string())).collect();
+        names.iter().try_for_each(|name| fs::write(name, &bytes))?;
+        fs::remove_dir_all(at)
+    });
     wait_for("it to be felt", || storm.said(FULL).then_some(()))?;
     fs::remove_file(filler)?;
+    storm.desk.gateway.process().signal(Signal::CONT)?;
+    // There was room in memory, so that it only had to wait.
+    writing.join().map_err(|_| anyhow!("the writer panicked"))??;
     let room = storm.done();
     wait_for("the job to go on", || (storm.done() > room + 3 || !storm.writes()).then_some(()))?;
-    ensure!(storm.done() > room, "nothing was acknowledged once there was room again: {room}");
     storm.judge(&[ENOSPC]).with_context(|| format!("seed {seed}"))?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Faults at random points of a writing job. Whatever was acknowledged is at home byte for byte; nobody
 //! ever saw anything there that was not whole; nothing of it lies in clear on the worker's disk.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub(super) struct Storm {
     log: PathBuf,
     /// Uploads that may have been begun and never heard of.
     orphans: usize,
+    /// SHA-256 of what others wrote beside it.
+    pub(super) ever: BTreeSet<String>,
     _scratch: Scratch,
 }
 
@@ -99,8 +102,14 @@ impl Storm {
             canary,
             log,
             orphans: 0,
+            ever: BTreeSet::new(),
             _scratch: scratch,
         })
+    }
+
+    /// Where it writes.
+    pub(super) fn results(&self) -> &Path {
+        self.mount.results()
     }
 
     /// Whether the job still writes.
@@ -207,7 +216,8 @@ impl Storm {
         ensure!(status.code() == Some(code), "{status}, lost {lost:?}:\n{}", self.mount.log());
         ensure!(receipt["outcome"] == "wiped", "{receipt:#}");
         self.nothing_in_clear("after the wipe")?;
-        let contents = self.watcher.finish(&log.ever)?;
+        self.ever.extend(log.ever.iter().cloned());
+        let contents = self.watcher.finish(&self.ever)?;
         let look = self.desk.home.look()?;
         let verdict = log.judge(&look, |path| story(&self.desk, path));
         let verdict = verdict.with_context(|| self.mount.log())?;
