@@ -125,7 +125,12 @@ impl Bucket {
             .await
             .map_err(failed)?;
         let etag = copied.copy_object_result().and_then(|result| result.e_tag());
-        self.made(etag, to).await
+        let made = self.made(etag, to).await?;
+        if mark(head, "upload").is_some() {
+            // What came in parts says in tags what it is, which Ceph RGW leaves behind when metadata are replaced.
+            self.copy_tags(from, &self.key(to)).await;
+        }
+        Ok(made)
     }
 
     async fn copy_in_parts(
