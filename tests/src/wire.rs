@@ -14,6 +14,9 @@ use crate::part;
 use crate::process::{Process, wait_for};
 use crate::scratch::Scratch;
 
+/// What the kernel keeps for `tcpdump` until it is written: 512 MiB.
+const RING_KIB: &str = "524288";
+
 /// A running capture of all TCP on loopback.
 #[derive(Debug)]
 pub struct Capture {
@@ -24,9 +27,12 @@ pub struct Capture {
 impl Capture {
     pub fn start(scratch: &Scratch) -> Result<Self> {
         let file = scratch.join("wire.pcap");
-        let mut command = Command::new(part::program("tcpdump")?);
+        let mut command = Command::new("nice");
+        // Before everything else that runs, and with room for all that a test sends while the disk is busy: none is
+        // dropped. On loopback the kernel keeps each packet twice.
+        command.args(["-n", "-20"]).arg(part::program("tcpdump")?);
         command
-            .args(["-i", "lo", "-s", "0", "-B", "131072", "-U", "-Z", "root", "-w"])
+            .args(["-i", "lo", "-s", "0", "-B", RING_KIB, "-U", "-Z", "root", "-w"])
             .arg(&file)
             .arg("tcp");
         let mut process = Process::start("tcpdump", &mut command, scratch.path())?;
