@@ -53,7 +53,7 @@ pub(crate) struct ReceiptResults {
     /// At home; what was stored again counts again.
     pub(crate) files: u64,
     pub(crate) bytes: u64,
-    /// Names of files that are not at home as they were last written, the first thousand.
+    /// Names of files that are not at home as they were last written, the first 65,536.
     pub(crate) lost: Vec<String>,
     pub(crate) lost_files: u64,
     /// Not at home when the worker, which stated nothing, was last heard.

@@ -26,12 +26,12 @@ use tidegate_ledger::{Event, WipeCertificate};
 use tidegate_plan::InstanceId;
 use tidegate_seal::{BlockKey, HpkeKeyPair, JoinSecret};
 use tidegate_wire::{
-    Counters, Heartbeat, HeartbeatReply, JoinFile, KeyGrant, KeyRequest, LeaseTerms, NodeFacts,
-    WipeReceipt, WipeStatement,
+    Counters, Heartbeat, HeartbeatReply, JoinFile, KeyGrant, KeyRequest, LeaseTerms, MAX_WIPE_BODY,
+    NodeFacts, WipeReceipt, WipeStatement,
 };
 
 use crate::keys::{KeyError, KeyRing};
-use pool::Pool;
+use pool::{Pool, json};
 use receipt::Ledger;
 
 pub use attach::{Attached, attach};
@@ -156,7 +156,8 @@ impl Client {
     ) -> Result<WipeReceipt, ClientError> {
         let signature = self.identity.sign(statement.as_bytes()).as_slice().into();
         let stated = WipeStatement { statement, facts, signature };
-        let receipt: WipeReceipt = self.pool.post(&self.route("wipe-certificate"), &stated).await?;
+        let (route, body) = (self.route("wipe-certificate"), Outgoing::whole(json(&stated)?));
+        let receipt: WipeReceipt = self.pool.post_patiently(&route, &body, MAX_WIPE_BODY).await?;
         let certificate = WipeCertificate::parse(&receipt.certificate)
             .map_err(|why| ClientError::Untrusted(format!("the wipe certificate: {why}")))?;
         let ours = certificate.stated.as_ref().and_then(|stated| stated.to_canonical().ok());

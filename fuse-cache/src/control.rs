@@ -15,11 +15,11 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tidegate_wire::{Base64, Counters, Directive, JoinFile, WipeReceipt};
+use tidegate_wire::{Base64, Counters, Directive, JoinFile, MAX_WIPE_BODY, WipeReceipt};
 use zeroize::Zeroizing;
 
-/// Longest text either side reads, in bytes; a wipe receipt is at most `MAX_JSON_BODY`.
-const MAX_TEXT: usize = 1 << 20;
+/// Longest text either side reads, in bytes: a wipe's statement and its receipt.
+const MAX_TEXT: usize = 2 * MAX_WIPE_BODY;
 /// Most descriptors a message carries (the kernel's own limit is 253).
 const MAX_DESCRIPTORS: usize = 128;
 const HEADER: usize = 4;

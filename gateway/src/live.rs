@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_lease::{Event, Lease};
 use tidegate_ledger::Commitment;
 use tidegate_plan::{InstanceId, LeaseId};
-use tidegate_wire::{Counters, ProblemKind, WipeReceipt};
+use tidegate_wire::{Counters, MAX_JSON_BODY, ProblemKind, WipeReceipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -28,6 +28,8 @@ const RELEASES_SPAN_S: u64 = 60;
 const ATTACHES: u64 = 12;
 const ATTACH_S: u64 = 5;
 const MANIFESTS_EACH: usize = 2;
+/// Long bodies of one lease that are read at once: others have some to send too.
+const LONG_BODIES: usize = 2;
 
 /// A source that is being opened.
 pub(crate) type Opening = JoinHandle<Result<Source, SourceError>>;
@@ -179,6 +181,8 @@ pub(crate) struct Live {
     pub(crate) home_opening: Arc<Semaphore>,
     /// What it left half done at the home of its results is taken away.
     pub(crate) tidied: AtomicBool,
+    /// Those that read a long body of it.
+    pub(crate) long_bodies: Semaphore,
     /// Answers to wipe statements, for workers that lost theirs.
     receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
     /// Nothing more is served, whatever the head says.
@@ -215,6 +219,7 @@ impl Live {
             desk: tokio::sync::OnceCell::new(),
             home_opening: Arc::new(Semaphore::new(1)),
             tidied: AtomicBool::new(false),
+            long_bodies: Semaphore::new(LONG_BODIES),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
             cut: Mutex::default(),
@@ -279,8 +284,11 @@ impl Live {
         Arc::clone(presence.entry(rank).or_default())
     }
 
-    /// Keeps the answer to a worker's wipe statement.
+    /// Keeps the answer to a worker's wipe statement. A long one is read again where it is stored.
     pub(crate) fn keep(&self, worker: InstanceId, receipt: WipeReceipt) {
+        if receipt.certificate.len() > MAX_JSON_BODY {
+            return;
+        }
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, receipt);
     }
 

@@ -1,11 +1,15 @@
 //! Results that a worker says it could not bring home, for the ledger.
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidegate_ledger::{Event, LISTED_MAX, LOST_NAMES_MAX, ListedResult, ResultsAct, Stated};
 use tidegate_plan::LeaseId;
 
 use crate::book::{Document, Lost, ResultsPart};
 use crate::record::{Record, RecordError};
 use crate::results::{Provenance, listing_document};
+
+/// A store at some distance takes its time for each.
+const LISTINGS_AT_ONCE: usize = 16;
 
 /// The documents that name what a statement says was lost. The home is not asked: it may be away.
 pub(crate) async fn losses(
@@ -22,23 +26,25 @@ pub(crate) async fn losses(
     }
     let made = provenance(document, part);
     let names = &said.lost[..said.lost.len().min(LOST_NAMES_MAX)];
-    // Of those that are not named too, with the last.
-    let mut unnamed = said.lost_files.saturating_sub(names.len() as u64);
-    let nobody: [&[String]; 1] = [&[]];
-    let mut groups: Vec<_> =
-        if names.is_empty() { nobody.to_vec() } else { names.chunks(LISTED_MAX).collect() };
-    groups.reverse();
-    let mut lost = Vec::with_capacity(groups.len());
-    for names in groups {
-        let file =
-            |path: &String| ListedResult { path: path.clone(), from: None, bytes: 0, blake3: None };
-        let files = names.iter().map(file).collect();
-        let act = (rank, ResultsAct::Lost);
-        let listing = listing_document(record, &made, &part.home.to_string(), act, files).await?;
-        let files = names.len() as u64 + std::mem::take(&mut unnamed);
-        lost.push(Lost { rank, files, listing, recorded: false });
+    let (act, home) = ((rank, ResultsAct::Lost), part.home.to_string());
+    let file =
+        |path: &String| ListedResult { path: path.clone(), from: None, bytes: 0, blake3: None };
+    let mut groups: Vec<Vec<_>> =
+        names.chunks(LISTED_MAX).map(|names| names.iter().map(file).collect()).collect();
+    if groups.is_empty() {
+        groups.push(Vec::new());
     }
-    lost.reverse();
+    let (made, home) = (&made, home.as_str());
+    let listed = groups.into_iter().map(|listed| async move {
+        let files = listed.len() as u64;
+        let listing = listing_document(record, made, home, act, listed).await?;
+        Ok::<_, RecordError>(Lost { rank, files, listing, recorded: false })
+    });
+    let mut lost: Vec<Lost> = stream::iter(listed).buffered(LISTINGS_AT_ONCE).try_collect().await?;
+    // Those that are not named count with the last.
+    if let Some(last) = lost.last_mut() {
+        last.files += said.lost_files.saturating_sub(names.len() as u64);
+    }
     Ok(lost)
 }
 

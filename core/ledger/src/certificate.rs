@@ -84,7 +84,7 @@ pub struct StatedFacts {
 }
 
 /// Most names in [`StatedResults::lost`].
-pub const LOST_NAMES_MAX: usize = 1000;
+pub const LOST_NAMES_MAX: usize = 1 << 16;
 
 /// What the worker says of the results.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,3 +35,5 @@ pub const SEALED_MEDIA_TYPE: &str = "application/octet-stream";
 
 /// Largest JSON body either side reads, in bytes; read no further before refusing.
 pub const MAX_JSON_BODY: usize = 256 * 1024;
+/// Largest JSON body about a wipe, bytes, either way: it names what was lost.
+pub const MAX_WIPE_BODY: usize = 4 << 20;

@@ -90,7 +90,7 @@ impl Pool {
         let within = self.patience.min(FRESH);
         let body = Outgoing::whole(body);
         let (connection, response, asked) = self.send(Method::POST, route, &body, within).await?;
-        let bytes = read_small(response.into_body(), within).await?;
+        let bytes = read_json(response.into_body(), MAX_JSON_BODY, within).await?;
         if boottime().saturating_sub(asked) > FRESH {
             return Err(ClientError::Unreachable("the answer came too late".into()));
         }
@@ -99,15 +99,17 @@ impl Pool {
             .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
     }
 
-    /// As [`Self::post`] for what may take long and is right however late it comes.
+    /// As [`Self::post`] for what may take long and is right however late it comes. Its answer is of at most
+    /// `most` bytes.
     pub(super) async fn post_patiently<T: DeserializeOwned>(
         &self,
         route: &str,
         body: &Outgoing,
+        most: usize,
     ) -> Result<T, ClientError> {
         let (connection, response, _) =
             self.send(Method::POST, route, body, self.patience * PATIENTLY).await?;
-        let bytes = read_small(response.into_body(), self.patience).await?;
+        let bytes = read_json(response.into_body(), most, self.patience).await?;
         self.idle.put_back(connection);
         serde_json::from_slice(&bytes)
             .map_err(|why| ClientError::Nonsense(format!("the answer of {route}: {why}")))
@@ -232,7 +234,7 @@ impl Pool {
 /// The connection that it came over, its head, and when on the boot clock it was asked for.
 type Answer = (Connection, Response<Incoming>, Duration);
 
-fn json(body: &impl Serialize) -> Result<Bytes, ClientError> {
+pub(super) fn json(body: &impl Serialize) -> Result<Bytes, ClientError> {
     let body = serde_json::to_vec(body);
     Ok(body.map_err(|why| ClientError::Nonsense(format!("our own request: {why}")))?.into())
 }
@@ -242,14 +244,14 @@ fn config(ca: &str, identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfi
         .map_err(|why| ClientError::Untrusted(format!("the authority or certificate: {why}")))
 }
 
-async fn read_small(body: Incoming, within: Duration) -> Result<Bytes, ClientError> {
-    let collected = timeout(within, Limited::new(body, MAX_JSON_BODY).collect())
+async fn read_json(body: Incoming, most: usize, within: Duration) -> Result<Bytes, ClientError> {
+    let collected = timeout(within, Limited::new(body, most).collect())
         .await
         .map_err(|_| ClientError::Unreachable("the answer's body does not come".into()))?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(why) if why.is::<http_body_util::LengthLimitError>() => {
-            Err(ClientError::Nonsense(format!("an answer over {MAX_JSON_BODY} bytes")))
+            Err(ClientError::Nonsense(format!("an answer over {most} bytes")))
         }
         Err(why) => Err(ClientError::Unreachable(format!("the answer broke off: {why}"))),
     }
@@ -257,7 +259,7 @@ async fn read_small(body: Incoming, within: Duration) -> Result<Bytes, ClientErr
 
 async fn refusal(response: Response<Incoming>, within: Duration) -> ClientError {
     let status = response.status();
-    let body = match read_small(response.into_body(), within).await {
+    let body = match read_json(response.into_body(), MAX_JSON_BODY, within).await {
         Ok(body) => body,
         Err(why) => return why,
     };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tidegate_wire::ReadRequest;
+use tidegate_wire::{MAX_JSON_BODY, ReadRequest};
 
 use super::outgoing::Outgoing;
 use super::{Client, ClientError};
@@ -14,7 +14,8 @@ impl Client {
         route: &str,
         body: &Outgoing,
     ) -> Result<T, ClientError> {
-        self.pool.post_patiently(&self.route(&format!("results/{route}")), body).await
+        let route = self.route(&format!("results/{route}"));
+        self.pool.post_patiently(&route, body, MAX_JSON_BODY).await
     }
 
     /// Reads plaintext of what is at home into the pieces of `out`, all of them.

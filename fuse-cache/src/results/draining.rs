@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate_kit::clock::boottime;
 use tidegate_ledger::{LOST_NAMES_MAX, StatedResults};
-use tidegate_wire::ProblemKind;
+use tidegate_wire::{MAX_WIPE_BODY, ProblemKind};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -18,8 +18,8 @@ use super::journal::Model;
 use super::version::Version;
 use crate::errno::FsError;
 
-/// Names in a statement, bytes of its text: it must fit in what a gateway takes, with all else that it says.
-const LOST_TEXT_MAX: usize = 64 << 10;
+/// Names in a statement, bytes of its text in a request: all else that is said there fits in beside them.
+const LOST_TEXT_MAX: usize = MAX_WIPE_BODY / 4 * 3;
 
 /// What is home by then is not kept for a successor.
 const SOON: Duration = Duration::from_millis(250);
@@ -32,8 +32,9 @@ fn stateable(mut lost: Vec<String>) -> Vec<String> {
     lost.sort();
     let mut text = 0;
     let fits = |name: &String| {
-        // As JSON, which may be longer than the name.
-        text += serde_json::to_string(name).map_or(usize::MAX, |said| said.len() + 1);
+        // The statement is JSON, and a string of the request's JSON.
+        let said = serde_json::to_string(name).and_then(|said| serde_json::to_string(&said));
+        text += said.map_or(LOST_TEXT_MAX, |said| said.len());
         text <= LOST_TEXT_MAX
     };
     let many = lost.iter().take(LOST_NAMES_MAX).map(fits).take_while(|fits| *fits).count();
@@ -302,6 +303,32 @@ impl Core {
             home_bytes: self.stored_bytes.load(Ordering::Relaxed),
             home_files: self.stored_files.load(Ordering::Relaxed),
             oldest_unsaved_s: oldest.map(|since| now.saturating_sub(since).as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_wire::{NodeFacts, WipeStatement};
+
+    use super::*;
+
+    #[test]
+    fn names_are_stated_as_far_as_a_gateway_reads_them() {
+        let some: Vec<_> = (0..5000).map(|n| format!("epoch-{n:06}/weights.pt")).collect();
+        assert_eq!(stateable(some.clone()), some, "all of them");
+        let odd: Vec<_> = (0..200_000).map(|n| format!("\u{1}\"\\ü-{n:06}")).collect();
+        for many in [odd, vec!["n".repeat(4000); 5000], vec![String::new(); 100_000]] {
+            let told = stateable(many.clone());
+            assert!(!told.is_empty() && told.len() < many.len());
+            let statement = serde_json::to_string(&told).unwrap();
+            let said = WipeStatement {
+                statement,
+                facts: NodeFacts::default(),
+                signature: vec![0; 64].into(),
+            };
+            let body = serde_json::to_vec(&said).unwrap().len();
+            assert!(body < MAX_WIPE_BODY / 100 * 80, "{body} bytes of names alone");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::clerk::Clerk;
 use super::file::{Provenance, Upload};
@@ -21,9 +21,6 @@ const UPLOADS: usize = 4096;
 const CHANGES: u64 = 500;
 /// How often a request that was paid for may come again.
 const REPEATS: u8 = 8;
-/// Long bodies of one lease that are read at once: others have some to send too.
-const LONG_BODIES: usize = 2;
-
 pub(crate) struct Desk {
     pub(crate) home: Home,
     /// What stands in the ledger of the home's place.
@@ -35,7 +32,6 @@ pub(crate) struct Desk {
     pub(crate) rate: Option<Rate>,
     /// Changes and readings, one of it each: they cost no budget, and the ledger grows by them.
     pub(crate) changes: Rate,
-    pub(crate) long_bodies: Semaphore,
     /// One listing at a time: the names of whole directories are in memory, for which nobody made room.
     pub(crate) listing: Arc<AsyncMutex<()>>,
     reads: Mutex<HashSet<[u8; 32]>>,
@@ -71,7 +67,6 @@ impl Desk {
             clerk: Clerk::default(),
             rate: rate.map(Rate::new),
             changes: Rate::new(CHANGES),
-            long_bodies: Semaphore::new(LONG_BODIES),
             listing: Arc::default(),
             reads: Mutex::default(),
             uploads: Mutex::default(),

@@ -129,7 +129,7 @@ pub(super) async fn copy(State(office): State<Arc<Office>>, call: Call) -> Answe
 pub(super) async fn commit(State(office): State<Arc<Office>>, call: Call) -> Answer {
     let asked = Instant::now();
     let bringing = admitted(&office, &call).await?;
-    let own = &bringing.desk.long_bodies;
+    let own = &bringing.admitted.live.long_bodies;
     let request: CommitRequest = call.json_within(MAX_COMMIT_BODY, own).await?;
     Ok(answer("commit", asked, &bringing::commit(&bringing, request).await?))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use tidegate_wire::WipeStatement;
+use tidegate_wire::{MAX_WIPE_BODY, WipeStatement};
 
 use super::call::Call;
 use crate::admission::Purpose;
@@ -24,6 +24,7 @@ pub(super) async fn wipe_certificate(
     call: Call,
 ) -> Result<Response, Refusal> {
     let admitted = call.admit(&office, Purpose::Settle).await?;
-    let statement: WipeStatement = call.json().await?;
+    let own = &admitted.live.long_bodies;
+    let statement: WipeStatement = call.json_within(MAX_WIPE_BODY, own).await?;
     Ok(json(&crate::wiping::wiped(&office, &admitted, statement).await?))
 }

@@ -1,12 +1,13 @@
 //! The end waits for the results; what could not be brought home is named.
 
+use std::ffi::OsString;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate_tests::dataset;
 use tidegate_tests::process::{Process, command_line, signal_pid, wait_for};
 use tidegate_tests::programs::{MountProgram, lease_of, succeed};
@@ -87,7 +88,7 @@ impl Halfway {
         let lost: Vec<_> = entries.iter().filter(|it| it["event"]["act"] == "lost").collect();
         ensure!(lost.len() == 1 && lost[0]["event"]["files"] == 2, "{entries:#?}");
         let lease = lease_of(&self.join)?;
-        let words = ["audit", "show", "--ledger"].map(std::ffi::OsString::from);
+        let words = ["audit", "show", "--ledger"].map(OsString::from);
         let words = words.into_iter().chain([self.desk.ledger().into(), lease.into()]);
         let shown = succeed(tidegate(words)?)?;
         for name in want {
@@ -110,6 +111,42 @@ impl Halfway {
 fn r27_what_a_drain_deadline_cuts_off_is_named() -> Result<()> {
     let terms = format!("{PATIENT}\nresults.drain_s = 3");
     Halfway::start(&terms, "exit 0")?.names_what_is_lost(RESULTS_LOST)
+}
+
+#[test]
+fn r27_thousands_of_lost_files_are_all_named() -> Result<()> {
+    const FILES: usize = 3000;
+    let mut home = Home::versitygw()?;
+    let trouble = home.troubled()?;
+    let desk = Desk::start(home, &format!("{PATIENT}\nresults.drain_s = 3"))?;
+    let join = desk.lease("one.join", &[])?;
+    let mut mount = MountProgram::with_results(&join, &["--results-async"])?;
+    trouble.refuse(100);
+    // A statement of them is longer than any other request.
+    let path = |n: usize| format!("step-{n:0100}");
+    for n in 0..FILES {
+        fs::write(mount.results().join(path(n)), n.to_string())?;
+    }
+    let status = mount.process().stop(Signal::TERM)?;
+    assert_eq!(status.code(), Some(RESULTS_LOST), "{}", mount.log());
+    let receipt = mount.receipt()?;
+    let all: Vec<_> = (0..FILES).map(path).collect();
+    assert_eq!(receipt["outcome"], "wiped", "the wipe itself is whole");
+    let stated = &receipt["certificate"]["stated"]["results"];
+    assert_eq!(stated["lost_files"], FILES);
+    ensure!(stated["lost"] == json!(all), "the certificate names others");
+    ensure!(receipt["results"]["lost"] == json!(all), "the receipt names others");
+    let entries = desk.entries(&join)?;
+    let lost = entries.iter().filter(|it| it["event"]["act"] == "lost");
+    let files: u64 = lost.filter_map(|it| it["event"]["files"].as_u64()).sum();
+    assert_eq!(files, FILES as u64, "in the ledger");
+    for name in [&all[0], &all[FILES - 1]] {
+        let words = ["audit", "show", "--ledger"].map(OsString::from);
+        let words = words.into_iter().chain([desk.ledger().into(), name.into()]);
+        let shown = succeed(tidegate(words)?)?;
+        ensure!(shown.contains("did not come home"), "{shown}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -146,7 +183,7 @@ fn of_a_machine_that_is_gone_the_ledger_says_how_much_it_had() -> Result<()> {
         let shown = desk.gateway.show(&join).ok()?;
         (shown["phase"] == "withdrawn").then_some(())
     })?;
-    let words = ["audit", "show", "--ledger"].map(std::ffi::OsString::from);
+    let words = ["audit", "show", "--ledger"].map(OsString::from);
     let words = words.into_iter().chain([desk.ledger().into(), lease_of(&join)?.into()]);
     let shown = succeed(tidegate(words)?)?.split_whitespace().collect::<Vec<_>>().join(" ");
     ensure!(shown.contains("(3000000 bytes) of its results were not at home"), "{shown}");
@@ -230,7 +267,7 @@ fn r25_after_the_end_of_the_lease_everything_is_eio() -> Result<()> {
     drop(file);
     mount.process().wait()?;
     let receipt = mount.receipt()?;
-    assert_eq!(receipt["results"]["lost"], serde_json::json!(["open"]), "{receipt:#}");
+    assert_eq!(receipt["results"]["lost"], json!(["open"]), "{receipt:#}");
     assert_eq!(desk.home.look()?.read("kept")?.as_deref(), Some(&b"kept"[..]));
     Ok(())
 }
