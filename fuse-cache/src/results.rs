@@ -183,7 +183,7 @@ impl Results {
         let opening = tokio::task::spawn_blocking(move || {
             let journal = Journal::open(journal).map_err(ResultsError::Journal)?;
             let successor = !journal.is_empty();
-            let spool = Spool::open(&dir, spool_bytes, &terms, successor)?;
+            let spool = Spool::open(&dir, spool_bytes, &terms, successor, asynchronous)?;
             Ok((journal, spool, successor))
         });
         let (journal, spool, successor) = opening.await.unwrap_or(Err(ResultsError::Thread))?;
@@ -216,6 +216,11 @@ impl Results {
         });
         core.stored_files.store(model.sums.0, Ordering::Relaxed);
         core.stored_bytes.store(model.sums.1, Ordering::Relaxed);
+        // Parts of what the worker before lost may yet arrive there: nothing new goes with them.
+        let files = core.names().files();
+        for (_, file) in files.iter().filter(|(_, file)| core::lock(&file.pending).is_none()) {
+            core.drop_upload(file);
+        }
         draining::follow(&core, ripened);
         // Home may be away: nobody waits for it here.
         let going_on = Arc::clone(&core);

@@ -17,7 +17,7 @@ use tidegate_seal::{
 use tidegate_wire::PartReceipt;
 
 use super::spool::Slot;
-use crate::budget::Buffer;
+use crate::budget::{Buffer, PAGE};
 use crate::errno::FsError;
 
 /// Plaintext of a block, bytes.
@@ -32,9 +32,9 @@ pub(super) fn sealed(plain: usize) -> usize {
     usize::try_from(sealed_len(plain as u64)).unwrap_or(usize::MAX)
 }
 
-/// Length of a buffer for so much plaintext of a block, bytes.
+/// Length of a buffer for so much plaintext of a block, bytes: whole pages.
 pub(super) fn buffer_len(plain: usize) -> usize {
-    sealed(SIZES.into_iter().find(|size| *size >= plain).unwrap_or(BLOCK))
+    sealed(SIZES.into_iter().find(|size| *size >= plain).unwrap_or(BLOCK)).next_multiple_of(PAGE)
 }
 
 /// Where a part of a version is.
@@ -224,7 +224,10 @@ impl Plain {
             self.buffer[end..end + TAG_LEN].copy_from_slice(&tag);
         }
         let (len, end) = (self.len, sealed(self.len));
-        let bytes = Bytes::from_owner(Owned { buffer: Some(self.buffer), end });
+        // The spool takes whole pages: what was plaintext there is not to come to lie on the disk.
+        let whole = end.next_multiple_of(PAGE).min(self.buffer.len());
+        self.buffer[end..whole].fill(0);
+        let bytes = Bytes::from_owner(Owned { buffer: Some(self.buffer), end: whole });
         Ok(Sealed {
             content: Arc::clone(content),
             number,
@@ -257,7 +260,7 @@ impl Plain {
     }
 }
 
-/// A sealed block's bytes.
+/// A sealed block's bytes, and zeros to the end of their last page.
 struct Owned {
     /// There until it is dropped.
     buffer: Option<Buffer>,
@@ -300,8 +303,9 @@ impl Sealed {
 
     /// Writes it to its place in the spool, with one call.
     pub(super) fn spool(&self, slot: Slot) -> std::io::Result<()> {
-        if let Some(bytes) = self.in_ram() {
-            slot.write(&bytes)?;
+        let whole = lock(&self.ram).clone();
+        if let Some(whole) = whole {
+            slot.write(&whole)?;
             // Another may have found a place for it meanwhile, which the journal may name by now.
             lock(&self.slot).get_or_insert(slot);
         }
@@ -314,7 +318,7 @@ impl Sealed {
     }
 
     pub(super) fn in_ram(&self) -> Option<Bytes> {
-        lock(&self.ram).clone()
+        lock(&self.ram).as_ref().map(|whole| whole.slice(..self.sealed_len()))
     }
 
     /// Gives the RAM back if the bytes are in the spool. False: nothing was given back.
@@ -327,9 +331,10 @@ impl Sealed {
         if let Some(bytes) = self.in_ram() {
             return Ok(bytes);
         }
-        let mut bytes = vec![0; self.sealed_len()];
-        self.sealed_bytes(0, &mut bytes)?;
-        Ok(bytes.into())
+        let end = self.sealed_len();
+        let mut buffer = Buffer::unbudgeted(end.next_multiple_of(PAGE));
+        self.in_spool(|slot| slot.read_whole(&mut buffer))?;
+        Ok(Bytes::from_owner(Owned { buffer: Some(buffer), end }))
     }
 
     fn sealed_bytes(&self, at: usize, out: &mut [u8]) -> Result<(), FsError> {
@@ -337,9 +342,13 @@ impl Sealed {
             out.copy_from_slice(&bytes[at..at + out.len()]);
             return Ok(());
         }
+        self.in_spool(|slot| slot.read(at as u64, out))
+    }
+
+    fn in_spool(&self, read: impl FnOnce(&Slot) -> std::io::Result<()>) -> Result<(), FsError> {
         let slot = lock(&self.slot);
         let slot = slot.as_ref().ok_or(FsError::Lost)?;
-        slot.read(at as u64, out).map_err(|error| {
+        read(slot).map_err(|error| {
             tracing::error!(%error, "the spool cannot be read");
             FsError::Lost
         })

@@ -6,6 +6,7 @@
 
 mod space;
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -34,9 +35,14 @@ pub(crate) fn spool_in(dir: &Path, lease: LeaseId, rank: u16) -> PathBuf {
     dir.join(format!("tidegate-{lease}-{rank}.spool"))
 }
 
+/// What is at least so long goes past the page cache, bytes: copying it there would cost more than the disk.
+const LONG: usize = 256 << 10;
+
 /// The open spool.
 pub(super) struct Spool {
     file: CacheFile,
+    /// The same past the page cache, where that can be.
+    direct: Option<File>,
     most: u32,
     state: Mutex<State>,
     /// Nothing is written any more. Whoever writes keeps it from being said meanwhile.
@@ -63,12 +69,13 @@ pub(super) struct Slot {
 
 impl Spool {
     /// Makes the spool, or takes up what a worker before this one left; `successor` says that the journal
-    /// names what lies in it. Blocking.
+    /// names what lies in it. `quick`: somebody waits for each write, so the page cache takes it. Blocking.
     pub(super) fn open(
         dir: &Path,
         bytes: Option<u64>,
         terms: &LeaseTerms,
         successor: bool,
+        quick: bool,
     ) -> Result<Arc<Self>, StoreError> {
         let superblock = Superblock {
             lease: terms.lease,
@@ -101,7 +108,8 @@ impl Spool {
             wiped: false,
         };
         let (state, closed) = (Mutex::new(state), RwLock::new(false));
-        Ok(Arc::new(Self { file, most, state, closed }))
+        let direct = if quick { None } else { file.direct() };
+        Ok(Arc::new(Self { file, direct, most, state, closed }))
     }
 
     /// A place for so many sealed bytes; `None` when there is none within the spool's bound or on the disk.
@@ -202,14 +210,38 @@ impl Slot {
         (self.first, self.len)
     }
 
-    /// Blocking; one call.
+    /// Writes the bytes, behind which zeros may fill their last page. Blocking; one call.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        debug_assert_eq!(bytes.len(), self.len as usize);
+        debug_assert!(bytes.len() >= self.len as usize);
         let closed = self.spool.closed.read().unwrap_or_else(PoisonError::into_inner);
         if *closed {
             return Err(io::Error::other("the spool is wiped"));
         }
-        self.spool.file.as_file().write_all_at(bytes, at(self.first))
+        if let Some(direct) = self.direct(bytes) {
+            match direct.write_all_at(bytes, at(self.first)) {
+                // This disk has larger sectors than pages.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                written => return written,
+            }
+        }
+        self.spool.file.as_file().write_all_at(&bytes[..self.len as usize], at(self.first))
+    }
+
+    /// Reads all of it into whole pages. Blocking.
+    pub(super) fn read_whole(&self, out: &mut [u8]) -> io::Result<()> {
+        if let Some(direct) = self.direct(out) {
+            match direct.read_exact_at(out, at(self.first)) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                read => return read,
+            }
+        }
+        self.read(0, &mut out[..self.len as usize])
+    }
+
+    /// The way past the page cache, if it pays and these bytes can take it.
+    fn direct(&self, bytes: &[u8]) -> Option<&File> {
+        let whole = bytes.len().is_multiple_of(PAGE) && bytes.as_ptr().addr().is_multiple_of(PAGE);
+        self.spool.direct.as_ref().filter(|_| whole && bytes.len() >= LONG)
     }
 
     /// Blocking.

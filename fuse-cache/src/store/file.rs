@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,13 @@ impl CacheFile {
 
     pub(crate) fn as_file(&self) -> &File {
         &self.file
+    }
+
+    /// The same file opened past the page cache; `None` where its file system does not do that.
+    pub(crate) fn direct(&self) -> Option<File> {
+        let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+        open(same, flags, Mode::empty()).ok().map(File::from)
     }
 
     pub(crate) fn path(&self) -> &Path {

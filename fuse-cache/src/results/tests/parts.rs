@@ -114,6 +114,31 @@ async fn a_block_that_is_spooled_twice_stays_where_it_was_first() {
     assert_eq!(sealed.spooled(), first);
 }
 
+/// Whole pages go to the disk: what was cut off a block and lay behind its end does not go with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_off_is_not_in_the_spool() {
+    let worker = Worker::start(PLAIN).await;
+    let file = worker.create("f").await;
+    worker.write(file.0, 0, &[b'P'; 400_000]).await;
+    worker.resize(file.0, 399_000).await;
+    let (core, state) = (&worker.results.core, worker.file(file.0));
+    core.seal_later(&state, 0);
+    let sealed = || match state.state().blocks.get(&0) {
+        Some(Block::Sealed { sealed, .. }) => Some(Arc::clone(sealed)),
+        _ => None,
+    };
+    until(|| sealed().is_some()).await;
+    let sealed = sealed().unwrap();
+    let there = sealed.in_ram().unwrap();
+    assert_eq!(there.len(), sealed.sealed_len());
+    assert!(core.spool_now(&sealed));
+    let disk = std::fs::read(core.spool.path()).unwrap();
+    let has = |bytes: &[u8]| disk.windows(bytes.len()).any(|part| part == bytes);
+    assert!(has(&there[..64]) && has(&there[there.len() - 64..]), "the spool does not hold it");
+    assert!(!has(&[b'P'; 16]), "plaintext in the spool");
+    assert!(sealed.leave_ram() && sealed.bytes().unwrap() == there);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_leaves_the_worker_whole_or_not_at_all() {
     let worker = Worker::start(PLAIN).await;
