@@ -71,7 +71,12 @@ impl Core {
         if let Some(refused) = lock(&file.refused).take() {
             return Err(refused);
         }
-        self.bring_to_safety(file).await
+        let saved = self.bring_to_safety(file).await;
+        // What was refused before is told with this, or is over; what is on its way may yet be refused.
+        if saved.is_err() || !self.asynchronous {
+            lock(&file.refused).take();
+        }
+        saved
     }
 
     async fn bring_to_safety(self: &Arc<Self>, file: &Arc<File>) -> Result<(), FsError> {

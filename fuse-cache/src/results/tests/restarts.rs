@@ -351,17 +351,3 @@ async fn the_journal_names_what_is_lost() {
     let never = rustix::fs::memfd_create("journal", MemfdFlags::CLOEXEC).unwrap();
     assert_eq!(left_behind(never).unwrap(), None);
 }
-
-/// A statement must fit in what a gateway takes.
-#[tokio::test(flavor = "multi_thread")]
-async fn names_of_the_lost_are_told_as_far_as_they_fit() {
-    let worker = Worker::start(PLAIN).await;
-    for number in 0..600 {
-        worker.create(&format!("{number:03}{}", "\u{1}".repeat(200))).await;
-    }
-    worker.home.always("store", Fault::Cut);
-    let stated = worker.results.drain(boottime()).await;
-    assert_eq!(stated.lost_files, 600);
-    assert!((10..100).contains(&stated.lost.len()), "{}", stated.lost.len());
-    assert!(serde_json::to_string(&stated).unwrap().len() < 80 << 10);
-}

@@ -1,3 +1,6 @@
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
+
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -76,7 +79,7 @@ async fn nothing_comes_below_a_directory_that_is_being_renamed() {
     worker.home.once("change", Fault::Hold(Arc::clone(&go_on)));
     let doing = |what: usize| {
         let worker = Arc::clone(&worker);
-        tokio::spawn(async move {
+        Box::pin(async move {
             match what {
                 0 => worker.rename("d", "g").await,
                 1 => worker.put("d/e/new", b"new").await,
@@ -88,10 +91,15 @@ async fn nothing_comes_below_a_directory_that_is_being_renamed() {
             }
         })
     };
-    let renaming = doing(0);
+    let renaming = tokio::spawn(doing(0));
     until(|| worker.home.asked("change") > asked).await;
-    let others = [1, 2, 3].map(doing);
-    tokio::task::yield_now().await;
+    let mut others = [1, 2, 3].map(doing);
+    for other in &mut others {
+        // Begun by the old name, and held up.
+        let begun = poll_fn(|cx| Poll::Ready(other.as_mut().poll(cx))).await;
+        assert!(begun.is_pending());
+    }
+    let others = others.map(tokio::spawn);
     go_on.notify_one();
     renaming.await.unwrap().unwrap();
     for other in others {
