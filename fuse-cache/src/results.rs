@@ -218,9 +218,8 @@ impl Results {
         core.stored_bytes.store(model.sums.1, Ordering::Relaxed);
         // Parts of what the worker before lost may yet arrive there: nothing new goes with them.
         let files = core.names().files();
-        for (_, file) in files.iter().filter(|(_, file)| core::lock(&file.pending).is_none()) {
-            core.drop_upload(file);
-        }
+        let lost = files.iter().filter(|(_, file)| core::lock(&file.pending).is_none());
+        let useless: Vec<_> = lost.filter_map(|(_, file)| core.end_upload(file, None)).collect();
         draining::follow(&core, ripened);
         // Home may be away: nobody waits for it here.
         let going_on = Arc::clone(&core);
@@ -228,6 +227,9 @@ impl Results {
             going_on.move_on(&model).await;
             for file in unsent {
                 going_on.bring_later(&file);
+            }
+            for upload in useless {
+                going_on.abandon(upload).await;
             }
         });
         Ok(Arc::new(Self { core, stated: Mutex::default() }))

@@ -62,7 +62,7 @@ pub(crate) struct Fence {
     pub(crate) instance: InstanceId,
 }
 
-/// Results that a worker said were lost.
+/// Results that a worker said were lost, until their entry is durable in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lost {
@@ -70,8 +70,6 @@ pub(crate) struct Lost {
     pub(crate) files: u64,
     /// The document that names them.
     pub(crate) listing: Commitment,
-    /// Its entry is durable in the ledger.
-    pub(crate) recorded: bool,
 }
 
 /// What a lease may bring home.

@@ -1,5 +1,6 @@
 //! JSON in and out, with bounds on size and time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -10,7 +11,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_wire::{MAX_JSON_BODY, ProblemKind};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::problem::Refusal;
@@ -51,6 +52,12 @@ static LARGE_TURN: Semaphore = Semaphore::const_new(1);
 /// The same of bodies that may be longer than most.
 static LONG_TURNS: Semaphore = Semaphore::const_new(8);
 
+/// The turn of a long body, given back when dropped.
+pub(crate) struct LongTurn(
+    #[expect(dead_code, reason = "held")] OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held")] SemaphorePermit<'static>,
+);
+
 /// Reads a whole JSON body. Its content is never repeated in an error.
 pub(crate) async fn read<T: DeserializeOwned>(
     headers: &hyper::HeaderMap,
@@ -61,21 +68,21 @@ pub(crate) async fn read<T: DeserializeOwned>(
 }
 
 /// The same of a body of at most `most` bytes, which takes its time as long as it comes. Whoever sends more than
-/// a small one waits for a turn, of its `own` and of all, and has it until what was read is parsed.
+/// a small one waits for a turn, of its `own` and of all, and has it until that is dropped.
 pub(crate) async fn read_within<T: DeserializeOwned>(
     most: usize,
-    own: &Semaphore,
+    own: &Arc<Semaphore>,
     headers: &hyper::HeaderMap,
     body: Body,
-) -> Result<T, Refusal> {
+) -> Result<(T, Option<LongTurn>), Refusal> {
     let larger = "the body is larger than this route takes";
     let bound = Bound { bytes: most, larger, renewed: Some(PROGRESS), ..SMALL };
-    let _turns = match is_small(headers) {
+    let turn = match is_small(headers) {
         true => None,
-        false => Some(long_turns(own, bound.time).await?),
+        false => Some(long_turn(own, bound.time).await?),
     };
     let bytes = within(bound, headers, body).await?;
-    serde_json::from_slice(&bytes).map_err(not_taken)
+    Ok((serde_json::from_slice(&bytes).map_err(not_taken)?, turn))
 }
 
 /// The same of a body that may be large, as only an administrator's may. Whoever sends more than a small
@@ -99,9 +106,10 @@ pub(crate) async fn read_large<T: DeserializeOwned + Send + 'static>(
     Ok((parsed.map_err(not_taken)?, Some(turn)))
 }
 
-async fn long_turns(own: &Semaphore, time: Duration) -> Result<[SemaphorePermit<'_>; 2], Refusal> {
-    let turns = async { Some([own.acquire().await.ok()?, LONG_TURNS.acquire().await.ok()?]) };
-    tokio::time::timeout(time, turns).await.ok().flatten().ok_or_else(|| {
+async fn long_turn(own: &Arc<Semaphore>, time: Duration) -> Result<LongTurn, Refusal> {
+    let own = Arc::clone(own).acquire_owned();
+    let turn = async { Some(LongTurn(own.await.ok()?, LONG_TURNS.acquire().await.ok()?)) };
+    tokio::time::timeout(time, turn).await.ok().flatten().ok_or_else(|| {
         let detail = "other long requests are being read; ask again later";
         Refusal::new(ProblemKind::TooMany, detail)
     })
@@ -203,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_body_waits_for_its_turn_and_a_small_one_does_not() {
         let most = 4 * MAX_JSON_BODY;
-        let own = Semaphore::new(1);
+        let own = Arc::new(Semaphore::new(1));
         let unknown = hyper::HeaderMap::new();
         let mut reading =
             Box::pin(read_within::<u8>(most, &own, &unknown, body(1, Duration::ZERO, false)));
@@ -211,15 +219,18 @@ mod tests {
         assert_eq!(own.available_permits(), 0, "it is being read");
         drop(reading);
         assert_eq!(own.available_permits(), 1);
+        let (_, turn) = read_within::<u8>(most, &own, &unknown, Body::from("1")).await.unwrap();
+        assert_eq!(own.available_permits(), 0, "whoever asked has it yet");
+        drop(turn);
         // No turn comes any more.
         own.close();
-        let refused = read_within::<u8>(most, &own, &unknown, Body::from("1")).await.unwrap_err();
+        let refused = read_within::<u8>(most, &own, &unknown, Body::from("1")).await.err().unwrap();
         assert_eq!(refused.kind, ProblemKind::TooMany);
         for (len, wanted) in [(1, Some(1)), (MAX_JSON_BODY + 1, None)] {
             let mut headers = hyper::HeaderMap::new();
             headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
             let read = read_within::<u8>(most, &own, &headers, Body::from("1")).await;
-            assert_eq!(read.ok(), wanted, "{len}");
+            assert_eq!(read.ok().map(|(read, _)| read), wanted, "{len}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_lease::{Event, Lease};
 use tidegate_ledger::Commitment;
 use tidegate_plan::{InstanceId, LeaseId};
-use tidegate_wire::{Counters, MAX_JSON_BODY, ProblemKind, WipeReceipt};
+use tidegate_wire::{Counters, ProblemKind, Receipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -182,9 +182,9 @@ pub(crate) struct Live {
     /// What it left half done at the home of its results is taken away.
     pub(crate) tidied: AtomicBool,
     /// Those that read a long body of it.
-    pub(crate) long_bodies: Semaphore,
-    /// Answers to wipe statements, for workers that lost theirs.
-    receipts: Mutex<HashMap<InstanceId, WipeReceipt>>,
+    pub(crate) long_bodies: Arc<Semaphore>,
+    /// Of the entries of wipes, for workers that lost their answer.
+    receipts: Mutex<HashMap<InstanceId, Receipt>>,
     /// Nothing more is served, whatever the head says.
     over: AtomicBool,
     /// Why it was cut off here, until that is written down.
@@ -219,7 +219,7 @@ impl Live {
             desk: tokio::sync::OnceCell::new(),
             home_opening: Arc::new(Semaphore::new(1)),
             tidied: AtomicBool::new(false),
-            long_bodies: Semaphore::new(LONG_BODIES),
+            long_bodies: Arc::new(Semaphore::new(LONG_BODIES)),
             receipts: Mutex::default(),
             over: AtomicBool::new(false),
             cut: Mutex::default(),
@@ -284,15 +284,12 @@ impl Live {
         Arc::clone(presence.entry(rank).or_default())
     }
 
-    /// Keeps the answer to a worker's wipe statement. A long one is read again where it is stored.
-    pub(crate) fn keep(&self, worker: InstanceId, receipt: WipeReceipt) {
-        if receipt.certificate.len() > MAX_JSON_BODY {
-            return;
-        }
+    /// Keeps the receipt of the entry of a worker's wipe.
+    pub(crate) fn keep(&self, worker: InstanceId, receipt: Receipt) {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, receipt);
     }
 
-    pub(crate) fn kept(&self, worker: InstanceId) -> Option<WipeReceipt> {
+    pub(crate) fn kept(&self, worker: InstanceId) -> Option<Receipt> {
         self.receipts.lock().unwrap_or_else(PoisonError::into_inner).get(&worker).cloned()
     }
 

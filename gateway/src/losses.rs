@@ -38,7 +38,7 @@ pub(crate) async fn losses(
     let listed = groups.into_iter().map(|listed| async move {
         let files = listed.len() as u64;
         let listing = listing_document(record, made, home, act, listed).await?;
-        Ok::<_, RecordError>(Lost { rank, files, listing, recorded: false })
+        Ok::<_, RecordError>(Lost { rank, files, listing })
     });
     let mut lost: Vec<Lost> = stream::iter(listed).buffered(LISTINGS_AT_ONCE).try_collect().await?;
     // Those that are not named count with the last.
@@ -61,8 +61,7 @@ pub(crate) fn provenance(document: &Document, part: &ResultsPart) -> Provenance 
 
 /// Losses whose entries are owed.
 pub(crate) fn owed(document: &Document) -> impl Iterator<Item = &Lost> {
-    let lost = document.results.iter().flat_map(|part| &part.lost);
-    lost.filter(|lost| !lost.recorded)
+    document.results.iter().flat_map(|part| &part.lost)
 }
 
 /// The entry of one.

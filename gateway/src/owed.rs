@@ -1,7 +1,7 @@
 //! What a fence or a lease's end owes the ledger: noted in the state first, so that an entry that could not be
 //! written is written by whoever comes next. Twice is possible, never is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use tidegate_lease::{Cause as LeaseCause, Outcome as LeaseOutcome, Phase};
 use tidegate_ledger::{Cause, CertificateError, Digest, Event, Outcome};
@@ -66,15 +66,15 @@ pub(crate) async fn settle_up(
     }
     let receipts = office.record.append(events).await?;
     let fences = &document.fences;
+    let told: HashSet<_> = lost.iter().map(|lost| lost.listing).collect();
     office
         .advance(live, |document| {
             let fenced = document.fenced_certificates.iter_mut().map(|made| &mut made.certified);
             for certified in document.certificates.values_mut().chain(fenced) {
                 certified.recorded |= digests.contains(&certified.digest);
             }
-            let noted = document.results.iter_mut().flat_map(|part| &mut part.lost);
-            for noted in noted.filter(|noted| lost.contains(noted)) {
-                noted.recorded = true;
+            if let Some(part) = &mut document.results {
+                part.lost.retain(|noted| !told.contains(&noted.listing));
             }
             document.fences.retain(|fence| !fences.contains(fence));
             document.recorded |= closes;

@@ -45,9 +45,8 @@ pub(crate) async fn wiped(
     }
     match settled {
         Ok((certificate, receipt)) => {
-            let receipt = WipeReceipt { certificate, receipt };
             live.keep(admitted.peer.instance, receipt.clone());
-            Ok(receipt)
+            Ok(WipeReceipt { certificate, receipt })
         }
         Err(CloseError::Advance(error)) => match made(admitted) {
             // It said the same to another replica, or was given up there.
@@ -96,28 +95,23 @@ async fn again(
     let unrecorded = |error: &dyn std::error::Error| {
         Refusal::unavailable("the wipe cannot be recorded now", &chain(error))
     };
-    let kept = live.kept(instance);
-    let text = match &kept {
-        Some(kept) => kept.certificate.clone(),
-        None => match office.record.stored_certificate(&certified.digest).await {
-            Ok(Some(text)) => text,
-            Ok(None) => return Err(over(office, live.id).await),
-            Err(error) => return Err(unrecorded(&error)),
-        },
+    let text = match office.record.stored_certificate(&certified.digest).await {
+        Ok(Some(text)) => text,
+        Ok(None) => return Err(over(office, live.id).await),
+        Err(error) => return Err(unrecorded(&error)),
     };
     let certificate = WipeCertificate::parse(&text)
         .map_err(|error| Refusal::internal("a stored certificate does not hold", &error))?;
     if certificate.stated.as_ref() != Some(stated) {
         return Err(over(office, live.id).await);
     }
-    if let Some(kept) = kept {
-        return Ok(kept);
+    if let Some(receipt) = live.kept(instance) {
+        return Ok(WipeReceipt { certificate: text, receipt });
     }
     match receipt_again(office, live, rank, certified).await {
         Ok(receipt) => {
-            let receipt = WipeReceipt { certificate: text, receipt };
             live.keep(instance, receipt.clone());
-            Ok(receipt)
+            Ok(WipeReceipt { certificate: text, receipt })
         }
         Err(error) => Err(unrecorded(&error)),
     }

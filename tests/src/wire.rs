@@ -56,7 +56,8 @@ impl Capture {
         })?;
         self.process.stop(Signal::INT)?;
         let log = self.process.log();
-        ensure!(log.contains("0 packets dropped by kernel"), "the capture is not whole:\n{log}");
+        let is_whole = log.lines().any(|line| line == "0 packets dropped by kernel");
+        ensure!(is_whole, "the capture is not whole:\n{log}");
         Ok(self.file)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tidegate_kit::clock::boottime;
 use tidegate_kit::tls::{ClientIdentity, Endpoint, client_config};
 use tidegate_wire::{MAX_JSON_BODY, Problem, ProblemKind, SEALED_MEDIA_TYPE};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::block::BlockBody;
 use super::connection::Connection;
@@ -34,6 +34,9 @@ const FRESH: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Shortest such wait.
 const SHORTEST: Duration = Duration::from_secs(3);
+
+/// Bytes of an answer that shows thereby that it comes.
+const PROGRESS: usize = 64 << 10;
 
 /// Times as long for what a store at home must make durable first.
 const PATIENTLY: u32 = 2;
@@ -244,16 +247,28 @@ fn config(ca: &str, identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfi
         .map_err(|why| ClientError::Untrusted(format!("the authority or certificate: {why}")))
 }
 
+/// Reads a body of at most `most` bytes, `PROGRESS` of them or its end within that time.
 async fn read_json(body: Incoming, most: usize, within: Duration) -> Result<Bytes, ClientError> {
-    let collected = timeout(within, Limited::new(body, most).collect())
-        .await
-        .map_err(|_| ClientError::Unreachable("the answer's body does not come".into()))?;
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(why) if why.is::<http_body_util::LengthLimitError>() => {
-            Err(ClientError::Nonsense(format!("an answer over {most} bytes")))
+    let mut body = Limited::new(body, most);
+    let mut whole = BytesMut::new();
+    let (mut until, mut renewed) = (Instant::now() + within, 0);
+    loop {
+        match timeout_at(until, body.frame()).await {
+            Err(_) => {
+                return Err(ClientError::Unreachable("the answer's body does not come".into()));
+            }
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Ok(frame))) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Ok(Some(Err(why))) if why.is::<http_body_util::LengthLimitError>() => {
+                return Err(ClientError::Nonsense(format!("an answer over {most} bytes")));
+            }
+            Ok(Some(Err(why))) => {
+                return Err(ClientError::Unreachable(format!("the answer broke off: {why}")));
+            }
         }
-        Err(why) => Err(ClientError::Unreachable(format!("the answer broke off: {why}"))),
+        if whole.len() - renewed >= PROGRESS {
+            (until, renewed) = (Instant::now() + within, whole.len());
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! behind each. So the one copy from the kernel's buffer is the last: sealing, the spool's one write
 //! and the request to the gateway use the same bytes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use getrandom::SysRng;
@@ -233,7 +233,7 @@ impl Plain {
             number,
             len,
             ram: Mutex::new(Some(bytes)),
-            slot: Mutex::new(None),
+            slot: OnceLock::new(),
         })
     }
 
@@ -288,13 +288,13 @@ pub(super) struct Sealed {
     /// Plaintext, bytes.
     pub(super) len: usize,
     ram: Mutex<Option<Bytes>>,
-    slot: Mutex<Option<Slot>>,
+    slot: OnceLock<Slot>,
 }
 
 impl Sealed {
     /// What another worker left in the spool.
     pub(super) fn adopted(content: Arc<Content>, number: u64, len: usize, slot: Slot) -> Self {
-        Self { content, number, len, ram: Mutex::default(), slot: Mutex::new(Some(slot)) }
+        Self { content, number, len, ram: Mutex::default(), slot: slot.into() }
     }
 
     pub(super) fn sealed_len(&self) -> usize {
@@ -307,14 +307,14 @@ impl Sealed {
         if let Some(whole) = whole {
             slot.write(&whole)?;
             // Another may have found a place for it meanwhile, which the journal may name by now.
-            lock(&self.slot).get_or_insert(slot);
+            let _there = self.slot.set(slot);
         }
         Ok(())
     }
 
     /// First page and bytes in the spool.
     pub(super) fn spooled(&self) -> Option<(u32, u32)> {
-        lock(&self.slot).as_ref().map(Slot::place)
+        self.slot.get().map(Slot::place)
     }
 
     pub(super) fn in_ram(&self) -> Option<Bytes> {
@@ -323,7 +323,7 @@ impl Sealed {
 
     /// Gives the RAM back if the bytes are in the spool. False: nothing was given back.
     pub(super) fn leave_ram(&self) -> bool {
-        lock(&self.slot).is_some() && lock(&self.ram).take().is_some()
+        self.slot.get().is_some() && lock(&self.ram).take().is_some()
     }
 
     /// The sealed bytes from RAM, or read from the spool. Blocking.
@@ -346,8 +346,7 @@ impl Sealed {
     }
 
     fn in_spool(&self, read: impl FnOnce(&Slot) -> std::io::Result<()>) -> Result<(), FsError> {
-        let slot = lock(&self.slot);
-        let slot = slot.as_ref().ok_or(FsError::Lost)?;
+        let slot = self.slot.get().ok_or(FsError::Lost)?;
         read(slot).map_err(|error| {
             tracing::error!(%error, "the spool cannot be read");
             FsError::Lost

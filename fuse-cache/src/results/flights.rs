@@ -155,15 +155,17 @@ impl Core {
     /// Gives an upload up that nobody will commit. The caller holds the file's turn.
     pub(super) fn drop_upload(self: &Arc<Self>, file: &File) {
         let Some(open) = self.end_upload(file, None) else { return };
-        let request = AbandonRequest { upload: open.id, path: open.path };
         let core = Arc::clone(self);
-        self.handle.spawn(async move {
-            let given_up: Result<serde_json::Value, Refusal> =
-                core.home.ask("abandon", &request).await;
-            if let Err(error) = given_up {
-                tracing::debug!(?error, "an upload was left to its store");
-            }
-        });
+        self.handle.spawn(async move { core.abandon(open).await });
+    }
+
+    /// Tells home that nobody will commit this.
+    pub(super) async fn abandon(&self, open: Upload) {
+        let request = AbandonRequest { upload: open.id, path: open.path };
+        let given_up: Result<serde_json::Value, Refusal> = self.home.ask("abandon", &request).await;
+        if let Err(error) = given_up {
+            tracing::debug!(?error, "an upload was left to its store");
+        }
     }
 
     /// Sends the parts of a file on their way that are complete behind its writer; how many.

@@ -146,12 +146,16 @@ pub struct LedgerHead {
     pub key: String,
 }
 
+/// Longest certificate in an answer, bytes: those of all ranks fit in what callers read.
+const CERTIFICATE_MAX: usize = 48 << 10;
+
 /// How a lease ended, on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Ended {
     pub lease: LeaseId,
     pub status: LeaseStatus,
+    /// One a worker, canonical JSON. Long ones, which name what was lost, lie in the ledger only.
     pub certificates: Vec<String>,
     pub checkpoint: String,
 }
@@ -389,10 +393,11 @@ pub(super) async fn end(
     match cut_off(&office, &live, LeaseEvent::Revoke).await {
         Ok(closed) => {
             written(recorded)?;
-            let (certificates, checkpoint) = match closed {
+            let (mut certificates, checkpoint) = match closed {
                 Some(Closed { certificates, checkpoint, .. }) => (certificates, checkpoint),
                 None => (Vec::new(), office.record.checkpoint()),
             };
+            certificates.retain(|text| text.len() <= CERTIFICATE_MAX);
             Ok(json(&Ended { lease: id, status: status(&office, &live), certificates, checkpoint }))
         }
         Err(error) => Err(Refusal::new(ProblemKind::Unavailable, chain(&error))),

@@ -10,7 +10,7 @@ use tidegate_wire::ProblemKind;
 use tokio::sync::Semaphore;
 
 use crate::admission::{Admitted, Caller, Purpose, admit};
-use crate::json::{read, read_within};
+use crate::json::{LongTurn, read, read_within};
 use crate::office::Office;
 use crate::problem::Refusal;
 use crate::results::Framed;
@@ -48,8 +48,8 @@ impl Call {
     pub(super) async fn json_within<T: DeserializeOwned>(
         self,
         most: usize,
-        own: &Semaphore,
-    ) -> Result<T, Refusal> {
+        own: &Arc<Semaphore>,
+    ) -> Result<(T, Option<LongTurn>), Refusal> {
         read_within(most, own, &self.headers, self.body).await
     }
 

@@ -130,7 +130,8 @@ pub(super) async fn commit(State(office): State<Arc<Office>>, call: Call) -> Ans
     let asked = Instant::now();
     let bringing = admitted(&office, &call).await?;
     let own = &bringing.admitted.live.long_bodies;
-    let request: CommitRequest = call.json_within(MAX_COMMIT_BODY, own).await?;
+    let (request, turn) = call.json_within::<CommitRequest>(MAX_COMMIT_BODY, own).await?;
+    drop(turn);
     Ok(answer("commit", asked, &bringing::commit(&bringing, request).await?))
 }
 

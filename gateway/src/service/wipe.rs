@@ -25,6 +25,7 @@ pub(super) async fn wipe_certificate(
 ) -> Result<Response, Refusal> {
     let admitted = call.admit(&office, Purpose::Settle).await?;
     let own = &admitted.live.long_bodies;
-    let statement: WipeStatement = call.json_within(MAX_WIPE_BODY, own).await?;
+    // Until it is certified: what it names is in memory for so long.
+    let (statement, _turn) = call.json_within::<WipeStatement>(MAX_WIPE_BODY, own).await?;
     Ok(json(&crate::wiping::wiped(&office, &admitted, statement).await?))
 }

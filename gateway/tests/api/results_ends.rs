@@ -116,6 +116,8 @@ async fn what_was_lost_is_named_before_the_wipe_once() {
     let events = home.events().await;
     let at = |wanted: fn(&Event) -> bool| events.iter().position(wanted).unwrap();
     let wiped = at(|event| matches!(event, Event::Wiped { .. }));
+    let all = events.iter().filter(|event| matches!(event, Event::Wiped { .. }));
+    assert_eq!(all.count(), 1, "the same again makes no entry");
     let lost = events.iter().filter_map(|event| match event {
         Event::Results { act: ResultsAct::Lost, files, .. } => Some(*files),
         _ => None,
