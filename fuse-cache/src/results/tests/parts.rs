@@ -73,10 +73,14 @@ async fn a_file_that_was_emptied_has_none_of_its_parts_left() {
 async fn a_file_that_was_lost_and_emptied_has_none_of_its_parts_left() {
     let worker = Worker::start(PLAIN).await;
     let file = worker.begun("f", &bytes(1, 40 * MIB)).await;
+    let begun = worker.home.asked("begin");
     let worker = worker.killed().await;
     worker.resize(file.0, 0).await;
     worker.write(file.0, 20 * MIB as u64, b"end").await;
     worker.close(file).await.unwrap();
+    // Where a part of before may yet arrive nothing new goes.
+    assert_eq!(worker.home.asked("begin"), begun + 1);
+    until(|| worker.home.asked("abandon") == 1).await;
     let mut expected = vec![0; 20 * MIB];
     expected.extend(b"end");
     assert!(worker.home.bytes("f").unwrap() == expected);
