@@ -21,6 +21,7 @@ const UPLOADS: usize = 4096;
 const CHANGES: u64 = 500;
 /// How often a request that was paid for may come again.
 const REPEATS: u8 = 8;
+
 pub(crate) struct Desk {
     pub(crate) home: Home,
     /// What stands in the ledger of the home's place.
