@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 
 use crate::budget::Budget;
 use crate::fs::Fs;
+use crate::holder::MountKind;
 use crate::results::Results;
 
 use self::adaptor::Adaptor;
@@ -52,35 +53,37 @@ pub(crate) fn serve(fs: &Arc<Fs>, budget: &Budget, connection: Connection) -> io
     let assembly = Arc::new(Assembly::new(budget)?);
     let runtime = Handle::current();
     let reads = || Reads::new(Arc::clone(&assembly), runtime.clone());
-    let (sessions, notifier) = adopt(&connection, || Adaptor::new(Arc::clone(fs), reads()))?;
+    let adaptor = || Adaptor::new(Arc::clone(fs), reads());
+    let (sessions, notifier) = adopt(&connection, MountKind::Data, adaptor)?;
     Ok(Served { sessions, notifier, assembly: Some(assembly) })
 }
 
 /// Serves results on each descriptor with a thread of its own.
 pub(crate) fn serve_results(results: &Arc<Results>, connection: Connection) -> io::Result<Served> {
     let later = Later::new(Handle::current());
-    let (sessions, notifier) =
-        adopt(&connection, || Writing::new(Arc::clone(results), later.clone()))?;
+    let writing = || Writing::new(Arc::clone(results), later.clone());
+    let (sessions, notifier) = adopt(&connection, MountKind::Results, writing)?;
     Ok(Served { sessions, notifier, assembly: None })
 }
 
 fn adopt<F: Filesystem>(
     connection: &Connection,
+    kind: MountKind,
     filesystem: impl Fn() -> F,
 ) -> io::Result<(Vec<BackgroundSession>, Notifier)> {
-    let devices = connection.devices.iter();
-    let sessions = devices
-        .map(|device| session::adopt(filesystem(), device, &connection.init))
-        .collect::<io::Result<Vec<_>>>()?;
-    let first = sessions
-        .first()
-        .ok_or_else(|| io::Error::other("no /dev/fuse descriptor was handed over"))?;
+    let devices = &connection.devices;
+    let adopted = |_| session::adopt(filesystem(), &connection.init);
+    let sessions = devices.iter().map(adopted).collect::<io::Result<Vec<_>>>()?;
+    let (Some(first), Some(device)) = (sessions.first(), devices.first()) else {
+        return Err(io::Error::other("no /dev/fuse descriptor was handed over"));
+    };
     let notifier = first.notifier();
     if connection.successor {
-        session::resend(first)?;
+        session::resend(device)?;
     }
-    let sessions =
-        sessions.into_iter().map(fuser::Session::spawn).collect::<io::Result<Vec<_>>>()?;
+    let longest = session::HEAD + kind.longest_write();
+    let started = |(session, device)| session::start(session, device, longest);
+    let sessions = sessions.into_iter().zip(devices).map(started).collect::<io::Result<_>>()?;
     Ok((sessions, notifier))
 }
 

@@ -100,7 +100,8 @@ class Job:
         half = self.dice.randint(1, len(body) - 1)
         try:
             file = open(self.at(path), "wb", buffering=0)
-        except OSError:
+        except OSError as error:
+            print(f"open {path}: {error}", flush=True)
             return
 
         def first():

@@ -4,24 +4,37 @@
 //! process began. So the session is made on one end of a socket pair, the holder's saved INIT request
 //! is sent into the other end, and once fuser has answered it the real `/dev/fuse` descriptor takes
 //! the place of the socket. Nothing of fuser is patched.
+//!
+//! Between the two its thread reads once from a pipe, a request of no consequence that is as long as any will
+//! be. The pages of its buffer are there then. A worker that is killed while the kernel copies a request into a
+//! page that is not there fails that request: EIO in the job, and nothing left for the next worker to answer.
+//! Into pages that are there the copy succeeds, and the request is sent again like others.
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-use fuser::{Config, Filesystem, Session, SessionACL};
-use rustix::io::DupFlags;
+use fuser::{BackgroundSession, Config, Filesystem, Session, SessionACL};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{DupFlags, Errno};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
 /// `FUSE_NOTIFY_RESEND` (Linux 6.9).
 const NOTIFY_RESEND: i32 = 7;
+/// `FUSE_BATCH_FORGET`, which has no answer.
+const BATCH_FORGET: u32 = 42;
+/// Length of one that forgets nothing: `fuse_in_header`, `fuse_batch_forget_in`.
+const NOTHING: u32 = 48;
+/// Bytes in front of what is written (`fuse_in_header`, `fuse_write_in`), in whole pages; any other request.
+pub(super) const HEAD: usize = 4096;
+/// Everybody may have a pipe of so many bytes (`pipe-max-size`, pipe(7)).
+const PIPE: usize = 1 << 20;
+/// A thread that has just been made reads within this.
+const SOON: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
-/// Makes a session on `device`, an initialised `/dev/fuse` descriptor whose INIT request was `init`.
-pub(crate) fn adopt<F: Filesystem>(
-    filesystem: F,
-    device: &OwnedFd,
-    init: &[u8],
-) -> io::Result<Session<F>> {
+/// Makes a session that had its INIT, for [`start`].
+pub(crate) fn adopt<F: Filesystem>(filesystem: F, init: &[u8]) -> io::Result<Session<F>> {
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET, // one request is one read, as on /dev/fuse
@@ -31,9 +44,47 @@ pub(crate) fn adopt<F: Filesystem>(
     rustix::net::send(&ours, init, rustix::net::SendFlags::NOSIGNAL)?;
     let mut config = Config::default();
     config.acl = SessionACL::All; // the kernel checks permissions (default_permissions)
-    let session = Session::from_fd(filesystem, theirs, SessionACL::All, config)?;
-    replace(session.as_fd().as_raw_fd(), device)?;
-    Ok(session)
+    Session::from_fd(filesystem, theirs, SessionACL::All, config)
+}
+
+/// Runs a session on `device`, an initialised `/dev/fuse` descriptor whose requests have at most `longest`
+/// bytes.
+pub(crate) fn start<F: Filesystem>(
+    session: Session<F>,
+    device: &OwnedFd,
+    longest: usize,
+) -> io::Result<BackgroundSession> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    if let Err(error) = fcntl_setpipe_size(&writer, longest.min(PIPE)) {
+        tracing::debug!(%error, "a shorter pipe must do");
+    }
+    let mut first = nothing();
+    first.resize(fcntl_getpipe_size(&writer)?, 0);
+    rustix::io::write(&writer, &first)?;
+    let number = session.as_fd().as_raw_fd();
+    replace(number, &reader)?;
+    drop(reader);
+    // It keeps the number open for as long as it lives, whatever becomes of its thread.
+    let running = session.spawn()?;
+    // There is room for a second only when the first was read.
+    let mut room = [PollFd::new(&writer, PollFlags::OUT)];
+    if poll(&mut room, Some(&SOON))? == 0 {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "a FUSE thread does not begin"));
+    }
+    replace(number, device)?;
+    // The thread waits at the pipe: with this it turns to the device. Or it has done so already.
+    match rustix::io::write(&writer, &nothing()) {
+        Ok(_) | Err(Errno::PIPE) => Ok(running),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A request that forgets no node.
+fn nothing() -> Vec<u8> {
+    let mut request = vec![0; NOTHING as usize];
+    request[..4].copy_from_slice(&NOTHING.to_ne_bytes());
+    request[4..8].copy_from_slice(&BATCH_FORGET.to_ne_bytes());
+    request
 }
 
 /// Puts `device` under the number `target`, closing what was there.
@@ -42,9 +93,9 @@ pub(crate) fn adopt<F: Filesystem>(
     reason = "fuser owns the number and has no call to exchange what is behind it"
 )]
 fn replace(target: i32, device: &OwnedFd) -> io::Result<()> {
-    // SAFETY: `target` is open and owned by the session whose caller holds it exclusively, and no
-    // thread reads it yet. The handle made here is never dropped, so the number is closed once, by
-    // the session. dup3 exchanges the open file behind the number in one step.
+    // SAFETY: `target` is open and owned by the session, which outlives this call. The handle made here is
+    // never dropped, so the number is closed once, by the session. dup3 exchanges the open file behind the
+    // number in one step: a thread that reads from what was there goes on with that, and then with this.
     let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(target) });
     rustix::io::dup3(device, &mut target, DupFlags::CLOEXEC)?;
     Ok(())
@@ -59,3 +110,6 @@ pub(crate) fn resend(device: impl AsFd) -> io::Result<()> {
     rustix::io::write(device, &notice)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

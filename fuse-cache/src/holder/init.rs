@@ -48,6 +48,14 @@ impl MountKind {
         }
     }
 
+    /// What a request to write may carry, bytes.
+    pub(crate) const fn longest_write(self) -> usize {
+        match self {
+            Self::Data => 0,
+            Self::Results => self.max_write() as usize,
+        }
+    }
+
     const fn max_background(self) -> u16 {
         match self {
             // Below 16 costs 40 % on large reads.

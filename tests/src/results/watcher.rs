@@ -53,13 +53,16 @@ impl Watcher {
         Self { stop, looking }
     }
 
-    /// Ends it. Fails when anything was seen that is not among the contents that were ever complete.
-    pub fn finish(self, ever: &BTreeSet<String>) -> Result<usize> {
+    /// Ends it. Fails when anything was seen that is not among the contents that were ever complete; `story`
+    /// says more of a name under which that was.
+    pub fn finish(self, ever: &BTreeSet<String>, story: impl Fn(&str) -> String) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         let watched = self.looking.join().map_err(|_| anyhow!("the watcher panicked"))?;
         let watched = watched.context("the watcher could not look")?;
-        let torn: Vec<_> = watched.seen.iter().filter(|(sha, _)| !ever.contains(*sha)).collect();
-        ensure!(torn.is_empty(), "seen at home and never complete: {torn:#?}");
+        let torn = watched.seen.iter().filter(|(sha, _)| !ever.contains(*sha));
+        let torn: Vec<_> =
+            torn.map(|(sha, path)| format!("{path} {sha}\n{}", story(path))).collect();
+        ensure!(torn.is_empty(), "seen at home and never complete: {}", torn.join("\n"));
         ensure!(watched.looks > 0, "nobody looked");
         Ok(watched.seen.len())
     }

@@ -91,7 +91,7 @@ fn a_judge_of_results_sees_a_lost_a_changed_and_a_half_file() -> Result<()> {
     assert!(written.failed.is_empty() && written.done > 100, "{written:?}");
     written.judge(&look, |_| String::new())?;
     assert!(canary.count_in(device.raw()?)? > 1000, "what the job wrote is found in clear");
-    Watcher::start(home.look()?).finish(&written.ever)?;
+    Watcher::start(home.look()?).finish(&written.ever, |_| String::new())?;
 
     let files = look.list()?;
     let (path, _) = files.iter().max_by_key(|(_, seen)| seen.len).context("no file")?;
@@ -99,7 +99,8 @@ fn a_judge_of_results_sees_a_lost_a_changed_and_a_half_file() -> Result<()> {
     let whole = std::fs::read(&at)?;
     std::fs::write(&at, &whole[..whole.len() / 2])?;
     assert!(written.judge(&look, |_| String::new()).is_err(), "half a file");
-    assert!(Watcher::start(home.look()?).finish(&written.ever).is_err(), "half a file is seen");
+    let seen = Watcher::start(home.look()?).finish(&written.ever, |_| String::new());
+    assert!(seen.is_err(), "half a file is seen");
     std::fs::remove_file(&at)?;
     assert!(written.judge(&look, |_| String::new()).is_err(), "no file");
     std::fs::write(&at, &whole)?;

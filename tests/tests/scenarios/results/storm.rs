@@ -174,10 +174,10 @@ impl Storm {
         let log = Log::read(&self.log)?;
         ensure!(log.done > 2, "only {} steps were acknowledged: {:?}", log.done, log.failed);
         let look = self.desk.home.look()?;
-        let verdict = log.judge(&look, |path| story(&self.desk, path));
-        let verdict = verdict.with_context(|| self.mount.log())?;
+        let story = |path: &str| story(&self.desk, &self.log, path);
+        let verdict = log.judge(&look, story).with_context(|| self.mount.log())?;
         self.nothing_in_clear("of the machine that died")?;
-        let contents = self.watcher.finish(&log.ever)?;
+        let contents = self.watcher.finish(&log.ever, story).with_context(|| self.mount.log())?;
         eprintln!(
             "{} steps acknowledged; {} files at home; {contents} contents seen",
             log.done, verdict.files
@@ -217,10 +217,10 @@ impl Storm {
         ensure!(receipt["outcome"] == "wiped", "{receipt:#}");
         self.nothing_in_clear("after the wipe")?;
         self.ever.extend(log.ever.iter().cloned());
-        let contents = self.watcher.finish(&self.ever)?;
+        let story = |path: &str| story(&self.desk, &self.log, path);
+        let contents = self.watcher.finish(&self.ever, story).with_context(|| self.mount.log())?;
         let look = self.desk.home.look()?;
-        let verdict = log.judge(&look, |path| story(&self.desk, path));
-        let verdict = verdict.with_context(|| self.mount.log())?;
+        let verdict = log.judge(&look, story).with_context(|| self.mount.log())?;
         look.wait_until_tidy(self.orphans)?;
         eprintln!(
             "{} steps acknowledged, {} failed; {} files, {} bytes at home; {contents} contents seen",
@@ -239,10 +239,14 @@ impl Storm {
     }
 }
 
-/// What the store served, and what the ledger says, of a name.
-fn story(desk: &Desk, path: &str) -> String {
-    let (log, ledger) = (desk.home.access_log(), desk.ledger());
-    let served = log.lines().filter(|line| line.contains(path)).map(str::to_owned);
+/// What the job did with a name, what the store served of it, and what the ledger says.
+fn story(desk: &Desk, log: &Path, path: &str) -> String {
+    let (done, ledger) = (std::fs::read_to_string(log).unwrap_or_default(), desk.ledger());
+    let served = desk.home.access_log();
+    // The job's log is JSON, the store's has URLs: neither has names as they are.
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let lines = done.lines().chain(served.lines());
+    let served = lines.filter(|line| line.contains(file)).map(str::to_owned);
     let words = ["audit", "show", &desk.home.name(path), "--ledger", &ledger.to_string_lossy()];
     let shown = tidegate(words).and_then(succeed);
     served.chain([format!("{shown:?}")]).collect::<Vec<_>>().join("\n")
