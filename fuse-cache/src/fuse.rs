@@ -81,8 +81,7 @@ fn adopt<F: Filesystem>(
     if connection.successor {
         session::resend(device)?;
     }
-    let longest = session::HEAD + kind.longest_write();
-    let started = |(session, device)| session::start(session, device, longest);
+    let started = |(session, device)| session::start(session, device, kind.longest_write());
     let sessions = sessions.into_iter().zip(devices).map(started).collect::<io::Result<_>>()?;
     Ok((sessions, notifier))
 }

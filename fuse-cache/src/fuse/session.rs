@@ -8,15 +8,17 @@
 //! Between the two its thread reads once from a pipe, a request of no consequence that is as long as any will
 //! be. The pages of its buffer are there then. A worker that is killed while the kernel copies a request into a
 //! page that is not there fails that request: EIO in the job, and nothing left for the next worker to answer.
-//! Into pages that are there the copy succeeds, and the request is sent again like others.
+//! Into pages that are there the copy succeeds, and the request is sent again like others. Where the worker's
+//! memory is locked they stay.
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, Filesystem, Session, SessionACL};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{DupFlags, Errno};
+use rustix::io::{DupFlags, ioctl_fionread};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
@@ -26,12 +28,12 @@ const NOTIFY_RESEND: i32 = 7;
 const BATCH_FORGET: u32 = 42;
 /// Length of one that forgets nothing: `fuse_in_header`, `fuse_batch_forget_in`.
 const NOTHING: u32 = 48;
-/// Bytes in front of what is written (`fuse_in_header`, `fuse_write_in`), in whole pages; any other request.
-pub(super) const HEAD: usize = 4096;
-/// Everybody may have a pipe of so many bytes (`pipe-max-size`, pipe(7)).
-const PIPE: usize = 1 << 20;
+/// Bytes in front of what is written: `fuse_in_header`, `fuse_write_in`.
+const HEAD: usize = 80;
+/// No other request has more.
+const OTHERS: usize = 4096;
 /// A thread that has just been made reads within this.
-const SOON: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+const SOON: Duration = Duration::from_secs(10);
 
 /// Makes a session that had its INIT, for [`start`].
 pub(crate) fn adopt<F: Filesystem>(filesystem: F, init: &[u8]) -> io::Result<Session<F>> {
@@ -47,35 +49,66 @@ pub(crate) fn adopt<F: Filesystem>(filesystem: F, init: &[u8]) -> io::Result<Ses
     Session::from_fd(filesystem, theirs, SessionACL::All, config)
 }
 
-/// Runs a session on `device`, an initialised `/dev/fuse` descriptor whose requests have at most `longest`
-/// bytes.
+/// Runs a session on `device`, an initialised `/dev/fuse` descriptor whose requests bring at most so many bytes
+/// to write.
 pub(crate) fn start<F: Filesystem>(
     session: Session<F>,
     device: &OwnedFd,
-    longest: usize,
+    longest_write: usize,
 ) -> io::Result<BackgroundSession> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    if let Err(error) = fcntl_setpipe_size(&writer, longest.min(PIPE)) {
-        tracing::debug!(%error, "a shorter pipe must do");
-    }
-    let mut first = nothing();
-    first.resize(fcntl_getpipe_size(&writer)?, 0);
-    rustix::io::write(&writer, &first)?;
     let number = session.as_fd().as_raw_fd();
-    replace(number, &reader)?;
-    drop(reader);
+    let first = First::of(OTHERS.max(HEAD + longest_write)).inspect_err(|error| {
+        tracing::warn!(%error, "should this worker be killed, a request may fail in the job");
+    });
+    replace(number, first.as_ref().map_or(device, |first| &first.reader))?;
     // It keeps the number open for as long as it lives, whatever becomes of its thread.
     let running = session.spawn()?;
-    // There is room for a second only when the first was read.
-    let mut room = [PollFd::new(&writer, PollFlags::OUT)];
-    if poll(&mut room, Some(&SOON))? == 0 {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "a FUSE thread does not begin"));
+    if let Ok(first) = first {
+        first.wait();
+        replace(number, device)?;
+        first.go_on();
     }
-    replace(number, device)?;
-    // The thread waits at the pipe: with this it turns to the device. Or it has done so already.
-    match rustix::io::write(&writer, &nothing()) {
-        Ok(_) | Err(Errno::PIPE) => Ok(running),
-        Err(error) => Err(error.into()),
+    Ok(running)
+}
+
+/// What a thread reads first: a pipe with one request in it.
+struct First {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl First {
+    /// One of so many bytes, or as many as a pipe may have.
+    fn of(longest: usize) -> rustix::io::Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let wanted = longest.next_power_of_two();
+        // Where no pipe is longer than 1 MiB (`pipe-max-size`, pipe(7)) it lacks the last 80 bytes. They lie in a page
+        // that it touches: a long buffer of glibc's begins 16 bytes into one.
+        fcntl_setpipe_size(&writer, wanted).or_else(|_| fcntl_setpipe_size(&writer, wanted / 2))?;
+        let mut request = nothing();
+        request.resize(fcntl_getpipe_size(&writer)?.min(longest), 0);
+        rustix::io::write(&writer, &request)?;
+        Ok(Self { reader, writer })
+    }
+
+    /// Until the thread has read it.
+    fn wait(&self) {
+        let until = Instant::now() + SOON;
+        while Instant::now() < until {
+            // In one read: the kernel takes all of it, and then says that there is none.
+            if ioctl_fionread(&self.reader).is_ok_and(|left| left == 0) {
+                return;
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        tracing::warn!("a FUSE thread is slow to begin");
+    }
+
+    /// To the next read, should the thread wait at the pipe.
+    fn go_on(self) {
+        if let Err(error) = rustix::io::write(&self.writer, &nothing()) {
+            tracing::warn!(%error, "a FUSE thread may be left behind");
+        }
     }
 }
 

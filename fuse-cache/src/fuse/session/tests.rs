@@ -9,34 +9,37 @@ use rustix::net::{RecvFlags, SendFlags, recv, send, socketpair};
 
 use super::*;
 
-const PAGE: usize = 4096;
-const LONGEST: usize = HEAD + (1 << 20);
+const LONGEST_WRITE: usize = 1 << 20;
 const LOOKUP: u32 = 1;
 const INIT: u32 = 26;
+
+/// Length of `fuse_in_header`.
+const HEADER: usize = 40;
 
 /// Says which pages of its thread's buffer are there.
 struct Looking(mpsc::Sender<Vec<bool>>);
 
 impl Filesystem for Looking {
     fn lookup(&self, _req: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        // The name lies in the buffer's first or second page.
-        self.0.send(pages_from(name.as_bytes().as_ptr() as usize, PIPE / PAGE)).unwrap();
+        self.0.send(pages_of(name.as_bytes().as_ptr() as usize - HEADER, LONGEST_WRITE)).unwrap();
         reply.error(Errno::ENOENT);
     }
 }
 
-/// Whether each of so many pages is in memory (`pagemap`, bit 63: proc_pid_pagemap(5)).
-fn pages_from(address: usize, many: usize) -> Vec<bool> {
-    let mut entries = vec![0; many * 8];
+/// Whether each page of so many bytes is in memory (`pagemap`, bit 63: proc_pid_pagemap(5)).
+fn pages_of(address: usize, bytes: usize) -> Vec<bool> {
+    let page = rustix::param::page_size();
+    let (first, last) = (address / page, (address + bytes - 1) / page);
+    let mut entries = vec![0; (last - first + 1) * 8];
     let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
-    pagemap.read_exact_at(&mut entries, (address / PAGE * 8) as u64).unwrap();
+    pagemap.read_exact_at(&mut entries, first as u64 * 8).unwrap();
     entries.chunks(8).map(|entry| entry[7] & 0x80 != 0).collect()
 }
 
 /// `fuse_in_header`, and what follows it.
 fn request(opcode: u32, unique: u64, rest: &[u8]) -> Vec<u8> {
     let mut request = Vec::new();
-    request.extend_from_slice(&(40 + u32::try_from(rest.len()).unwrap()).to_ne_bytes());
+    request.extend_from_slice(&u32::try_from(HEADER + rest.len()).unwrap().to_ne_bytes());
     request.extend_from_slice(&opcode.to_ne_bytes());
     request.extend_from_slice(&unique.to_ne_bytes());
     request.extend_from_slice(&1_u64.to_ne_bytes());
@@ -60,20 +63,24 @@ fn pair() -> (OwnedFd, OwnedFd) {
 
 #[test]
 fn a_thread_has_its_buffer_before_its_first_request() {
-    for _ in 0..20 {
+    let mut all = Vec::new();
+    for _ in 0..8 {
         let (kernel, device) = pair();
         let (found, looks) = mpsc::channel();
         let session = adopt(Looking(found), &init()).unwrap();
         // It waits there before anybody reads, as what is sent again does.
         send(&kernel, &request(LOOKUP, 2, b"name\0"), SendFlags::empty()).unwrap();
-        let running = start(session, &device, LONGEST).unwrap();
+        let running = start(session, &device, LONGEST_WRITE).unwrap();
         let pages = looks.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(pages.iter().all(|there| *there), "{pages:?}");
         let mut answer = [0; 64];
         let (len, _) = recv(&kernel, &mut answer, RecvFlags::empty()).unwrap();
         assert_eq!((len, &answer[8..16]), (16, &2_u64.to_ne_bytes()[..]));
-        // End of file: the thread ends.
-        drop((kernel, device));
+        // None gets the memory of one before it.
+        all.push((running, kernel));
+    }
+    for (running, kernel) in all {
+        drop(kernel);
         running.join().unwrap_err();
     }
 }
