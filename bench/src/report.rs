@@ -49,7 +49,7 @@ impl Report {
         for row in &self.rows {
             let (reference, ratio) = match &row.reference {
                 Some((name, r)) => {
-                    (format!("{name}: {r}"), format!("{:.2}", row.ours.median / r.median))
+                    (format!("{name}: {r}"), format!("{:.3}", row.ours.median / r.median))
                 }
                 None => ("–".into(), "–".into()),
             };
