@@ -18,7 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::{BackgroundSession, Config, Filesystem, Session, SessionACL};
-use rustix::io::{DupFlags, ioctl_fionread};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{DupFlags, Errno, ioctl_fionread};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
@@ -81,6 +82,7 @@ impl First {
     /// One of so many bytes, or as many as a pipe may have.
     fn of(longest: usize) -> rustix::io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setfl(&writer, OFlags::NONBLOCK)?;
         let wanted = longest.next_power_of_two();
         // Where no pipe is longer than 1 MiB (`pipe-max-size`, pipe(7)) it lacks the last 80 bytes. They lie in a page
         // that it touches: a long buffer of glibc's begins 16 bytes into one.
@@ -104,10 +106,12 @@ impl First {
         tracing::warn!("a FUSE thread is slow to begin");
     }
 
-    /// To the next read, should the thread wait at the pipe.
+    /// To the next read, should the thread wait at the pipe. Where a full one has no room for this, it does not: it
+    /// has not read from it yet.
     fn go_on(self) {
-        if let Err(error) = rustix::io::write(&self.writer, &nothing()) {
-            tracing::warn!(%error, "a FUSE thread may be left behind");
+        match rustix::io::write(&self.writer, &nothing()) {
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(error) => tracing::warn!(%error, "a FUSE thread may be left behind"),
         }
     }
 }

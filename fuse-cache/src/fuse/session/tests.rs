@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use fuser::{Errno, INodeNo, ReplyEntry, Request};
+use fuser::{INodeNo, ReplyEntry, Request};
 use rustix::net::{RecvFlags, SendFlags, recv, send, socketpair};
 
 use super::*;
@@ -12,7 +12,6 @@ use super::*;
 const LONGEST_WRITE: usize = 1 << 20;
 const LOOKUP: u32 = 1;
 const INIT: u32 = 26;
-
 /// Length of `fuse_in_header`.
 const HEADER: usize = 40;
 
@@ -22,7 +21,7 @@ struct Looking(mpsc::Sender<Vec<bool>>);
 impl Filesystem for Looking {
     fn lookup(&self, _req: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.0.send(pages_of(name.as_bytes().as_ptr() as usize - HEADER, LONGEST_WRITE)).unwrap();
-        reply.error(Errno::ENOENT);
+        reply.error(fuser::Errno::ENOENT);
     }
 }
 
@@ -83,4 +82,15 @@ fn a_thread_has_its_buffer_before_its_first_request() {
         drop(kernel);
         running.join().unwrap_err();
     }
+}
+
+#[test]
+fn a_thread_that_does_not_begin_holds_nobody_up() {
+    let (done, went_on) = mpsc::channel();
+    thread::spawn(move || {
+        // Full to the last byte, and nobody reads.
+        First::of(LONGEST_WRITE).unwrap().go_on();
+        done.send(()).unwrap();
+    });
+    went_on.recv_timeout(Duration::from_secs(30)).unwrap();
 }

@@ -246,10 +246,10 @@ fn story(desk: &Desk, log: &Path, path: &str) -> String {
     // The job's log is JSON, the store's has URLs: neither has names as they are.
     let file = path.rsplit('/').next().unwrap_or(path);
     let lines = done.lines().chain(served.lines());
-    let served = lines.filter(|line| line.contains(file)).map(str::to_owned);
+    let told = lines.filter(|line| line.contains(file)).map(str::to_owned);
     let words = ["audit", "show", &desk.home.name(path), "--ledger", &ledger.to_string_lossy()];
     let shown = tidegate(words).and_then(succeed);
-    served.chain([format!("{shown:?}")]).collect::<Vec<_>>().join("\n")
+    told.chain([format!("{shown:?}")]).collect::<Vec<_>>().join("\n")
 }
 
 /// How long a fault lasts, or how long it is until the next: that is what is drawn.
